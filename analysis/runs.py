@@ -1,0 +1,53 @@
+"""Run folders, ready for evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from guides import build_guide
+from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
+from pyro_compvae.config import RunConfig, from_yaml
+from pyro_compvae.guide import SceneGuide
+from pyro_compvae.models import SceneModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, in eval mode: model and guide are plain Pyro.
+
+    path: the run folder.
+    config: as in its ``config.yaml``.
+    step: training steps behind the weights.
+    """
+
+    path: Path
+    config: RunConfig
+    step: int
+    model: SceneModel
+    guide: SceneGuide
+
+
+def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
+    """Load a run folder for evaluation.
+
+    Raises:
+        CheckpointError: if the folder is no run, or its checkpoint is missing, damaged or of another configuration.
+    """
+    path = Path(path)
+    config_path = path / "config.yaml"
+    if not config_path.is_file():
+        raise CheckpointError(f"{path}: expected a run folder with a config.yaml, found none")
+    config = from_yaml(config_path.read_text(encoding="utf-8"))
+    content = load_checkpoint(path / "checkpoint.pt", device)
+    if from_yaml(content["config"]) != config:
+        raise CheckpointError(
+            f"{path}: expected checkpoint.pt and config.yaml of the same run, but their configurations differ. "
+            "Has one of them been copied from elsewhere or edited?"
+        )
+    guide = build_guide(config).to(device)
+    guide.load_state_dict(content["guide"])
+    guide.eval()
+    return Run(path, config, content["step"], guide.model, guide)

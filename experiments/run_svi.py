@@ -1,0 +1,207 @@
+"""Train a multi-object VAE by SVI: ``python experiments/run_svi.py --guide iodine --lnms``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+import yaml
+
+from analysis.evaluation import decompose, evaluate, metric_names
+from analysis.figures import decomposition_figure
+from guides import build_guide
+from pyro_compvae.checkpoint import CheckpointError, write_text
+from pyro_compvae.config import ConfigError, RunConfig, flatten, from_yaml, to_yaml
+from pyro_compvae.data import DataError, SceneSet, load_scenes
+from pyro_compvae.presets import preset
+from pyro_compvae.training import DivergenceError, Trainer
+
+VALIDATION_SCENES = 64
+FIGURE_SCENES = 6
+
+
+@dataclass
+class Arguments:
+    """Train a multi-object VAE with a Pyro guide. Every run gets a folder; nothing is ever overwritten."""
+
+    guide: Literal["iodine"] = "iodine"
+    """Model and guide."""
+    lnms: bool = True
+    """Whether the L-NMS correlation prior is in the objective."""
+    preset: str = "default"
+    """Named configuration: default (two CPU cores), paper (Table 3), tiny (seconds, to try things)."""
+    dataset: Literal["sprites", "clevr-mv", "dolphin"] = "sprites"
+    """Sprites are made on the spot; the others are read from --data-root."""
+    data_root: Path | None = None
+    """Folder that holds clevr_mv/ or clevr_aug/."""
+    steps: int | None = None
+    """Training steps, instead of the preset's. On --resume it may extend the run."""
+    batch_size: int | None = None
+    """Scenes per step, instead of the preset's."""
+    slots: int | None = None
+    """K, instead of the preset's."""
+    seed: int = 0
+    """Of initialisation, minibatches and noise."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of the convolutions, instead of the preset's."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU when there is one."""
+    run_dir: Path | None = None
+    """Run folder; runs/GUIDE-DATASET-lnms-seedS by default."""
+    resume: bool = False
+    """Continue the run in the run folder from its checkpoint."""
+    set: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
+    """Any other field of the configuration, such as --set training.learning_rate=1e-3 (repeatable)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    args = tyro.cli(Arguments, args=arguments)
+    try:
+        return train(args)
+    except (ConfigError, DataError, CheckpointError, DivergenceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def train(args: Arguments) -> int:
+    """Train, evaluate on unseen scenes, write the summary."""
+    config = make_config(args)
+    default_name = f"{config.guide}-{config.data.name}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}"
+    run_dir = args.run_dir or Path("runs") / default_name
+    if args.resume:
+        config = resume_config(args, run_dir)
+    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise CheckpointError(
+            f"{run_dir}: expected a new or empty run folder, found one that holds files. "
+            "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."
+        )
+    device = choose_device(args.device)
+    splits = {split: load_scenes(config.data, split) for split in ("train", "validation", "test")}
+    check_scenes(config, splits["train"])
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(run_dir / "config.yaml", to_yaml(config))
+    (run_dir / "figures").mkdir(exist_ok=True)
+
+    torch.manual_seed(config.seed)
+    guide = build_guide(config).to(device)
+    shown = splits["validation"][:FIGURE_SCENES].to(device)
+
+    def look(step: int) -> dict[str, float]:
+        figure_path = run_dir / "figures" / f"step_{step:07d}.png"
+        decomposition_figure(figure_path, shown, decompose(guide, shown.image), f"step {step:,}")
+        return evaluate(guide, splits["validation"], VALIDATION_SCENES, device)
+
+    names = metric_names(config.num_slots)
+    trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names)
+    if args.resume:
+        trainer.restore()
+    print(f"{run_dir}: steps {trainer.step} to {config.training.steps} on {device}", flush=True)
+    if not trainer.run():
+        print(f"stopped at step {trainer.step} and saved; continue with --resume --run-dir {run_dir}")
+        return 0
+    summary = summarise(trainer, splits["test"])
+    write_text(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    print(json.dumps(summary, indent=2))
+    return 0
+
+
+def make_config(args: Arguments) -> RunConfig:
+    """The preset with what the command line changes.
+
+    Raises:
+        ConfigError: for an unknown preset or field, or an impossible value.
+    """
+    changes: dict[str, Any] = {"seed": args.seed, "lnms": args.lnms}
+    options = {
+        "num_slots": args.slots,
+        "data.root": None if args.data_root is None else str(args.data_root),
+        "training.steps": args.steps,
+        "training.batch_size": args.batch_size,
+        "training.precision": args.precision,
+    }
+    changes |= {name: value for name, value in options.items() if value is not None}
+    for assignment in args.set:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: expected FIELD=VALUE, got {assignment!r}")
+        changes[name] = yaml.safe_load(text)
+    return preset(args.preset, args.guide, args.dataset).replace(changes)
+
+
+def resume_config(args: Arguments, run_dir: Path) -> RunConfig:
+    """The configuration of the run to resume; what the command line names must agree with it, but for the steps.
+
+    Raises:
+        CheckpointError: if there is no run in the folder, or it is of another configuration.
+    """
+    config_path = run_dir / "config.yaml"
+    if not config_path.is_file():
+        raise CheckpointError(f"--resume: expected a run in {run_dir}, found no {config_path.name} there")
+    stored = from_yaml(config_path.read_text(encoding="utf-8"))
+    asked, default = flatten(make_config(args)), flatten(make_config(Arguments()))
+    named = {name: value for name, value in asked.items() if value != default.get(name)}
+    steps = named.pop("training.steps", stored.training.steps)
+    found = flatten(stored)
+    differences = [
+        f"{name} is {found.get(name)!r} there and {value!r} here"
+        for name, value in named.items()
+        if found.get(name) != value
+    ]
+    if differences:
+        raise CheckpointError(
+            f"--resume: expected the configuration of the run in {run_dir}, got another one: {'; '.join(differences)}. "
+            "Give the flags of that run (or none but --run-dir), or start a new run in another folder."
+        )
+    return stored.replace({"training.steps": steps})
+
+
+def check_scenes(config: RunConfig, scenes: SceneSet) -> None:
+    """Warn where a scene has more objects than there are slots beside the background's."""
+    if config.num_slots < scenes.max_objects + 1:
+        warnings.warn(
+            f"--slots: expected at least {scenes.max_objects + 1} for scenes of up to {scenes.max_objects} objects and "
+            f"their background, got {config.num_slots}; some slots will have to share.",
+            stacklevel=2,
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device: expected a machine with a GPU for cuda, found none; use --device cpu or auto")
+    return torch.device(name)
+
+
+def summarise(trainer: Trainer, scenes: SceneSet) -> dict[str, Any]:
+    """Metrics on all test scenes, with what they are of."""
+    config, device = trainer.config, trainer.device
+    torch.manual_seed(config.seed)
+    trainer.guide.eval()
+    metrics = evaluate(trainer.guide, scenes, len(scenes), device)
+    return {
+        "guide": config.guide,
+        "lnms": config.lnms,
+        "dataset": config.data.name,
+        "preset": config.preset,
+        "seed": config.seed,
+        "steps": trainer.step,
+        "num_test_scenes": len(scenes),
+        **metrics,
+        "seconds": round(trainer.seconds, 1),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""Multi-object variational autoencoders with the L-NMS correlation prior, in Pyro."""
+
+from pyro_compvae.guide import SceneGuide
+from pyro_compvae.lnms import lnms_factor, lnms_log_density, slot_correlation
+from pyro_compvae.mixture import SpatialGaussianMixture
+from pyro_compvae.models import SceneModel
+from pyro_compvae.networks import SpatialBroadcastDecoder
+
+__all__ = [
+    "SceneGuide",
+    "SceneModel",
+    "SpatialBroadcastDecoder",
+    "SpatialGaussianMixture",
+    "lnms_factor",
+    "lnms_log_density",
+    "slot_correlation",
+]

@@ -1,0 +1,212 @@
+"""Everything that defines a run, as frozen dataclasses that validate themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dacite
+import yaml
+
+DatasetName = Literal["sprites", "clevr-mv", "dolphin"]
+
+
+class ConfigError(ValueError):
+    """A configuration has an unknown field, a wrong type or an impossible value."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which scenes.
+
+    name: "sprites" (made on the spot), "clevr-mv" or "dolphin" (read from ``root``, single views as images).
+    root: folder that holds the data on disk.
+    image_size: side of the square images in pixels; data on disk are reduced to it.
+    num_train: sprite scenes to train on.
+    num_test: unseen scenes for the final evaluation.
+    """
+
+    name: DatasetName = "sprites"
+    root: str | None = None
+    image_size: int = 24
+    num_train: int = 20_000
+    num_test: int = 320
+
+    def __post_init__(self) -> None:
+        _positive(self, "image_size", "num_train", "num_test")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The arguments of `SpatialBroadcastDecoder`."""
+
+    channels: int = 64
+    num_layers: int = 4
+    kernel_size: int = 3
+    num_frequencies: int = 0
+    upsample: int = 1
+
+    def __post_init__(self) -> None:
+        _positive(self, "channels", "num_layers", "kernel_size", "upsample")
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """T and the scale of q(z | λ_0), and the arguments of `RefinementNetwork`."""
+
+    num_iterations: int = 5
+    initial_scale: float = 1.0
+    channels: tuple[int, ...] = (64, 64, 64, 64)
+    kernel_size: int = 3
+    mlp: tuple[int, ...] = (256, 256)
+    lstm: int = 256
+    pooling: Literal["average", "flatten"] = "average"
+    num_frequencies: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "num_iterations", "initial_scale", "kernel_size", "lstm")
+        _require(len(self.channels) > 0, f"RefinementConfig.channels: expected at least one, got {self.channels}")
+
+
+@dataclass(frozen=True)
+class LnmsConfig:
+    """L-NMS in the objective: strength s, scale σ_c, and a linear warm-up of s over ``warmup_steps``."""
+
+    strength: float = 1.0
+    scale: float = 0.1
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "strength", "scale")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Adam, its schedule, and how often to look.
+
+    The learning rate rises linearly over ``warmup_steps``, then follows the paper's Table 3,
+    max{0.1 η + 0.9 η (1 − s / decay_steps), 0.1 η} at step s. The KL weight β rises linearly to 1 over
+    ``kl_warmup_steps``.
+    """
+
+    steps: int = 600_000
+    batch_size: int = 8
+    learning_rate: float = 2e-4
+    beta1: float = 0.9
+    clip_norm: float = 5.0
+    warmup_steps: int = 0
+    decay_steps: int = 1_000_000
+    kl_warmup_steps: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    log_every: int = 50
+    evaluate_every: int = 5_000
+    checkpoint_every: int = 1_000
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "batch_size", "learning_rate", "clip_norm", "decay_steps")
+        _positive(self, "log_every", "evaluate_every", "checkpoint_every")
+        _require(0 <= self.beta1 < 1, f"TrainingConfig.beta1: expected a number in [0, 1), got {self.beta1}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run.
+
+    guide: which model and guide.
+    preset: the name of the preset that the run started from.
+    lnms: whether L-NMS is in the objective.
+    seed: of initialisation, minibatches and noise; the data have a seed of their own.
+    num_slots, latent_dim: K, D.
+    scale: σ, standard deviation of a colour channel.
+    """
+
+    guide: Literal["iodine"] = "iodine"
+    preset: str = "paper"
+    lnms: bool = True
+    seed: int = 0
+    num_slots: int = 7
+    latent_dim: int = 16
+    scale: float = 0.1
+    data: DataConfig = field(default_factory=DataConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    lnms_prior: LnmsConfig = field(default_factory=LnmsConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        _positive(self, "num_slots", "latent_dim", "scale")
+
+    def replace(self, changes: Mapping[str, Any]) -> RunConfig:
+        """A copy with some fields changed; a field of a section is named ``section.field``.
+
+        Raises:
+            ConfigError: for an unknown field, a wrong type or an impossible value.
+        """
+        content = dataclasses.asdict(self)
+        for name, value in changes.items():
+            *path, last = name.split(".")
+            section = content
+            for part in path:
+                section = section.get(part, {})
+            if not isinstance(section, dict) or last not in section:
+                known = ", ".join(sorted(flatten(self)))
+                raise ConfigError(f"configuration: expected one of the fields {known}; got {name!r}")
+            section[last] = value
+        return from_dict(content)
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """All fields by name, those of a section as ``section.field``."""
+    flat: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def from_dict(content: dict[str, Any]) -> RunConfig:
+    """Build a configuration from nested dictionaries, as in ``config.yaml``.
+
+    Raises:
+        ConfigError: for an unknown field, a wrong type or an impossible value.
+    """
+    try:
+        return dacite.from_dict(RunConfig, content, dacite.Config(strict=True, cast=[tuple]))
+    except (dacite.DaciteError, ValueError) as error:
+        raise ConfigError(f"configuration: {error}") from error
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The configuration as YAML text, which `from_yaml` reads back."""
+    return yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config))), sort_keys=False)
+
+
+def from_yaml(text: str) -> RunConfig:
+    """Read a configuration back.
+
+    Raises:
+        ConfigError: if the text is no YAML mapping, or not of a configuration.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"configuration: expected YAML, got {text[:40]!r} ({error})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"configuration: expected a mapping of fields, got {type(content).__name__}")
+    return from_dict(content)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value > 0, f"{type(config).__name__}.{name}: expected a positive number, got {value}")

@@ -1,0 +1,236 @@
+"""CLE-MV and CLE-Aug ("Dolphin"), the multi-view scenes of MulMON, read as single views."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyro_compvae.data.scenes import SceneSet
+
+WHERE_TO_GET = (
+    "CLE-MV (clevr_mv) and CLE-Aug (clevr_aug) are published with https://github.com/NanboLi/MulMON; "
+    "https://github.com/NanboLi/CLEVR-Object-Centric generates such scenes."
+)
+
+
+class DataError(ValueError):
+    """A data set on disk is missing, or is not what its format promises."""
+
+
+class _IndexedScene(NamedTuple):
+    """What the JSON index says of one scene; `where` names it in messages."""
+
+    where: str
+    data_path: str
+    depth_orders: NDArray[np.int64]  # (V, N): the objects of a view, nearest first
+    locations: NDArray[np.float64]  # (V, 3): the camera, in Blender units
+
+
+class _Views(NamedTuple):
+    """The V views of one scene, in the types of `SceneSet` but for the order of the images' axes."""
+
+    images: NDArray[np.uint8]  # (V, H, W, 3)
+    labels: NDArray[np.uint8]  # (V, H, W)
+    num_objects: NDArray[np.int64]  # (V,)
+    viewpoints: NDArray[np.float32]  # (V, 3)
+
+
+def read_clevr_mv(
+    root: Path,
+    name: str = "clevr_mv",
+    split: Literal["train", "test"] = "train",
+    image_size: int | None = None,
+) -> SceneSet:
+    """Read one split as N * V independent images, scene after scene and view after view.
+
+    Labels are 1 + the object's index in its scene, so one object has one label in all views of its scene. An
+    object that is hidden in a view has no pixel there; num_objects counts it all the same.
+    The format, and the viewpoint vector, are those of MulMON's `data_loader/getClevrMV.py`.
+
+    Args:
+        root: the folder that holds `<name>/<name>_<split>.json`, or the folder `<name>` itself.
+        name: "clevr_mv" (CLE-MV) or "clevr_aug" (CLE-Aug).
+        split: "train" or "test".
+        image_size: height and width to reduce to, in pixels; it must divide the stored size. Colours are
+            averaged over each block of pixels; the label is that of the block's central pixel (for an even
+            block, the one right below its centre), since labels have no average.
+
+    Returns:
+        images (N*V, 3, H, W), labels (N*V, H, W), num_objects (N*V,), viewpoints (N*V, 3).
+
+    Raises:
+        DataError: if a file is missing, unreadable, pickled or outside the set's folder, or if its content is
+            not of the format; the message names the file.
+    """
+    index = _find_index(Path(root), name, split)
+    scenes = [_read_views(index.parent, scene, image_size) for scene in _read_index(index)]
+    sizes = {views.labels.shape[1:] for views in scenes}
+    if len(sizes) > 1:
+        raise DataError(
+            f"{index}: expected images of one size, got {sorted(sizes)} pixels. Give image_size to bring "
+            "them to one, or split the index by size."
+        )
+    images, labels, num_objects, viewpoints = map(np.concatenate, zip(*scenes, strict=True))
+    return SceneSet(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        labels=torch.from_numpy(labels),
+        num_objects=torch.from_numpy(num_objects),
+        viewpoints=torch.from_numpy(viewpoints),
+    )
+
+
+def _read_views(folder: Path, scene: _IndexedScene, image_size: int | None) -> _Views:
+    path = _resolve(folder, scene)
+    images, masks = _load_arrays(path, scene)
+    labels = _object_labels(masks[..., 0], scene.depth_orders, path)
+    if image_size is not None:
+        images, labels = _downscale(images, labels, image_size)
+    num_views, num_objects = scene.depth_orders.shape
+    return _Views(images, labels, np.full(num_views, num_objects, dtype=np.int64), _viewpoints(scene))
+
+
+def _find_index(root: Path, name: str, split: str) -> Path:
+    for folder in (root / name, root):
+        if (folder / f"{name}_{split}.json").is_file():
+            return folder / f"{name}_{split}.json"
+    if not root.is_dir():
+        raise DataError(f"root: expected a folder that holds {name}/, got {root}, no folder. {WHERE_TO_GET}")
+    raise DataError(
+        f"root: expected {name}_{split}.json in {root / name} or in {root}, found it in neither. Give the "
+        f"folder that holds {name}/. {WHERE_TO_GET}"
+    )
+
+
+def _read_index(index: Path) -> list[_IndexedScene]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:  # malformed JSON and malformed UTF-8 alike
+        raise DataError(f"{index}: expected JSON, got {error}. Download the file again.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("scenes"), list) or not content["scenes"]:
+        raise DataError(
+            f"{index}: expected a JSON object whose key 'scenes' lists one scene or more, found none. "
+            f"Check that this is the index of the set. {WHERE_TO_GET}"
+        )
+    return [_parse_scene(scene, f"{index}: scenes[{i}]") for i, scene in enumerate(content["scenes"])]
+
+
+def _parse_scene(scene: Any, where: str) -> _IndexedScene:
+    try:
+        data_path = os.fspath(scene["data_path"])
+        depth_orders = np.asarray(scene["depth_orders"], dtype=np.int64)
+        locations = np.asarray(scene["camera"]["location"], dtype=np.float64)
+    except KeyError as error:
+        raise DataError(
+            f"{where}: expected the keys data_path, depth_orders and camera.location, {error} is missing. "
+            "Download the file again."
+        ) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{where}: expected a text data_path, and depth_orders and camera.location as lists of lists of "
+            f"numbers, got {error}. Download the file again."
+        ) from error
+    ranks_are_objects = (
+        depth_orders.ndim == 2 and (np.sort(depth_orders, axis=1) == np.arange(depth_orders.shape[1])).all()
+    )
+    if not ranks_are_objects:
+        raise DataError(
+            f"{where}: depth_orders: expected, for each view, every object from 0 to N - 1 once, "
+            f"got {scene['depth_orders']}. Download the file again."
+        )
+    if locations.shape != (len(depth_orders), 3):
+        raise DataError(
+            f"{where}: camera.location: expected ({len(depth_orders)}, 3), one position for each view of "
+            f"depth_orders, got {locations.shape}. Download the file again."
+        )
+    return _IndexedScene(where, data_path, depth_orders, locations)
+
+
+def _resolve(folder: Path, scene: _IndexedScene) -> Path:
+    # The check reads the path's text and follows no link: data folders are often links to another disk.
+    path = Path(os.path.abspath(folder / scene.data_path))
+    if not path.is_relative_to(os.path.abspath(folder)):
+        raise DataError(
+            f"{scene.where}: data_path: expected a file inside {folder}, got {scene.data_path!r}. "
+            "Move the file there, and write its path relative to that folder."
+        )
+    if not path.is_file():
+        raise DataError(f"{scene.where}: expected the data file {path}, found none. {WHERE_TO_GET}")
+    return path
+
+
+def _load_arrays(path: Path, scene: _IndexedScene) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Images (V, H, W, 3) and masks (V, H, W, 1 + N) of one scene."""
+    with path.open("rb") as file:
+        try:
+            content = np.load(file, allow_pickle=False)  # an npz archive, whatever the name ends in
+            names = content.files if isinstance(content, np.lib.npyio.NpzFile) else content.dtype.names or ()
+            arrays = {key: content[key] for key in ("images", "masks") if key in names}
+        except Exception as error:  # damaged files make numpy and zipfile raise a dozen unrelated types
+            raise DataError(
+                f"{path}: expected an npz archive or a structured array of plain numbers, got neither. "
+                "Pickled content is never loaded, because unpickling runs whatever code the file holds. "
+                "Download the file again, or write images and masks anew with numpy.savez."
+            ) from error
+    if len(arrays) < 2:
+        raise DataError(f"{path}: expected the arrays 'images' and 'masks', found {list(names)}. {WHERE_TO_GET}")
+    images, masks = arrays["images"], arrays["masks"]
+    num_views, num_objects = scene.depth_orders.shape
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != num_views or images.shape[3] not in (3, 4):
+        raise DataError(
+            f"{path}: images: expected ({num_views}, H, W, 3 or 4) uint8, for the {num_views} views of "
+            f"{scene.where}, got {images.shape} {images.dtype}. Download both files again."
+        )
+    masks_shape = (*images.shape[:3], 1 + num_objects)
+    if not np.issubdtype(masks.dtype, np.integer) or masks.shape != masks_shape:
+        raise DataError(
+            f"{path}: masks: expected {masks_shape} integers, for these images and the {num_objects} objects "
+            f"of {scene.where}, got {masks.shape} {masks.dtype}. Download both files again."
+        )
+    return images[..., :3], masks  # the fourth channel is an opaque alpha
+
+
+def _object_labels(ranks: NDArray[Any], depth_orders: NDArray[np.int64], path: Path) -> NDArray[np.uint8]:
+    """(V, H, W): stored labels are depth ranks, 1 the nearest, and so differ from view to view."""
+    num_views, num_objects = depth_orders.shape
+    if ranks.min() < 0 or ranks.max() > num_objects:
+        raise DataError(
+            f"{path}: masks[..., 0]: expected labels from 0 to {num_objects}, the number of objects, "
+            f"got values from {ranks.min()} to {ranks.max()}. Download the file again."
+        )
+    label_of_rank = np.zeros((num_views, 1 + num_objects), dtype=np.uint8)  # rank 0 is the background
+    label_of_rank[:, 1:] = 1 + depth_orders
+    return label_of_rank[np.arange(num_views)[:, None, None], ranks]
+
+
+def _downscale(
+    images: NDArray[np.uint8], labels: NDArray[np.uint8], size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    num_views, height, width, _ = images.shape
+    if size < 1 or height != width or height % size:
+        raise DataError(
+            f"image_size: expected a divisor of the stored size, {height} x {width} pixels, as only square "
+            f"images are reduced, by whole factors; got {size}. Give a divisor, or None to keep that size."
+        )
+    factor = height // size
+    blocks = images.reshape(num_views, size, factor, size, factor, 3)
+    means = blocks.mean(axis=(2, 4), dtype=np.float32)  # (V, size, size, 3)
+    return np.rint(means).astype(np.uint8), labels[:, factor // 2 :: factor, factor // 2 :: factor]
+
+
+def _viewpoints(scene: _IndexedScene) -> NDArray[np.float32]:
+    """(V, 3): the camera's direction seen from above, minus that of the x axis."""
+    ground = scene.locations * [1.0, 1.0, 0.0]
+    distance = np.linalg.norm(ground, axis=1, keepdims=True)
+    if not (np.isfinite(distance).all() and distance.all()):
+        raise DataError(
+            f"{scene.where}: camera.location: expected finite positions off the vertical axis, where a "
+            f"direction is defined, got {scene.locations.tolist()}. Download the file again."
+        )
+    # MulMON divides by distance + 1e-5, which moves its vectors by a millionth.
+    return (ground / distance - [1.0, 0.0, 0.0]).astype(np.float32)

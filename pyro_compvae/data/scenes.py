@@ -1,0 +1,87 @@
+"""The scene record that every data set gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Scene(NamedTuple):
+    """One scene, or a batch of them with a leading dimension B.
+
+    image:       ([B,] 3, H, W) float32, colours in [0, 1]
+    labels:      ([B,] H, W) int64; 0 is the background, 1..N are the objects
+    num_objects: ([B]) int64, objects in the scene (whether or not a pixel of them is visible)
+    viewpoint:   ([B,] 3) float32, or None where the data have no cameras
+    """
+
+    image: Tensor
+    labels: Tensor
+    num_objects: Tensor
+    viewpoint: Tensor | None
+
+    def to(self, device: torch.device) -> Scene:
+        """The same record on a device."""
+        viewpoint = None if self.viewpoint is None else self.viewpoint.to(device)
+        return Scene(self.image.to(device), self.labels.to(device), self.num_objects.to(device), viewpoint)
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """N scenes held in memory as bytes; indexing gives float32 records.
+
+    images (N, 3, H, W) uint8, labels (N, H, W) uint8, num_objects (N,) int64, viewpoints (N, 3) float32 or None.
+
+    Raises:
+        ValueError: if shapes or types are not those above.
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_objects: Tensor
+    viewpoints: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        num_scenes, *image_shape = self.images.shape
+        if len(image_shape) != 3 or image_shape[0] != 3 or self.images.dtype != torch.uint8:
+            raise ValueError(f"images: expected (N, 3, H, W) uint8, got {_describe(self.images)}")
+        if self.labels.shape != (num_scenes, *image_shape[1:]) or self.labels.dtype != torch.uint8:
+            raise ValueError(f"labels: expected {(num_scenes, *image_shape[1:])} uint8, got {_describe(self.labels)}")
+        if self.num_objects.shape != (num_scenes,):
+            raise ValueError(f"num_objects: expected ({num_scenes},), got {_describe(self.num_objects)}")
+        if self.viewpoints is not None and self.viewpoints.shape != (num_scenes, 3):
+            raise ValueError(f"viewpoints: expected ({num_scenes}, 3), got {_describe(self.viewpoints)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Scene:
+        """The record of one scene (int), or of a batch of them (slice or indices)."""
+        return Scene(
+            image=self.images[index].float() / 255,
+            labels=self.labels[index].long(),
+            num_objects=self.num_objects[index],
+            viewpoint=None if self.viewpoints is None else self.viewpoints[index],
+        )
+
+    def part(self, index: slice) -> SceneSet:
+        """A run of the scenes, as a set."""
+        viewpoints = None if self.viewpoints is None else self.viewpoints[index]
+        return SceneSet(self.images[index], self.labels[index], self.num_objects[index], viewpoints)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    @property
+    def max_objects(self) -> int:
+        """The most objects of any scene, background not counted."""
+        return int(self.num_objects.max())
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

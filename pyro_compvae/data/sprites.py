@@ -1,0 +1,140 @@
+"""Multi-object sprite scenes, made on the spot: the default data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyro_compvae.data.scenes import SceneSet
+
+COLOURS = np.array(
+    [
+        (230, 25, 25),  # red
+        (30, 200, 50),  # green
+        (40, 70, 235),  # blue
+        (245, 215, 30),  # yellow
+        (215, 45, 215),  # magenta
+        (40, 215, 225),  # cyan
+        (240, 240, 240),  # white
+        (245, 130, 25),  # orange
+    ],
+    dtype=np.uint8,
+)
+SHAPES = ("disc", "square", "triangle")
+SPLITS = {"train": 0, "validation": 1, "test": 2}
+"""Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
+
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class SpriteConfig:
+    """What sprite scenes look like. Lengths are fractions of the image side.
+
+    image_size: side of the square image in pixels.
+    min_objects, max_objects: objects per scene, drawn uniformly.
+    min_radius, max_radius: circumscribed radius of an object, drawn uniformly.
+    min_visible: at least this fraction of every object stays visible behind the nearer ones.
+    """
+
+    image_size: int = 24
+    min_objects: int = 2
+    max_objects: int = 3
+    min_radius: float = 0.17
+    max_radius: float = 0.25
+    min_visible: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.image_size < 16:
+            raise ValueError(f"image_size: expected at least 16 pixels, got {self.image_size}")
+        if not 1 <= self.min_objects <= self.max_objects:
+            raise ValueError(f"expected 1 <= min_objects <= max_objects, got {self.min_objects} and {self.max_objects}")
+        if not 0 < self.min_radius <= self.max_radius < 0.5:
+            raise ValueError(
+                f"expected 0 < min_radius <= max_radius < 0.5, got {self.min_radius} and {self.max_radius}"
+            )
+        if not 0 < self.min_visible < 1:
+            raise ValueError(f"min_visible: expected a fraction in (0, 1), got {self.min_visible}")
+
+
+def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfig | None = None) -> SceneSet:
+    """Coloured shapes on black that may occlude one another, with exact masks.
+
+    Shape, colour, size, angle and place of every object are independent; scenes in which an object is hidden more than
+    ``min_visible`` allows are drawn again. Labels are 1..N from the farthest to the nearest object.
+
+    The first n scenes are the same for every ``num_scenes`` >= n (rounded up to 1000).
+
+    Args:
+        split: "train", "validation" or "test".
+        num_scenes: how many.
+        seed: of the whole data set; same seed, same scenes.
+        config: sizes and counts.
+
+    Raises:
+        ValueError: for an unknown split or num_scenes < 1.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if num_scenes < 1:
+        raise ValueError(f"num_scenes: expected at least 1, got {num_scenes}")
+    config = config or SpriteConfig()
+    rng = np.random.default_rng((seed, SPLITS[split]))
+    chunks = [_make_chunk(rng, config) for _ in range(-(-num_scenes // CHUNK))]
+    images, labels, counts = (torch.from_numpy(np.concatenate(part)[:num_scenes]) for part in zip(*chunks, strict=True))
+    return SceneSet(images=images, labels=labels, num_objects=counts)
+
+
+def _make_chunk(rng: np.random.Generator, config: SpriteConfig) -> tuple[NDArray, NDArray, NDArray]:
+    """CHUNK accepted scenes: images (N, 3, H, W) uint8, labels (N, H, W) uint8, counts (N,)."""
+    accepted = []
+    missing = CHUNK
+    while missing > 0:
+        *scenes, visible = _draw(rng, config, CHUNK)
+        accepted.append([part[visible] for part in scenes])
+        missing -= int(visible.sum())
+    images, labels, counts = (np.concatenate(part)[:CHUNK] for part in zip(*accepted, strict=True))
+    return images, labels, counts
+
+
+def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArray, ...]:
+    """n scenes, and whether every object in them is visible enough."""
+    size, most = config.image_size, config.max_objects
+    counts = rng.integers(config.min_objects, most + 1, n)
+    radius = rng.uniform(config.min_radius, config.max_radius, (n, most))
+    # The whole object lies within the image.
+    centre = radius[..., None] + rng.random((n, most, 2)) * (1 - 2 * radius[..., None])
+    angle = rng.uniform(0, 2 * np.pi, (n, most))
+    shape = rng.integers(0, len(SHAPES), (n, most))
+    colour = COLOURS[rng.integers(0, len(COLOURS), (n, most))]
+
+    pixel = (np.arange(size) + 0.5) / size
+    labels = np.zeros((n, size, size), np.uint8)
+    images = np.zeros((n, 3, size, size), np.uint8)
+    area = np.zeros((n, most))
+    for j in range(most):
+        dy = pixel[None, :, None] - centre[:, j, 0, None, None]
+        dx = pixel[None, None, :] - centre[:, j, 1, None, None]
+        cos, sin = np.cos(angle[:, j, None, None]), np.sin(angle[:, j, None, None])
+        u, v = cos * dx + sin * dy, cos * dy - sin * dx
+        inside = _inside(u, v, radius[:, j, None, None], shape[:, j, None, None])
+        inside &= (j < counts)[:, None, None]
+        area[:, j] = inside.sum((1, 2))
+        labels[inside] = j + 1
+        images = np.where(inside[:, None], colour[:, j, :, None, None], images)
+    seen = np.stack([(labels == j + 1).sum((1, 2)) for j in range(most)], axis=1)
+    exists = np.arange(most) < counts[:, None]
+    visible = np.all(~exists | (seen >= np.maximum(config.min_visible * area, 1)), axis=1)
+    return images, labels, counts, visible
+
+
+def _inside(u: NDArray, v: NDArray, radius: NDArray, shape: NDArray) -> NDArray:
+    """Which points (u, v), relative to the centre, lie in the shape of that circumscribed radius."""
+    disc = u**2 + v**2 <= (0.85 * radius) ** 2
+    square = np.maximum(np.abs(u), np.abs(v)) <= radius / np.sqrt(2)
+    # Equilateral: within three half-planes at distance radius / 2 from the centre.
+    triangle = np.maximum(v, np.abs(u) * np.sqrt(3) / 2 - v / 2) <= radius / 2
+    return np.select([shape == 0, shape == 1], [disc, square], triangle)

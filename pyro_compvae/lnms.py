@@ -1,0 +1,57 @@
+"""Latent non-maximum suppression (L-NMS): a correlation prior on slots (paper, Section 2.2)."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def slot_correlation(z: Tensor) -> Tensor:
+    """Cosine similarity of every pair of slots: Σ_hj = ⟨z_h, z_j⟩ / (‖z_h‖ ‖z_j‖).
+
+    Args:
+        z: slots (..., K, D). A slot of zeros has correlation 0 with everything.
+
+    Returns:
+        (..., K, K), in [-1, 1].
+    """
+    direction = F.normalize(z, dim=-1, eps=1e-12)
+    return direction @ direction.mT
+
+
+def lnms_log_density(z: Tensor, scale: float = 0.1) -> Tensor:
+    """L_NMS(z) = Σ_{h≠j} log N(Σ_hj; 0, scale²), in nats (paper, Eq. 3).
+
+    Every unordered pair counts twice, as in the paper. The value is a sum of log densities and may be positive.
+
+    Args:
+        z: slots (..., K, D).
+        scale: standard deviation σ_c of a correlation; the paper's is 0.1.
+
+    Returns:
+        (...).
+
+    Raises:
+        ValueError: if z has no slot axis or the scale is not positive.
+    """
+    if z.dim() < 2:
+        raise ValueError(f"z: expected slots (..., K, D), got {tuple(z.shape)}")
+    if not scale > 0:
+        raise ValueError(f"scale: expected a positive standard deviation, got {scale}")
+    num_slots = z.shape[-2]
+    squares = slot_correlation(z).square()
+    off_diagonal = squares.sum((-2, -1)) - squares.diagonal(dim1=-2, dim2=-1).sum(-1)
+    log_normaliser = math.log(scale) + 0.5 * math.log(2 * math.pi)
+    return off_diagonal * (-0.5 / scale**2) - num_slots * (num_slots - 1) * log_normaliser
+
+
+def lnms_factor(z: Tensor, strength: float, scale: float = 0.1) -> None:
+    """Add strength · L_NMS(z) to the objective, from within a Pyro *guide* (paper, Eq. 4).
+
+    A guide's factor f *lowers* the ELBO by f, hence the minus sign here and nowhere else. The slots must be
+    reparameterised samples; L-NMS belongs to training only, so guides call this in train mode only.
+    """
+    pyro.factor("lnms", -strength * lnms_log_density(z, scale), has_rsample=True)

@@ -1,0 +1,283 @@
+"""Stochastic variational inference: the loop, its schedules, its log, and how it stops."""
+
+from __future__ import annotations
+
+import csv
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.infer import TraceMeanField_ELBO
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
+from pyro_compvae.config import RunConfig, TrainingConfig, to_yaml
+from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.guide import SceneGuide
+
+Metrics = Mapping[str, float]
+
+TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate", "kl_weight", "lnms_strength")
+
+
+class DivergenceError(RuntimeError):
+    """The loss or its gradient is not finite, or has exploded."""
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """η at a step: linear warm-up, then the paper's max{0.1 η + 0.9 η (1 − s/decay_steps), 0.1 η} (Table 3)."""
+    decay = max(0.1 + 0.9 * (1 - step / config.decay_steps), 0.1)
+    return config.learning_rate * decay * _ramp(step + 1, config.warmup_steps)
+
+
+def kl_weight(config: RunConfig, step: int) -> float:
+    """β at a step."""
+    return _ramp(step, config.training.kl_warmup_steps)
+
+
+def lnms_strength(config: RunConfig, step: int) -> float:
+    """s at a step; 0 without L-NMS."""
+    if not config.lnms:
+        return 0.0
+    return config.lnms_prior.strength * _ramp(step, config.lnms_prior.warmup_steps)
+
+
+def _ramp(step: int, length: int) -> float:
+    return min(1.0, step / length) if length else 1.0
+
+
+def minibatch(num_scenes: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Indices of the minibatch of a step: an epoch is a permutation, the incomplete last batch is dropped.
+
+    A pure function of the step, so that a resumed run sees the same batches.
+    """
+    per_epoch = max(num_scenes // batch_size, 1)
+    epoch, position = divmod(step, per_epoch)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(num_scenes, generator=generator)
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+class Trainer:
+    """Trains a guide and its model by SVI and keeps the run folder.
+
+    Args:
+        guide: the guide, which holds its model.
+        config: of the run.
+        scenes: training scenes.
+        run_dir: the run folder, which exists.
+        device: where to compute.
+        evaluate: called with the step at which to evaluate; returns named numbers for the log. It may draw figures.
+            It runs on random numbers of its own and does not disturb those of training.
+        metric_names: the names that evaluate returns.
+    """
+
+    def __init__(
+        self,
+        guide: SceneGuide,
+        config: RunConfig,
+        scenes: SceneSet,
+        run_dir: Path,
+        device: torch.device,
+        evaluate: Callable[[int], Metrics],
+        metric_names: tuple[str, ...],
+    ) -> None:
+        self.guide = guide
+        self.config = config
+        self.scenes = scenes
+        self.run_dir = run_dir
+        self.device = device
+        self.evaluate = evaluate
+        self.columns = (*TRAINING_COLUMNS, *metric_names)
+        self.elbo = TraceMeanField_ELBO()(guide.model, guide)
+        self.parameters = list(guide.parameters())
+        self.optimiser = torch.optim.Adam(
+            self.parameters, lr=config.training.learning_rate, betas=(config.training.beta1, 0.999)
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.first_loss: float | None = None
+        self._window: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the run keeps its checkpoint."""
+        return self.run_dir / "checkpoint.pt"
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where the run keeps its log."""
+        return self.run_dir / "metrics.csv"
+
+    def run(self) -> bool:
+        """Train up to ``config.training.steps``; True when done, False when a signal stopped it (after saving).
+
+        Raises:
+            DivergenceError: if the loss is not finite or has exploded; the last checkpoint stays as it is.
+        """
+        training = self.config.training
+        writer = SummaryWriter(str(self.run_dir), purge_step=self.step + 1)
+        progress = tqdm(total=training.steps, initial=self.step, desc="training", unit="step", mininterval=1.0)
+        with writer, progress, _stop_signals() as stop:
+            while self.step < training.steps and not stop:
+                started = time.perf_counter()
+                self._train_step()
+                self.seconds += time.perf_counter() - started
+                progress.update()
+                is_last = self.step == training.steps
+                is_evaluation = is_last or self.step % training.evaluate_every == 0
+                if is_evaluation or self.step % training.log_every == 0:
+                    row = self._training_row()
+                    if is_evaluation:
+                        row.update(self._evaluate())
+                    self._log(row, writer)
+                    progress.set_postfix({"loss": f"{row['loss']:.1f}"})
+                if self.step % training.checkpoint_every == 0:
+                    self.save()
+            self.save()
+        return self.step == training.steps
+
+    def save(self) -> None:
+        """Write the checkpoint: everything that a bitwise-equal continuation needs.
+
+        Raises:
+            DivergenceError: instead of writing, if training has diverged.
+        """
+        self._check_finite()
+        content = {
+            "config": to_yaml(self.config),
+            "step": self.step,
+            "seconds": self.seconds,
+            "first_loss": self.first_loss,
+            "window": [[float(loss), float(norm)] for loss, norm in self._window],
+            "guide": self.guide.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+        save_checkpoint(self.checkpoint_path, content)
+
+    def restore(self) -> None:
+        """Continue from the run's checkpoint.
+
+        Raises:
+            CheckpointError: if there is none, or if it is of another configuration.
+        """
+        content = load_checkpoint(self.checkpoint_path)
+        if content["config"] != to_yaml(self.config):
+            raise CheckpointError(_difference(self.checkpoint_path, content["config"], to_yaml(self.config)))
+        self.guide.load_state_dict(content["guide"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.step, self.seconds, self.first_loss = content["step"], content["seconds"], content["first_loss"]
+        self._window = [(torch.tensor(loss), torch.tensor(norm)) for loss, norm in content["window"]]
+        torch.set_rng_state(content["rng"])
+        if self.device.type == "cuda" and content["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(content["rng_cuda"], self.device)
+        self._drop_rows_after(self.step)
+
+    def _train_step(self) -> None:
+        training = self.config.training
+        self.guide.train()
+        self.guide.kl_weight = kl_weight(self.config, self.step)
+        self.guide.lnms_strength = lnms_strength(self.config, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(training, self.step)
+        indices = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
+        x = self.scenes[indices].image.to(self.device, non_blocking=True)
+        loss = self.elbo(x) / len(x)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, training.clip_norm)
+        self.optimiser.step()
+        self.step += 1
+        self._window.append((loss.detach(), grad_norm))
+
+    def _training_row(self) -> dict[str, float]:
+        losses, norms = self._check_finite()
+        self._window.clear()
+        return {
+            "step": self.step,
+            "seconds": round(self.seconds, 3),
+            "loss": float(losses.mean()),
+            "grad_norm": float(norms.mean()),
+            "learning_rate": learning_rate(self.config.training, self.step - 1),
+            "kl_weight": kl_weight(self.config, self.step - 1),
+            "lnms_strength": lnms_strength(self.config, self.step - 1),
+        }
+
+    def _check_finite(self) -> tuple[Tensor, Tensor]:
+        """Losses and gradient norms since the last log, once it is certain that all of them are sound."""
+        losses, norms = torch.tensor(self._window).reshape(-1, 2).unbind(1)
+        bad = ~(losses.isfinite() & norms.isfinite())
+        if self.first_loss is None and len(losses) and not bad[0]:
+            self.first_loss = float(losses[0])
+        if self.first_loss is not None:
+            bad |= losses > 10 * max(abs(self.first_loss), 1.0)
+        if bad.any():
+            index = int(bad.nonzero()[0])
+            step = self.step - len(losses) + 1 + index
+            kept = "The last good checkpoint is kept" if self.checkpoint_path.exists() else "There is no checkpoint yet"
+            raise DivergenceError(
+                f"training diverged at step {step}: expected a finite loss of at most ten times the first one "
+                f"({self.first_loss}) and a finite gradient, got loss {float(losses[index])} and gradient norm "
+                f"{float(norms[index])}. {kept} ({self.checkpoint_path}). "
+                "Try a lower learning rate or a longer warm-up."
+            )
+        return losses, norms
+
+    def _evaluate(self) -> dict[str, float]:
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.guide.eval()
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.config.seed)
+            return dict(self.evaluate(self.step))
+
+    def _log(self, row: dict[str, float], writer: SummaryWriter) -> None:
+        is_new = not self.metrics_path.exists()
+        with self.metrics_path.open("a", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, self.columns, restval="")
+            if is_new:
+                table.writeheader()
+            table.writerow(row)
+        for name, value in row.items():
+            if name not in ("step", "seconds") and math.isfinite(value):
+                writer.add_scalar(name, value, self.step)
+
+    def _drop_rows_after(self, step: int) -> None:
+        """Rows that the interrupted run logged after its last checkpoint will be written again."""
+        if self.metrics_path.exists():
+            header, *rows = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+            write_text(self.metrics_path, "".join((header, *kept)))
+
+
+def _difference(path: Path, found: str, expected: str) -> str:
+    """One paragraph on how two configurations in YAML differ."""
+    pairs = zip(found.splitlines(), expected.splitlines(), strict=False)
+    lines = [f"it has '{a.strip()}', this run asks for '{b.strip()}'" for a, b in pairs if a != b]
+    return f"{path}: expected a checkpoint of this configuration, got another: {'; '.join(lines)}."
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second Ctrl-C interrupts at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

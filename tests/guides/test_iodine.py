@@ -1,0 +1,179 @@
+"""The IODINE guide against a plain two-pass transcription, and as a Pyro guide."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.poutine as poutine
+import pytest
+import torch
+from pyro.infer import Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from torch import Tensor
+
+from guides import IodineGuide, RefinementNetwork
+from guides.plain_iodine import plain_iodine_loss
+from guides.refinement import leave_one_out_logsumexp
+from pyro_compvae import SceneModel, SpatialBroadcastDecoder
+
+B, K, D, H, W, T = 3, 3, 4, 8, 10, 3
+
+
+def make_guide(lnms_strength: float = 0.0, pooling: str = "flatten") -> IodineGuide:
+    decoder = SpatialBroadcastDecoder(D, (H, W), channels=6, num_layers=3, num_frequencies=1)
+    network = RefinementNetwork(D, (H, W), channels=(5, 7), mlp=(9,), lstm=8, pooling=pooling, num_frequencies=1)
+    guide = IodineGuide(SceneModel(decoder, K), network, T, 0.7, lnms_strength=lnms_strength)
+    with torch.no_grad():
+        guide.initial_mean.normal_()
+    return guide
+
+
+def noise_of(seed: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """The draws that the guide makes: T in the refinement, then Pyro's own."""
+    torch.manual_seed(seed)
+    draws = [torch.randn(B, K, D, dtype=dtype) for _ in range(T)]
+    zeros = torch.zeros(B, K, D, dtype=dtype)
+    return [*draws, torch.normal(zeros, torch.ones_like(zeros))]
+
+
+def gradients(loss: Tensor, guide: IodineGuide) -> dict[str, Tensor]:
+    names, parameters = zip(*guide.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+
+
+@pytest.mark.parametrize("elbo_class", [TraceMeanField_ELBO])
+@pytest.mark.parametrize("pooling", ["flatten", "average"])
+@pytest.mark.parametrize("lnms_strength", [0.0, 0.8])
+@pytest.mark.parametrize("kl_weight", [1.0, 0.3])
+def test_loss_and_all_gradients_equal_the_plain_two_pass_form(
+    elbo_class: type, pooling: str, lnms_strength: float, kl_weight: float
+) -> None:
+    guide = make_guide(lnms_strength, pooling).double().train()
+    guide.kl_weight = kl_weight
+    x = torch.rand(B, 3, H, W, dtype=torch.float64)
+    plain = plain_iodine_loss(guide, x, noise_of(7))
+    torch.manual_seed(7)
+    loss = elbo_class()(guide.model, guide)(x)
+
+    torch.testing.assert_close(loss, plain, rtol=1e-9, atol=0)
+    expected = gradients(plain, guide)
+    for name, gradient in gradients(loss, guide).items():
+        scale = expected[name].abs().max()
+        assert scale > 0, f"{name} gets no gradient, so the comparison would prove nothing"
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-9 * float(scale), msg=name)
+
+
+def test_channels_last_and_float32_give_the_same_loss() -> None:
+    guide = make_guide(0.8).train()
+    x = torch.rand(B, 3, H, W)
+    plain = plain_iodine_loss(guide, x, noise_of(7, torch.float32))
+    guide.to(memory_format=torch.channels_last)
+    torch.manual_seed(7)
+    loss = TraceMeanField_ELBO()(guide.model, guide)(x)
+    torch.testing.assert_close(loss, plain, rtol=1e-5, atol=0)
+
+
+def test_lnms_raises_the_objective_where_slots_are_orthogonal() -> None:
+    """Pins the sign: the train-mode loss falls by strength · L_NMS, summed over iterations with weights t/T."""
+    from pyro_compvae import lnms_log_density
+
+    guide = make_guide(0.0).double().train()
+    x = torch.rand(B, 3, H, W, dtype=torch.float64)
+    elbo = TraceMeanField_ELBO()(guide.model, guide)
+    losses, terms = [], []
+    for strength in (0.0, 2.0):
+        guide.lnms_strength = strength
+        torch.manual_seed(3)
+        losses.append(elbo(x))
+        torch.manual_seed(3)
+        terms.append(poutine.trace(guide).get_trace(x))
+    last = -terms[1].nodes["lnms"]["fn"].log_factor
+    torch.testing.assert_close(last, 2.0 * lnms_log_density(terms[1].nodes["z"]["value"]))
+    others = [
+        terms[0].nodes[f"iteration_{t}"]["fn"].log_factor - terms[1].nodes[f"iteration_{t}"]["fn"].log_factor
+        for t in range(1, T)
+    ]
+    torch.testing.assert_close(losses[0] - losses[1], (last + sum(others)).sum())
+
+
+def test_lnms_does_not_steer_the_refinement() -> None:
+    guide = make_guide(0.0).train()
+    x = torch.rand(B, 3, H, W)
+    posteriors = []
+    for strength in (0.0, 100.0):
+        guide.lnms_strength = strength
+        torch.manual_seed(1)
+        posteriors.append(guide.posterior(x).loc)
+    assert torch.equal(*posteriors)
+
+
+def test_eval_mode_is_plain_pyro() -> None:
+    guide = make_guide(0.8).eval()
+    guide.kl_weight = 0.5
+    x = torch.rand(B, 3, H, W)
+    trace = poutine.trace(guide).get_trace(x)
+    assert set(trace.stochastic_nodes) == {"z"}
+    assert not [name for name, site in trace.nodes.items() if site["type"] == "sample" and "factor" in name]
+    assert trace.nodes["z"]["value"].shape == (B, K, D)
+
+    torch.manual_seed(5)
+    loss = TraceMeanField_ELBO()(guide.model, guide)(x)
+    torch.manual_seed(5)
+    q = guide.posterior(x)
+    z = torch.normal(torch.zeros(B, K, D), torch.ones(B, K, D)) * q.scale + q.loc
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(loss, kl - guide.model.likelihood(z).log_prob(x).sum())
+
+
+@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO, RenyiELBO])
+def test_vectorised_particles_work_in_eval_mode(elbo: type) -> None:
+    guide = make_guide().eval()
+    x = torch.rand(B, 3, H, W)
+    loss = elbo(num_particles=5, vectorize_particles=True).loss(guide.model, guide, x)
+    assert torch.isfinite(torch.as_tensor(loss))
+
+
+def test_predictive_and_no_grad() -> None:
+    guide = make_guide().eval()
+    x = torch.rand(B, 3, H, W)
+    draws = Predictive(guide.model, guide=guide, num_samples=4, parallel=False)(x)
+    assert draws["z"].shape[:1] == (4,)
+    with torch.no_grad():
+        assert not guide.posterior(x).loc.requires_grad
+
+
+def test_training_under_svi_with_the_parameter_store_reaches_all_parameters() -> None:
+    guide = make_guide(0.5).train()
+    x = torch.rand(B, 3, H, W)
+    before = {name: p.detach().clone() for name, p in guide.named_parameters()}
+    svi = pyro.infer.SVI(guide.model, guide, pyro.optim.Adam({"lr": 1e-3}), TraceMeanField_ELBO())
+    for _ in range(2):
+        svi.step(x)
+    assert not [name for name, p in guide.named_parameters() if torch.equal(p, before[name])]
+
+
+def test_scenes_of_unequal_weight_are_refused_in_train_mode() -> None:
+    guide = make_guide().train()
+    x = torch.rand(B, 3, H, W)
+    trace = poutine.trace(guide).get_trace(x)
+    factor = trace.nodes["iteration_1"]["fn"].log_factor
+    with pytest.raises(RuntimeError, match=r"expected scenes of equal weight.*got the weights"):
+        (factor * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+
+
+@pytest.mark.parametrize(
+    "x", [torch.rand(B, 3, H, W + 1), torch.rand(3, H, W), torch.zeros(B, 3, H, W, dtype=torch.uint8)]
+)
+def test_wrong_images_are_refused(x: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"x: expected images \(B, 3, 8, 10\) of floating point .* got \("):
+        make_guide().posterior(x)
+
+
+def test_leave_one_out_is_exact_and_stable() -> None:
+    values = torch.randn(2, 4, 3, 3, dtype=torch.float64) * 5
+    result = leave_one_out_logsumexp(values)
+    for k in range(4):
+        others = [j for j in range(4) if j != k]
+        torch.testing.assert_close(result[:, k], torch.logsumexp(values[:, others], dim=1))
+    # One slot explains the pixel alone by 1,000 nats: subtraction would leave nothing of the others.
+    values = torch.tensor([0.0, -1000.0, -1001.0]).reshape(1, 3, 1, 1)
+    expected = torch.tensor([-1000 + torch.tensor(-1.0).exp().log1p(), 0.0, 0.0]).reshape(1, 3, 1, 1)
+    torch.testing.assert_close(leave_one_out_logsumexp(values), expected)
