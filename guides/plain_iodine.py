@@ -88,11 +88,12 @@ def plain_iodine_loss(guide: IodineGuide, x: Tensor, noise: Sequence[Tensor]) ->
 def _decode(decoder: SpatialBroadcastDecoder, z: Tensor) -> tuple[Tensor, Tensor]:
     """Means (B, K, 3, H, W) and mask logits (B, K, 1, H, W), with z broadcast over the whole image."""
     B, K, D = z.shape
-    H, W = decoder.image_size
+    H, W = decoder.first.image_size
     conv = decoder.first.conv
     canvas = z.reshape(B * K, D, 1, 1).expand(-1, -1, H, W)
     coordinates = decoder.first.coordinates.expand(B * K, -1, -1, -1)
-    out = decoder.last(decoder.hidden(conv(torch.cat((canvas, coordinates), dim=1)))).view(B, K, 4, H, W)
+    out = decoder.last(decoder.hidden(conv(torch.cat((canvas, coordinates), dim=1))))
+    out = F.pixel_shuffle(out, decoder.upsample).view(B, K, 4, *decoder.image_size)
     return torch.sigmoid(out[:, :, :3]), out[:, :, 3:]
 
 

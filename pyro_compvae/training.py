@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
@@ -191,7 +192,9 @@ class Trainer:
             group["lr"] = learning_rate(training, self.step)
         indices = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
         x = self.scenes[indices].image.to(self.device, non_blocking=True)
-        loss = self.elbo(x) / len(x)
+        # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
+        with pyro.validation_enabled(False):
+            loss = self.elbo(x) / len(x)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, training.clip_norm)

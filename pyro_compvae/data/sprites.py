@@ -43,8 +43,8 @@ class SpriteConfig:
     image_size: int = 24
     min_objects: int = 2
     max_objects: int = 3
-    min_radius: float = 0.17
-    max_radius: float = 0.25
+    min_radius: float = 0.18
+    max_radius: float = 0.26
     min_visible: float = 0.4
 
     def __post_init__(self) -> None:
@@ -109,7 +109,8 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
     centre = radius[..., None] + rng.random((n, most, 2)) * (1 - 2 * radius[..., None])
     angle = rng.uniform(0, 2 * np.pi, (n, most))
     shape = rng.integers(0, len(SHAPES), (n, most))
-    colour = COLOURS[rng.integers(0, len(COLOURS), (n, most))]
+    # Distinct within a scene: two overlapping objects of one colour would have no border to tell them apart by.
+    colour = COLOURS[rng.random((n, len(COLOURS))).argsort(axis=1)[:, :most]]
 
     pixel = (np.arange(size) + 0.5) / size
     labels = np.zeros((n, size, size), np.uint8)

@@ -1,0 +1,262 @@
+"""Time and memory of a training step beside the plain way to write it: ``python experiments/benchmark.py --quick``.
+
+Every measurement runs in a fresh process, because peak memory is a process's. The rounds go over all variants in turn,
+so that a busy machine slows all of them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+import torch
+import tyro
+from pyro.infer import TraceMeanField_ELBO
+from tqdm import tqdm
+
+from guides import IodineGuide, build_guide
+from guides.plain_iodine import plain_iodine_loss
+from pyro_compvae.checkpoint import write_text
+from pyro_compvae.config import ConfigError, RunConfig
+from pyro_compvae.presets import preset
+
+BASELINE, SINGLE_PASS = "plain two-pass", "single pass"
+VARIANTS = {
+    BASELINE: (torch.contiguous_format, "float32"),
+    "single pass, contiguous": (torch.contiguous_format, "float32"),
+    SINGLE_PASS: (torch.channels_last, "float32"),
+    "single pass, bfloat16": (torch.channels_last, "bfloat16"),
+}
+"""Layout of the convolutions, and their precision."""
+ITERATIONS = (2, 5, 10)
+"""T in the table of memory against T."""
+STEPS = 3
+"""Timed steps per process."""
+
+
+@dataclass
+class Arguments:
+    """Compare ways to compute IODINE's training step: step time, peak memory, and memory against T."""
+
+    quick: bool = False
+    """Only the tiny size: shows that everything runs, says nothing about real sizes."""
+    json: Path | None = None
+    """File for the numbers."""
+    rounds: int | None = None
+    """Processes per variant; 3 by default, 1 with --quick."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU when there is one."""
+    sizes: tuple[Literal["paper", "default"], ...] = ("paper", "default")
+    """Presets to measure; memory against T is of the first one."""
+
+
+class Measurement(NamedTuple):
+    """Seconds of each timed step, and bytes at the peak beyond what the process held before its first step."""
+
+    seconds: list[float]
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one process measures; num_iterations is T."""
+
+    size: str
+    variant: str
+    num_iterations: int
+    device: str
+
+    def config(self) -> RunConfig:
+        """The preset with L-NMS, and with the decoder at full resolution, the only one that the plain form knows."""
+        changes = {"lnms": True, "decoder.upsample": 1, "refinement.num_iterations": self.num_iterations}
+        return preset(self.size).replace(changes | {"training.precision": VARIANTS[self.variant][1]})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    args = tyro.cli(Arguments, args=arguments)
+    try:
+        check(args)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    content = compare_variants(args)
+    print(report(content))
+    if args.json is not None:
+        write_text(args.json, json.dumps(content, indent=2) + "\n")
+    return 0
+
+
+def check(args: Arguments) -> None:
+    """Refuse, before minutes of measuring, what cannot work.
+
+    Raises:
+        ConfigError: naming the argument.
+    """
+    if args.rounds is not None and args.rounds < 1:
+        raise ConfigError(f"--rounds: expected at least 1, got {args.rounds}")
+    if not args.sizes:
+        raise ConfigError("--sizes: expected at least one of paper and default, got none")
+    if args.json is not None and not args.json.parent.is_dir():
+        raise ConfigError(f"--json: expected a file in an existing folder, got {args.json}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device: expected a machine with a GPU for cuda, found none; use --device cpu or auto")
+
+
+def compare_variants(args: Arguments) -> dict[str, Any]:
+    """Measure everything; what --json writes."""
+    rounds = args.rounds or (1 if args.quick else 3)
+    sizes = ("tiny",) if args.quick else args.sizes
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    machine = describe_machine(device)
+    iterations = {size: preset(size).refinement.num_iterations for size in sizes}
+    cases = [Case(size, variant, iterations[size], device) for size in sizes for variant in VARIANTS]
+    growth = [Case(sizes[0], variant, T, device) for variant in (BASELINE, SINGLE_PASS) for T in ITERATIONS]
+    results: dict[Case, list[Measurement]] = {case: [] for case in (*cases, *growth)}
+    for case in tqdm([*cases * rounds, *(c for c in growth if c not in cases)], "measuring", unit="process"):
+        results[case].append(measure_in_new_process(case))
+    rows = [row for size in sizes for row in compare({c: results[c] for c in cases if c.size == size})]
+    memory = [asdict(case) | {"memory_mib": peak_mib(results[case])} for case in growth]
+    return {"machine": machine, "rounds": rounds, "steps": rows, "memory_against_iterations": memory}
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """What the numbers were measured on, and how busy it was."""
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    models = [line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
+    return {
+        "processor": torch.cuda.get_device_name() if device == "cuda" else next(iter(models), platform.machine()),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def measure_in_new_process(case: Case) -> Measurement:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--worker", json.dumps(asdict(case))]
+    return Measurement(*json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+
+
+def measure(case: Case) -> Measurement:
+    """Warm up by one step, then time STEPS of them."""
+    step = training_step(case)
+    on_gpu = case.device == "cuda"
+    before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS")
+    seconds = []
+    for _ in range(1 + STEPS):
+        started = time.perf_counter()
+        step()
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
+    return Measurement(seconds[1:], peak - before)
+
+
+def make_guide(case: Case) -> IodineGuide:
+    """The guide, in train mode; its weights are the same for all variants of a size."""
+    config = case.config()
+    torch.manual_seed(config.seed)
+    layout = VARIANTS[case.variant][0]
+    return build_guide(config).to(device=case.device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def training_step(case: Case) -> Callable[[], None]:
+    """Forward, backward, clipping and Adam on a batch of noise; a step costs the same on any images."""
+    config = case.config()
+    guide = make_guide(case)
+    elbo = TraceMeanField_ELBO()(guide.model, guide)
+    parameters = list(guide.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=config.training.learning_rate)
+    B, K, D = config.training.batch_size, config.num_slots, config.latent_dim
+    x = torch.rand(B, 3, *guide.model.image_size, device=case.device)
+
+    def step() -> None:
+        if case.variant == BASELINE:
+            noise = torch.randn(guide.num_iterations + 1, B, K, D, device=case.device)
+            loss = plain_iodine_loss(guide, x, noise.unbind()) / B
+        else:
+            loss = elbo(x) / B
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.training.clip_norm)
+        optimiser.step()
+
+    return step
+
+
+def resident(field: str) -> int:
+    """Resident memory of this process in bytes: "VmRSS" now, "VmHWM" at its peak. Linux only.
+
+    Not getrusage, whose peak starts at that of the parent process.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def compare(results: dict[Case, list[Measurement]]) -> list[dict[str, Any]]:
+    """Medians of one size's variants, and their ratios to the baseline, which comes first."""
+    rows: list[dict[str, Any]] = []
+    for case, measurements in results.items():
+        step_ms = 1000 * median(second for measured in measurements for second in measured.seconds)
+        memory_mib = peak_mib(measurements)
+        base = rows[0] if rows else {"step_ms": step_ms, "memory_mib": memory_mib}
+        ratios = {"speed_up": base["step_ms"] / step_ms, "memory_share": memory_mib / base["memory_mib"]}
+        rows.append(asdict(case) | {"step_ms": step_ms, "memory_mib": memory_mib} | ratios)
+    return rows
+
+
+def peak_mib(measurements: list[Measurement]) -> float:
+    """Median of the peaks in MiB."""
+    return median(measured.peak_bytes for measured in measurements) / 2**20
+
+
+def report(content: dict[str, Any]) -> str:
+    """The numbers as tables for people."""
+    machine = content["machine"]
+    lines = [
+        f"{machine['processor']}, {machine['threads']} CPU threads, torch {machine['torch']}, "
+        f"load average {machine['load_average']} at the start",
+        "Compare the ratios: absolute times depend on the machine and on what else it does. Memory is the peak beyond",
+        "what the process held before its first step; on a CPU it includes some 20 MiB of library code.",
+    ]
+    for row in content["steps"]:
+        if row["variant"] == BASELINE:
+            lines += ["", describe_size(row["size"])]
+            lines += [f"{'':24}{'step [ms]':>12}{'speed-up':>12}{'peak [MiB]':>12}{'of plain':>12}"]
+        numbers = f"{row['step_ms']:12.1f}{row['speed_up']:11.2f}×{row['memory_mib']:12.1f}{row['memory_share']:12.0%}"
+        lines += [f"{row['variant']:24}{numbers}"]
+    memory = content["memory_against_iterations"]
+    lines += ["", f"Peak memory [MiB] against T, size {memory[0]['size']}"]
+    lines += [" " * 24 + "".join(f"{f'T = {T}':>12}" for T in ITERATIONS)]
+    for variant in (BASELINE, SINGLE_PASS):
+        peaks = [row["memory_mib"] for row in memory if row["variant"] == variant]
+        lines += [f"{variant:24}" + "".join(f"{peak:12.1f}" for peak in peaks)]
+    return "\n".join(lines)
+
+
+def describe_size(name: str) -> str:
+    """One line on a preset's sizes."""
+    config = preset(name)
+    side = config.data.image_size
+    return (
+        f"{name}: {side}×{side} pixels decoded in full, K {config.num_slots}, D {config.latent_dim}, "
+        f"{config.decoder.channels} channels, batch {config.training.batch_size}, T {config.refinement.num_iterations}"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        print(json.dumps(measure(Case(**json.loads(sys.argv[2])))))
+        sys.exit()
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Schedules, minibatches, and a loop that stops, diverges and resumes as it should."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from guides import build_guide
+from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
+from pyro_compvae.config import RunConfig
+from pyro_compvae.data import load_scenes
+from pyro_compvae.presets import preset
+from pyro_compvae.training import (
+    DivergenceError,
+    Trainer,
+    kl_weight,
+    learning_rate,
+    lnms_strength,
+    minibatch,
+)
+
+CPU = torch.device("cpu")
+
+
+def make_trainer(run_dir: Path, config: RunConfig) -> Trainer:
+    run_dir.mkdir(exist_ok=True)
+    torch.manual_seed(config.seed)
+    guide = build_guide(config)
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        torch.rand(5)  # evaluation may draw; training must not notice
+        return {"twice": 2.0 * step}
+
+    return Trainer(guide, config, load_scenes(config.data, "train"), run_dir, CPU, evaluate, ("twice",))
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_learning_rate_is_the_papers() -> None:
+    training = preset("paper").training
+    for step in (0, 1_000, 599_999, 2_000_000):
+        expected = max(0.1 * 2e-4 + 0.9 * 2e-4 * (1.0 - step / 1e6), 0.1 * 2e-4)
+        assert learning_rate(training, step) == pytest.approx(expected, rel=1e-12)
+
+
+def test_warm_ups_are_linear() -> None:
+    config = preset("tiny").replace(
+        {"training.warmup_steps": 10, "training.kl_warmup_steps": 8, "lnms_prior.warmup_steps": 4}
+    )
+    config = config.replace({"lnms_prior.strength": 3.0})
+    assert learning_rate(config.training, 4) == pytest.approx(0.5 * learning_rate(config.training, 10), rel=1e-4)
+    assert [kl_weight(config, step) for step in (0, 2, 8, 100)] == [0.0, 0.25, 1.0, 1.0]
+    assert [lnms_strength(config, step) for step in (0, 2, 4, 9)] == [0.0, 1.5, 3.0, 3.0]
+    assert lnms_strength(config.replace({"lnms": False}), 9) == 0.0
+
+
+def test_minibatches_are_epochs_of_permutations() -> None:
+    epoch = torch.cat([minibatch(10, 3, seed=1, step=step) for step in range(3)])
+    assert len(epoch.unique()) == 9
+    following = torch.cat([minibatch(10, 3, seed=1, step=step) for step in range(3, 6)])
+    assert not torch.equal(epoch, following)
+    assert torch.equal(minibatch(10, 3, 1, 5), following[6:])
+    assert not torch.equal(minibatch(10, 3, seed=2, step=0), epoch[:3])
+    assert len(minibatch(2, 3, seed=1, step=7)) == 2
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 5])
+def test_resume_is_bitwise_equal_to_an_uninterrupted_run(tmp_path: Path, stop_at: int) -> None:
+    """Also for a log that is due between two checkpoints, and with warm-ups and L-NMS on."""
+    config = preset("tiny").replace(
+        {"training.steps": 8, "training.log_every": 4, "training.evaluate_every": 4, "training.kl_warmup_steps": 6}
+    )
+    whole = make_trainer(tmp_path / "whole", config)
+    assert whole.run()
+
+    part = make_trainer(tmp_path / "part", config.replace({"training.steps": 8}))
+    step = part._train_step
+
+    def interrupted_step() -> None:
+        step()
+        if part.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    part._train_step = interrupted_step  # type: ignore[method-assign]
+    assert not part.run()
+    assert part.step == stop_at
+    resumed = make_trainer(tmp_path / "part", config)
+    torch.manual_seed(99)
+    resumed.restore()
+    assert resumed.run()
+
+    for (name, a), b in zip(whole.guide.state_dict().items(), resumed.guide.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    states = [trainer.optimiser.state_dict()["state"] for trainer in (whole, resumed)]
+    assert all(torch.equal(states[0][p][k], states[1][p][k]) for p in states[0] for k in states[0][p])
+    assert rows(tmp_path / "whole") == rows(tmp_path / "part")
+
+
+def test_rows_after_the_last_checkpoint_are_written_again(tmp_path: Path) -> None:
+    config = preset("tiny")
+    trainer = make_trainer(tmp_path, config)
+    trainer.run()
+    expected = rows(tmp_path)
+    content = load_checkpoint(trainer.checkpoint_path)
+    assert content["step"] == 4
+    with trainer.metrics_path.open("a") as file:
+        file.write("5,9.9,1.0,1.0,1.0,1.0,1.0,\n")
+    again = make_trainer(tmp_path, config)
+    again.restore()
+    assert rows(tmp_path) == expected
+
+
+def test_signals_save_and_stop_and_handlers_are_given_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    trainer = make_trainer(tmp_path, preset("tiny").replace({"training.checkpoint_every": 1000}))
+    step = trainer._train_step
+
+    def interrupted_step() -> None:
+        step()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    trainer._train_step = interrupted_step  # type: ignore[method-assign]
+    assert trainer.run() is False
+    assert load_checkpoint(trainer.checkpoint_path)["step"] == trainer.step == 1
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_nan_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path, poison: float) -> None:
+    config = preset("tiny").replace({"training.log_every": 2, "training.steps": 6})
+    trainer = make_trainer(tmp_path, config)
+    step = trainer._train_step
+
+    def poisoned_step() -> None:
+        step()
+        if trainer.step == 2:
+            with torch.no_grad():
+                trainer.guide.initial_mean.fill_(poison)
+
+    trainer._train_step = poisoned_step  # type: ignore[method-assign]
+    with pytest.raises(DivergenceError, match=r"diverged at step 3: .* last good checkpoint is kept"):
+        trainer.run()
+    content = load_checkpoint(trainer.checkpoint_path)
+    assert content["step"] == 2
+
+
+def test_explosion_stops_training(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, preset("tiny"))
+    trainer.first_loss = 1e-3
+    with pytest.raises(DivergenceError, match=r"diverged at step 1: .*at most ten times the first .*no checkpoint yet"):
+        trainer.run()
+    assert not trainer.checkpoint_path.exists()
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path, preset("tiny")).run()
+    other = make_trainer(tmp_path, preset("tiny").replace({"latent_dim": 5}))
+    with pytest.raises(CheckpointError, match=r"it has 'latent_dim: 4', this run asks for 'latent_dim: 5'"):
+        other.restore()
