@@ -29,6 +29,8 @@ PALETTE = np.array(
     ]
 )
 
+GREY = 0.75
+
 
 def colour_labels(labels: Tensor) -> NDArray:
     """Labels (H, W) as colours (H, W, 3) in [0, 1]; colours repeat after eight labels."""
@@ -43,7 +45,7 @@ def colour_truth(labels: Tensor) -> NDArray:
 def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition, title: str = "") -> None:
     """Draw scenes as rows: observation, reconstruction, K components, segmentation, truth (paper, Figure 3).
 
-    A component is its mean weighted by its mask, on white, so that what a slot does not claim stays white.
+    A component is its mean weighted by its mask, on grey, so that what a slot does not claim stays grey.
 
     Args:
         path: PNG file, written atomically.
@@ -54,7 +56,7 @@ def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition,
     rows, num_slots = decomposition.masks.shape[:2]
     columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), "segment.", "truth"]
     masks = decomposition.masks.unsqueeze(2)
-    components = masks * decomposition.means + (1 - masks)
+    components = masks * decomposition.means + (1 - masks) * GREY
     figure = Figure(figsize=(1.1 * len(columns), 1.1 * rows + 0.6), dpi=120)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, len(columns), squeeze=False)

@@ -85,10 +85,7 @@ def train(args: Arguments) -> int:
     device = choose_device(args.device)
     splits = {split: load_scenes(config.data, split) for split in ("train", "validation", "test")}
     check_scenes(config, splits["train"])
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / "config.yaml", to_yaml(config))
-    (run_dir / "figures").mkdir(exist_ok=True)
-
+    (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     guide = build_guide(config).to(device)
     shown = splits["validation"][:FIGURE_SCENES].to(device)
@@ -102,6 +99,7 @@ def train(args: Arguments) -> int:
     trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names)
     if args.resume:
         trainer.restore()
+    write_text(run_dir / "config.yaml", to_yaml(config))
     print(f"{run_dir}: steps {trainer.step} to {config.training.steps} on {device}", flush=True)
     if not trainer.run():
         print(f"stopped at step {trainer.step} and saved; continue with --resume --run-dir {run_dir}")

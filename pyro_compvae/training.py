@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
-from pyro_compvae.config import RunConfig, TrainingConfig, to_yaml
+from pyro_compvae.config import RunConfig, TrainingConfig, flatten, from_yaml, to_yaml
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.guide import SceneGuide
 
@@ -169,11 +169,20 @@ class Trainer:
         """Continue from the run's checkpoint.
 
         Raises:
-            CheckpointError: if there is none, or if it is of another configuration.
+            CheckpointError: if there is none, or if it is of another configuration (the number of steps may differ).
         """
         content = load_checkpoint(self.checkpoint_path)
-        if content["config"] != to_yaml(self.config):
-            raise CheckpointError(_difference(self.checkpoint_path, content["config"], to_yaml(self.config)))
+        found, expected = flatten(from_yaml(content["config"])), flatten(self.config)
+        differences = [
+            f"{name} is {found[name]!r} there and {expected[name]!r} here"
+            for name in expected
+            if found[name] != expected[name] and name != "training.steps"
+        ]
+        if differences:
+            raise CheckpointError(
+                f"{self.checkpoint_path}: expected a checkpoint of this configuration, got another: "
+                f"{'; '.join(differences)}."
+            )
         self.guide.load_state_dict(content["guide"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.step, self.seconds, self.first_loss = content["step"], content["seconds"], content["first_loss"]
@@ -259,13 +268,6 @@ class Trainer:
             header, *rows = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
             write_text(self.metrics_path, "".join((header, *kept)))
-
-
-def _difference(path: Path, found: str, expected: str) -> str:
-    """One paragraph on how two configurations in YAML differ."""
-    pairs = zip(found.splitlines(), expected.splitlines(), strict=False)
-    lines = [f"it has '{a.strip()}', this run asks for '{b.strip()}'" for a, b in pairs if a != b]
-    return f"{path}: expected a checkpoint of this configuration, got another: {'; '.join(lines)}."
 
 
 @contextmanager

@@ -18,8 +18,6 @@ COLOURS = np.array(
         (245, 215, 30),  # yellow
         (215, 45, 215),  # magenta
         (40, 215, 225),  # cyan
-        (240, 240, 240),  # white
-        (245, 130, 25),  # orange
     ],
     dtype=np.uint8,
 )
@@ -43,9 +41,9 @@ class SpriteConfig:
     image_size: int = 24
     min_objects: int = 2
     max_objects: int = 3
-    min_radius: float = 0.18
-    max_radius: float = 0.26
-    min_visible: float = 0.4
+    min_radius: float = 0.2
+    max_radius: float = 0.28
+    min_visible: float = 0.5
 
     def __post_init__(self) -> None:
         if self.image_size < 16:
@@ -63,8 +61,8 @@ class SpriteConfig:
 def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfig | None = None) -> SceneSet:
     """Coloured shapes on black that may occlude one another, with exact masks.
 
-    Shape, colour, size, angle and place of every object are independent; scenes in which an object is hidden more than
-    ``min_visible`` allows are drawn again. Labels are 1..N from the farthest to the nearest object.
+    Shape, size and place of every object are independent, colours are distinct within a scene; scenes in which an
+    object is hidden more than ``min_visible`` allows are drawn again. Labels are 1..N from the farthest to the nearest object.
 
     The first n scenes are the same for every ``num_scenes`` >= n (rounded up to 1000).
 
@@ -107,7 +105,6 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
     radius = rng.uniform(config.min_radius, config.max_radius, (n, most))
     # The whole object lies within the image.
     centre = radius[..., None] + rng.random((n, most, 2)) * (1 - 2 * radius[..., None])
-    angle = rng.uniform(0, 2 * np.pi, (n, most))
     shape = rng.integers(0, len(SHAPES), (n, most))
     # Distinct within a scene: two overlapping objects of one colour would have no border to tell them apart by.
     colour = COLOURS[rng.random((n, len(COLOURS))).argsort(axis=1)[:, :most]]
@@ -119,9 +116,7 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
     for j in range(most):
         dy = pixel[None, :, None] - centre[:, j, 0, None, None]
         dx = pixel[None, None, :] - centre[:, j, 1, None, None]
-        cos, sin = np.cos(angle[:, j, None, None]), np.sin(angle[:, j, None, None])
-        u, v = cos * dx + sin * dy, cos * dy - sin * dx
-        inside = _inside(u, v, radius[:, j, None, None], shape[:, j, None, None])
+        inside = _inside(dx, dy, radius[:, j, None, None], shape[:, j, None, None])
         inside &= (j < counts)[:, None, None]
         area[:, j] = inside.sum((1, 2))
         labels[inside] = j + 1
@@ -133,7 +128,7 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
 
 
 def _inside(u: NDArray, v: NDArray, radius: NDArray, shape: NDArray) -> NDArray:
-    """Which points (u, v), relative to the centre, lie in the shape of that circumscribed radius."""
+    """Which points (u to the right, v down, from the centre) lie in the shape of that circumscribed radius."""
     disc = u**2 + v**2 <= (0.85 * radius) ** 2
     square = np.maximum(np.abs(u), np.abs(v)) <= radius / np.sqrt(2)
     # Equilateral: within three half-planes at distance radius / 2 from the centre.

@@ -39,7 +39,7 @@ def test_masks_are_exact() -> None:
 
 
 def test_the_scenes_are_a_real_task() -> None:
-    """Objects touch or occlude one another, numbers and colours vary, and two objects may share a colour."""
+    """Objects touch or occlude one another, and their number and colours vary."""
     scenes = make_sprites("train", 1000)
     assert set(scenes.num_objects.tolist()) == {2, 3}
     labels = scenes.labels.long()
@@ -83,7 +83,7 @@ def test_bad_arguments_are_named(message: str, arguments: dict) -> None:
     [
         ("image_size: expected at least 16 pixels, got 8", {"image_size": 8}),
         ("min_objects <= max_objects, got 4 and 3", {"min_objects": 4}),
-        ("min_radius <= max_radius < 0.5, got 0.18 and 0.6", {"max_radius": 0.6}),
+        ("min_radius <= max_radius < 0.5, got 0.2 and 0.6", {"max_radius": 0.6}),
         (r"min_visible: expected a fraction in \(0, 1\), got 1", {"min_visible": 1.0}),
     ],
 )

@@ -1,0 +1,190 @@
+"""The main script, run as a user would, for a few steps."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from analysis import load_run
+from pyro_compvae.checkpoint import CheckpointError
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "run_svi.py"
+TINY = ["--preset", "tiny", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The script as a module; experiments/ is not an installed package."""
+    spec = importlib.util.spec_from_file_location("run_svi_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def clevr_mv_folder(root: Path, num_objects: int = 2, num_views: int = 3) -> Path:
+    """A data folder in the published format with four random scenes of 32 pixels in each split."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        scenes = []
+        for index in range(4):
+            path = Path("data") / f"CLEVR_{split}_{index:06d}.npy"
+            (root / "clevr_mv" / "data").mkdir(parents=True, exist_ok=True)
+            images = rng.integers(0, 256, (num_views, 32, 32, 3), dtype=np.uint8)
+            masks = rng.integers(0, num_objects + 1, (num_views, 32, 32, 1 + num_objects), dtype=np.uint8)
+            with (root / "clevr_mv" / path).open("wb") as file:
+                np.savez(file, images=images, masks=masks)
+            orders = [rng.permutation(num_objects).tolist() for _ in range(num_views)]
+            locations = [[3.0 + view, 4.0, 3.5] for view in range(num_views)]
+            scenes.append({"data_path": str(path), "depth_orders": orders, "camera": {"location": locations}})
+        (root / "clevr_mv" / f"clevr_mv_{split}.json").write_text(json.dumps({"scenes": scenes}))
+    return root
+
+
+@pytest.mark.parametrize("lnms", ["--lnms", "--no-lnms"])
+def test_a_run_gives_the_promised_files(script: ModuleType, tmp_path: Path, lnms: str) -> None:
+    run_dir = tmp_path / "run"
+    assert script.main([*TINY, lnms, "--seed", "3", "--steps", "3", "--run-dir", str(run_dir)]) == 0
+
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["guide"], summary["dataset"], summary["seed"], summary["steps"]) == ("iodine", "sprites", 3, 3)
+    assert summary["lnms"] is (lnms == "--lnms")
+    assert summary["device"].startswith("cpu")
+    assert summary["seconds"] > 0
+    assert summary["num_test_scenes"] == 16
+    for name in ("elbo", "mse", "miou", "ari", "ari_fg", "duplicates", "active_slots", "kl_slot_4"):
+        assert np.isfinite(summary[name]), name
+    with (run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert [bool(row["miou"]) for row in rows] == [False, True, True]
+    for figure in ("step_0000002.png", "step_0000003.png"):
+        assert (run_dir / "figures" / figure).read_bytes().startswith(b"\x89PNG")
+    assert list(run_dir.glob("events.out.tfevents.*"))
+    assert (run_dir / "config.yaml").read_text().count(f"lnms: {str(lnms == '--lnms').lower()}") == 1
+
+
+def test_a_run_loads_for_evaluation(script: ModuleType, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert script.main([*TINY, "--run-dir", str(run_dir)]) == 0
+    run = load_run(run_dir)
+    assert (run.step, run.config.preset) == (4, "tiny")
+    assert not run.guide.training
+    assert not run.model.training
+    assert run.guide.posterior(torch.rand(2, 3, 16, 16)).loc.shape == (2, 4, 4)
+
+    text = (run_dir / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(text.replace("seed: 0", "seed: 1"))
+    with pytest.raises(CheckpointError, match=r"expected checkpoint.pt and config.yaml of the same run"):
+        load_run(run_dir)
+    with pytest.raises(CheckpointError, match=r"expected a run folder with a config.yaml, found none"):
+        load_run(tmp_path)
+
+
+def test_resume_continues_and_may_extend(script: ModuleType, tmp_path: Path) -> None:
+    """Through the command line, and bitwise equal to an uninterrupted run."""
+    for run_dir, steps in (("whole", 5), ("parts", 2)):
+        assert script.main([*TINY, "--no-lnms", "--steps", str(steps), "--run-dir", str(tmp_path / run_dir)]) == 0
+    assert script.main(["--resume", "--steps", "5", "--run-dir", str(tmp_path / "parts")]) == 0
+    whole, parts = load_run(tmp_path / "whole"), load_run(tmp_path / "parts")
+    assert parts.step == whole.step == 5
+    assert parts.config == whole.config
+    for (name, a), b in zip(whole.guide.state_dict().items(), parts.guide.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "parts")]
+    for summary in summaries:
+        summary.pop("seconds")
+    assert summaries[0] == summaries[1]
+
+
+def test_real_data_in_the_published_format(script: ModuleType, tmp_path: Path) -> None:
+    root = clevr_mv_folder(tmp_path / "data")
+    run_dir = tmp_path / "run"
+    arguments = [*TINY, "--dataset", "clevr-mv", "--data-root", str(root), "--steps", "2", "--run-dir", str(run_dir)]
+    assert script.main(arguments) == 0
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["dataset"], summary["num_test_scenes"]) == ("clevr-mv", 12)
+
+
+def test_fewer_slots_than_objects_is_a_warning(script: ModuleType, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="--slots: expected at least 4 for scenes of up to 3 objects .* got 3"):
+        assert script.main([*TINY, "--slots", "3", "--steps", "1", "--run-dir", str(tmp_path / "run")]) == 0
+
+
+def test_nothing_is_overwritten(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = tmp_path / "run"
+    assert script.main([*TINY, "--steps", "1", "--run-dir", str(run_dir)]) == 0
+    files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert script.main([*TINY, "--steps", "1", "--run-dir", str(run_dir)]) == 1
+    assert "expected a new or empty run folder, found one that holds files" in capsys.readouterr().err
+    assert script.main([*TINY, "--slots", "5", "--resume", "--run-dir", str(run_dir)]) == 1
+    assert "num_slots is 4 there and 5 here" in capsys.readouterr().err
+    assert files == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("--preset: expected one of default, paper, tiny; got 'huge'", ["--preset", "huge"]),
+        ("got 'training.speed'", [*TINY, "--set", "training.speed=3"]),
+        ("--set: expected FIELD=VALUE, got 'seed'", [*TINY, "--set", "seed"]),
+        ("--data-root: expected the folder that holds clevr_mv/, got nothing", [*TINY, "--dataset", "clevr-mv"]),
+        ("clevr_aug", [*TINY, "--dataset", "dolphin", "--data-root", "nowhere"]),
+        ("--resume: expected a run in", [*TINY, "--resume"]),
+        ("batch_size: expected a positive number, got 0", [*TINY, "--batch-size", "0"]),
+    ],
+)
+def test_bad_arguments_are_one_paragraph_and_leave_nothing(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str, arguments: list[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert script.main([*arguments, "--run-dir", str(run_dir)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not run_dir.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_named(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--preset", "tiny", "--device", "cuda", "--run-dir", str(tmp_path / "run")]
+    assert script.main(arguments) == 1
+    assert "--device: expected a machine with a GPU for cuda, found none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_exit_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    """A real process; it would train for hours."""
+    run_dir = tmp_path / "run"
+    command = [sys.executable, str(SCRIPT), *TINY, "--steps", "1000000", "--run-dir", str(run_dir)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        while not (run_dir / "checkpoint.pt").exists():
+            assert process.poll() is None, "the run ended by itself"
+            time.sleep(0.1)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert "continue with --resume --run-dir" in out
+    run = load_run(run_dir)
+    assert run.step >= 2
+    assert not (run_dir / "summary.json").exists()
