@@ -62,7 +62,7 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
     """Coloured shapes on black that may occlude one another, with exact masks.
 
     Shape, size and place of every object are independent, colours are distinct within a scene; scenes in which an
-    object is hidden more than ``min_visible`` allows are drawn again. Labels are 1..N from the farthest to the nearest object.
+    object is hidden more than ``min_visible`` allows are drawn again. Labels are 1..N from the farthest to the nearest.
 
     The first n scenes are the same for every ``num_scenes`` >= n (rounded up to 1000).
 
