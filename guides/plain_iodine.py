@@ -76,11 +76,11 @@ def plain_iodine_loss(guide: IodineGuide, x: Tensor, noise: Sequence[Tensor]) ->
         ).detach()
         weight = torch.cat((network.image_conv.weight, network.slot_conv.weight), dim=1)
         first = network.image_conv
-        hidden = F.conv2d(inputs.flatten(0, 1), weight, first.bias, first.stride, first.padding)
-        features = network.mlp(network.convs(hidden))
+        first_layer = F.conv2d(inputs.flatten(0, 1), weight, first.bias, first.stride, first.padding)
+        features = network.mlp(network.convs(first_layer))
         flat = (mean, raw_scale, _layer_norm(mean_gradient, 1), _layer_norm(scale_gradient, 1))
-        state = network.lstm(torch.cat((features, torch.cat(flat, dim=2).flatten(0, 1)), dim=1), state)
-        step = network.update(state[0]).view(B, K, 2 * D)
+        hidden, state = network.hidden(torch.cat((features, torch.cat(flat, dim=2).flatten(0, 1)), dim=1), state)
+        step = network.update(hidden).view(B, K, 2 * D)
         mean, raw_scale = mean + step[..., :D], raw_scale + step[..., D:]
     return loss
 

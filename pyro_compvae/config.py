@@ -62,12 +62,14 @@ class RefinementConfig:
     channels: tuple[int, ...] = (64, 64, 64, 64)
     kernel_size: int = 3
     mlp: tuple[int, ...] = (256, 256)
-    lstm: int = 256
+    hidden: int = 256
+    recurrent: bool = True
+    contraction: float = 0.0
     pooling: Literal["average", "flatten"] = "average"
     num_frequencies: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "num_iterations", "initial_scale", "kernel_size", "lstm")
+        _positive(self, "num_iterations", "initial_scale", "kernel_size", "hidden")
         _require(len(self.channels) > 0, f"RefinementConfig.channels: expected at least one, got {self.channels}")
 
 
