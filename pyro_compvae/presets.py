@@ -48,8 +48,8 @@ def _default(dataset: DatasetName) -> RunConfig:
     sprites = dataset == "sprites"
     return RunConfig(
         preset="default",
-        num_slots=4 if sprites else 7,
-        latent_dim=16,
+        num_slots=5 if sprites else 7,
+        latent_dim=8 if sprites else 16,
         data=DataConfig(dataset, image_size=24 if sprites else 32),
         decoder=DecoderConfig(channels=32, num_layers=3, num_frequencies=3, upsample=3 if sprites else 2),
         refinement=RefinementConfig(
@@ -63,13 +63,13 @@ def _default(dataset: DatasetName) -> RunConfig:
         ),
         lnms_prior=LnmsConfig(strength=0.15),
         training=TrainingConfig(
-            steps=6_000,
+            steps=4_000,
             batch_size=16,
             learning_rate=1e-3,
             beta1=0.95,
             warmup_steps=200,
-            decay_steps=6_000,
-            kl_warmup_steps=4_000,
+            decay_steps=4_000,
+            kl_warmup_steps=1_500,
             evaluate_every=250 if sprites else 50,
             checkpoint_every=250,
         ),
