@@ -12,6 +12,7 @@ from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
 from pyro_compvae.config import RunConfig, from_yaml
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.models import SceneModel
+from pyro_compvae.training import kl_weight
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,7 @@ def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
         )
     guide = build_guide(config).to(device)
     guide.load_state_dict(content["guide"])
+    # The refinement network was trained on gradients of the ELBO at this β; it is 1 once the warm-up is over.
+    guide.kl_weight = kl_weight(config, content["step"])
     guide.eval()
     return Run(path, config, content["step"], guide.model, guide)

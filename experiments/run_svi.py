@@ -116,7 +116,12 @@ def make_config(args: Arguments) -> RunConfig:
     Raises:
         ConfigError: for an unknown preset or field, or an impossible value.
     """
-    changes: dict[str, Any] = {"seed": args.seed, "lnms": args.lnms}
+    changes = {"seed": args.seed, "lnms": args.lnms} | named_fields(args)
+    return preset(args.preset, args.guide, args.dataset).replace(changes)
+
+
+def named_fields(args: Arguments) -> dict[str, Any]:
+    """Fields of the configuration that the command line sets on top of the preset, by name."""
     options = {
         "num_slots": args.slots,
         "data.root": None if args.data_root is None else str(args.data_root),
@@ -124,13 +129,13 @@ def make_config(args: Arguments) -> RunConfig:
         "training.batch_size": args.batch_size,
         "training.precision": args.precision,
     }
-    changes |= {name: value for name, value in options.items() if value is not None}
+    named = {name: value for name, value in options.items() if value is not None}
     for assignment in args.set:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set: expected FIELD=VALUE, got {assignment!r}")
-        changes[name] = yaml.safe_load(text)
-    return preset(args.preset, args.guide, args.dataset).replace(changes)
+        named[name] = yaml.safe_load(text)
+    return named
 
 
 def resume_config(args: Arguments, run_dir: Path) -> RunConfig:
@@ -143,21 +148,24 @@ def resume_config(args: Arguments, run_dir: Path) -> RunConfig:
     if not config_path.is_file():
         raise CheckpointError(f"--resume: expected a run in {run_dir}, found no {config_path.name} there")
     stored = from_yaml(config_path.read_text(encoding="utf-8"))
-    asked, default = flatten(make_config(args)), flatten(make_config(Arguments()))
-    named = {name: value for name, value in asked.items() if value != default.get(name)}
-    steps = named.pop("training.steps", stored.training.steps)
-    found = flatten(stored)
+    named = named_fields(args)
+    # These flags always have a value; one that is not the default must have been named.
+    flags = {"guide": "guide", "preset": "preset", "data.name": "dataset", "seed": "seed", "lnms": "lnms"}
+    for field_name, flag in flags.items():
+        if getattr(args, flag) != getattr(Arguments(), flag):
+            named[field_name] = getattr(args, flag)
+    asked, found = flatten(stored.replace(named)), flatten(stored)
     differences = [
-        f"{name} is {found.get(name)!r} there and {value!r} here"
-        for name, value in named.items()
-        if found.get(name) != value
+        f"{name} is {found[name]!r} there and {asked[name]!r} here"
+        for name in found
+        if found[name] != asked[name] and name != "training.steps"
     ]
     if differences:
         raise CheckpointError(
             f"--resume: expected the configuration of the run in {run_dir}, got another one: {'; '.join(differences)}. "
             "Give the flags of that run (or none but --run-dir), or start a new run in another folder."
         )
-    return stored.replace({"training.steps": steps})
+    return stored.replace({"training.steps": asked["training.steps"]})
 
 
 def check_scenes(config: RunConfig, scenes: SceneSet) -> None:

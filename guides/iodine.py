@@ -38,7 +38,7 @@ class IodineGuide(SceneGuide):
     β ≠ 1, "kl_weight". In eval mode there are no factors, and the ELBO is a bound on log p(x); posteriors still depend
     on torch's random numbers, because the refinement looks at a sample of each λ_t, as in the paper.
 
-    Gradients flow through λ and the LSTM across iterations; what the refinement network sees of the images and of the
+    Gradients flow through λ and the LSTM across iterations. What the refinement network sees of the images and of the
     gradients is detached. L-NMS never enters the gradients that the refinement network sees.
 
     Args:

@@ -80,8 +80,9 @@ def test_a_run_gives_the_promised_files(script: ModuleType, tmp_path: Path, lnms
 
 def test_a_run_loads_for_evaluation(script: ModuleType, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert script.main([*TINY, "--run-dir", str(run_dir)]) == 0
+    assert script.main([*TINY, "--set", "training.kl_warmup_steps=8", "--run-dir", str(run_dir)]) == 0
     run = load_run(run_dir)
+    assert run.guide.kl_weight == 0.5
     assert (run.step, run.config.preset) == (4, "tiny")
     assert not run.guide.training
     assert not run.model.training
