@@ -46,7 +46,7 @@ def scene_metrics(guide: SceneGuide, scene: Scene) -> dict[str, Tensor]:
 
     elbo: single-sample ELBO with the analytic KL, nats per scene
     mse, miou, ari, ari_fg: of the decomposition at the posterior mean; ari_fg is NaN without foreground
-    duplicates, duplicates_latent: pairs of active slots on the same object, and of cosine above 0.9
+    duplicates, duplicates_latent: pairs of active slots on the same object or background, and of cosine above 0.9
     active_slots: slots that hold at least 1 % of the pixels
     mask_entropy: mean entropy of a pixel's mixing proportions, nats; log K where masks say nothing
     kl_slot_1, ..., kl_slot_K: KL of every slot in nats, the largest first; a slot near 0 is unused
@@ -80,13 +80,10 @@ def metric_names(num_slots: int) -> tuple[str, ...]:
     return names + health
 
 
-def evaluate(
-    guide: SceneGuide, scenes: SceneSet, num_scenes: int, device: torch.device, batch_size: int = 64
-) -> dict[str, float]:
-    """Means of `scene_metrics` over the first scenes of a set; scenes where a metric is undefined are left out."""
-    num_scenes = min(num_scenes, len(scenes))
-    batches = []
-    for start in range(0, num_scenes, batch_size):
-        scene = scenes[start : min(start + batch_size, num_scenes)].to(device)
-        batches.append(scene_metrics(guide, scene))
+def evaluate(guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64) -> dict[str, float]:
+    """Means of `scene_metrics` over a set; scenes where a metric is undefined are left out."""
+    batches = [
+        scene_metrics(guide, scenes[start : start + batch_size].to(device))
+        for start in range(0, len(scenes), batch_size)
+    ]
     return {name: torch.cat([batch[name] for batch in batches]).double().nanmean().item() for name in batches[0]}

@@ -43,7 +43,8 @@ def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
         raise CheckpointError(f"{path}: expected a run folder with a config.yaml, found none")
     config = from_yaml(config_path.read_text(encoding="utf-8"))
     content = load_checkpoint(path / "checkpoint.pt", device)
-    if from_yaml(content["config"]) != config:
+    steps = {"training.steps": config.training.steps}
+    if from_yaml(content["config"]).replace(steps) != config:
         raise CheckpointError(
             f"{path}: expected checkpoint.pt and config.yaml of the same run, but their configurations differ. "
             "Has one of them been copied from elsewhere or edited?"
@@ -51,6 +52,6 @@ def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
     guide = build_guide(config).to(device)
     guide.load_state_dict(content["guide"])
     # The refinement network was trained on gradients of the ELBO at this β; it is 1 once the warm-up is over.
-    guide.kl_weight = kl_weight(config, content["step"])
+    guide.kl_weight = kl_weight(config, max(content["step"] - 1, 0))
     guide.eval()
     return Run(path, config, content["step"], guide.model, guide)

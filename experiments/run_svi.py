@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-import yaml
 
 from analysis.evaluation import decompose, evaluate, metric_names
 from analysis.figures import decomposition_figure
@@ -24,6 +23,8 @@ from pyro_compvae.training import DivergenceError, Trainer
 
 VALIDATION_SCENES = 64
 FIGURE_SCENES = 6
+MAY_DIFFER = ("training.steps", "data.root")
+"""Fields in which a resumed run may differ from the run before."""
 
 
 @dataclass
@@ -62,38 +63,48 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     args = tyro.cli(Arguments, args=arguments)
+    flags = {argument.partition("=")[0].removeprefix("--").removeprefix("no-") for argument in arguments}
     try:
-        return train(args)
+        return train(args, flags)
+    except KeyboardInterrupt:
+        print("interrupted; what the last checkpoint holds is kept, --resume continues from it", file=sys.stderr)
+        return 130
     except (ConfigError, DataError, CheckpointError, DivergenceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def train(args: Arguments) -> int:
-    """Train, evaluate on unseen scenes, write the summary."""
+def train(args: Arguments, flags: set[str]) -> int:
+    """Train, evaluate on unseen scenes, write the summary; `flags` are the names of the flags that were given."""
     config = make_config(args)
     default_name = f"{config.guide}-{config.data.name}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}"
     run_dir = args.run_dir or Path("runs") / default_name
     if args.resume:
-        config = resume_config(args, run_dir)
+        config = resume_config(args, flags, run_dir)
     elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise CheckpointError(
             f"{run_dir}: expected a new or empty run folder, found one that holds files. "
             "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."
         )
     device = choose_device(args.device)
-    splits = {split: load_scenes(config.data, split) for split in ("train", "validation", "test")}
-    check_scenes(config, splits["train"])
-    (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    guide = build_guide(config).to(device)
-    shown = splits["validation"][:FIGURE_SCENES].to(device)
+    try:
+        guide = build_guide(config).to(device)
+        splits = {split: load_scenes(config.data, split) for split in ("train", "validation", "test")}
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    check_scenes(config, splits["train"])
+    # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
+    validation = splits["validation"].spread(VALIDATION_SCENES)
+    shown = validation.spread(FIGURE_SCENES)[:].to(device)
+    (run_dir / "figures").mkdir(parents=True, exist_ok=True)
 
     def look(step: int) -> dict[str, float]:
         figure_path = run_dir / "figures" / f"step_{step:07d}.png"
         decomposition_figure(figure_path, shown, decompose(guide, shown.image), f"step {step:,}")
-        return evaluate(guide, splits["validation"], VALIDATION_SCENES, device)
+        return evaluate(guide, validation, device)
 
     names = metric_names(config.num_slots)
     trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names)
@@ -124,7 +135,7 @@ def named_fields(args: Arguments) -> dict[str, Any]:
     """Fields of the configuration that the command line sets on top of the preset, by name."""
     options = {
         "num_slots": args.slots,
-        "data.root": None if args.data_root is None else str(args.data_root),
+        "data.root": None if args.data_root is None else str(args.data_root.resolve()),
         "training.steps": args.steps,
         "training.batch_size": args.batch_size,
         "training.precision": args.precision,
@@ -134,12 +145,27 @@ def named_fields(args: Arguments) -> dict[str, Any]:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set: expected FIELD=VALUE, got {assignment!r}")
-        named[name] = yaml.safe_load(text)
+        named[name] = parse_value(text)
     return named
 
 
-def resume_config(args: Arguments, run_dir: Path) -> RunConfig:
-    """The configuration of the run to resume; what the command line names must agree with it, but for the steps.
+def parse_value(text: str) -> Any:
+    """A value as JSON has it (1e-3, true, [32, 32], null), or else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def resume_config(args: Arguments, flags: set[str], run_dir: Path) -> RunConfig:
+    """The configuration of the run to resume; what the command line names must agree with it.
+
+    The number of steps may differ, and so may the place of the data.
+
+    Args:
+        args: the command line.
+        flags: the names of the flags that were given.
+        run_dir: the run folder.
 
     Raises:
         CheckpointError: if there is no run in the folder, or it is of another configuration.
@@ -149,23 +175,21 @@ def resume_config(args: Arguments, run_dir: Path) -> RunConfig:
         raise CheckpointError(f"--resume: expected a run in {run_dir}, found no {config_path.name} there")
     stored = from_yaml(config_path.read_text(encoding="utf-8"))
     named = named_fields(args)
-    # These flags always have a value; one that is not the default must have been named.
-    flags = {"guide": "guide", "preset": "preset", "data.name": "dataset", "seed": "seed", "lnms": "lnms"}
-    for field_name, flag in flags.items():
-        if getattr(args, flag) != getattr(Arguments(), flag):
-            named[field_name] = getattr(args, flag)
-    asked, found = flatten(stored.replace(named)), flatten(stored)
+    fields = {"guide": "guide", "preset": "preset", "dataset": "data.name", "seed": "seed", "lnms": "lnms"}
+    named |= {fields[flag]: getattr(args, flag) for flag in flags & set(fields)}
+    resumed = stored.replace(named)
+    asked, found = flatten(resumed), flatten(stored)
     differences = [
         f"{name} is {found[name]!r} there and {asked[name]!r} here"
         for name in found
-        if found[name] != asked[name] and name != "training.steps"
+        if found[name] != asked[name] and name not in MAY_DIFFER
     ]
     if differences:
         raise CheckpointError(
             f"--resume: expected the configuration of the run in {run_dir}, got another one: {'; '.join(differences)}. "
             "Give the flags of that run (or none but --run-dir), or start a new run in another folder."
         )
-    return stored.replace({"training.steps": asked["training.steps"]})
+    return resumed
 
 
 def check_scenes(config: RunConfig, scenes: SceneSet) -> None:
@@ -192,7 +216,7 @@ def summarise(trainer: Trainer, scenes: SceneSet) -> dict[str, Any]:
     config, device = trainer.config, trainer.device
     torch.manual_seed(config.seed)
     trainer.guide.eval()
-    metrics = evaluate(trainer.guide, scenes, len(scenes), device)
+    metrics = evaluate(trainer.guide, scenes, device)
     return {
         "guide": config.guide,
         "lnms": config.lnms,

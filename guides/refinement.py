@@ -17,7 +17,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.distributions import Normal
+from torch.utils.checkpoint import checkpoint
 
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.networks import convolution_precision, coordinate_grid
@@ -55,12 +57,14 @@ class _AttachGradient(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        if grad_output.device.type == "cpu" and not bool((grad_output == grad_output[0]).all()):
-            raise RuntimeError(
-                "expected scenes of equal weight: the decoder's gradient was summed over the batch in one pass; "
-                f"got the weights {grad_output.tolist()}. Drop poutine.mask and per-scene scales in train mode."
-            )
+        # Unlike an `if`, this does not make the host wait for a GPU.
+        torch._assert_async(
+            (grad_output == grad_output[0]).all(),
+            "expected scenes of equal weight: the decoder's gradient was summed over the batch in one pass. "
+            "Drop poutine.mask and per-scene scales in train mode.",
+        )
         z_gradient, *weight_gradients = ctx.gradients  # type: ignore[attr-defined]
         weight = grad_output[0]
         return None, None, weight * z_gradient, *(weight * gradient for gradient in weight_gradients)
@@ -79,8 +83,13 @@ def evaluate(
         x: images (B, 3, H, W).
         z: slots (B, K, D), sampled from the posterior with reparameterisation.
         weights: parameters of the likelihood that are to receive the gradient of the term; none in evaluation
-            (and for terms of weight zero), which makes the pass cheaper.
+            (and for terms of weight zero), which makes the pass cheaper. z receives its gradient in any case.
+
+    Raises:
+        RuntimeError: under ``torch.inference_mode``, which forbids gradients altogether.
     """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("refinement needs gradients: expected torch.no_grad(), got torch.inference_mode()")
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
         mixture = likelihood(leaf)
@@ -107,7 +116,7 @@ def evaluate(
         )
         image_inputs = torch.cat((x, _normalise(pixel_log_prob.unsqueeze(1))), dim=1)
     value = log_likelihood.detach()
-    if weights:
+    if z.requires_grad:
         value = _AttachGradient.apply(value, gradients, z, *weights)
     return Evaluation(value, gradients[0], image_inputs, slot_inputs)
 
@@ -222,16 +231,23 @@ class RefinementNetwork(nn.Module):
         B, K, D = parameters.mean.shape
         image = evaluation.image_inputs
         image = torch.cat((image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
-        with convolution_precision(image.device, self.precision):
-            first = self.slot_conv(evaluation.slot_inputs.flatten(0, 1)).unflatten(0, (B, K))
-            first = first + self.image_conv(image).unsqueeze(1)
-            convolved = self.convs(first.flatten(0, 1))
-        features = self.mlp(convolved.to(parameters.mean.dtype))
+        # Activations of all iterations would wait for the end; computing them again costs little beside the decoder.
+        features = checkpoint(
+            self._features, image, evaluation.slot_inputs, use_reentrant=False, preserve_rng_state=False
+        )
         normalised = (F.layer_norm(part, (D,)) for part in gradient)
         flat = torch.cat((*parameters, *normalised), dim=-1)
         hidden, state = self.hidden(torch.cat((features, flat.flatten(0, 1)), dim=-1), state)
         mean_step, scale_step = self.update(hidden).unflatten(0, (B, K)).chunk(2, dim=-1)
         return Gaussian(parameters.mean + mean_step, parameters.raw_scale + scale_step), state
+
+    def _features(self, image: Tensor, slot_inputs: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, K, SLOT_CHANNELS, H, W) → (B K, features)."""
+        with convolution_precision(image.device, self.precision):
+            first = self.slot_conv(slot_inputs.flatten(0, 1)).unflatten(0, slot_inputs.shape[:2])
+            first = first + self.image_conv(image).unsqueeze(1)
+            convolved = self.convs(first.flatten(0, 1))
+        return self.mlp(convolved.to(slot_inputs.dtype))
 
     def hidden(
         self, inputs: Tensor, state: tuple[Tensor, Tensor] | None

@@ -26,7 +26,7 @@ class DataConfig:
     root: folder that holds the data on disk.
     image_size: side of the square images in pixels; data on disk are reduced to it.
     num_train: sprite scenes to train on.
-    num_test: unseen scenes for the final evaluation.
+    num_test: unseen sprite scenes for the final evaluation, and as many for validation.
     """
 
     name: DatasetName = "sprites"
@@ -70,6 +70,9 @@ class RefinementConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "num_iterations", "initial_scale", "kernel_size", "hidden")
+        _require(
+            self.kernel_size % 2 == 1, f"RefinementConfig.kernel_size: expected an odd number, got {self.kernel_size}"
+        )
         _require(len(self.channels) > 0, f"RefinementConfig.channels: expected at least one, got {self.channels}")
 
 
@@ -83,6 +86,7 @@ class LnmsConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "strength", "scale")
+        _not_negative(self, "warmup_steps")
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _positive(self, "steps", "batch_size", "learning_rate", "clip_norm", "decay_steps")
         _positive(self, "log_every", "evaluate_every", "checkpoint_every")
+        _not_negative(self, "warmup_steps", "kl_warmup_steps")
         _require(0 <= self.beta1 < 1, f"TrainingConfig.beta1: expected a number in [0, 1), got {self.beta1}")
 
 
@@ -139,7 +144,8 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "num_slots", "latent_dim", "scale")
+        _positive(self, "latent_dim", "scale")
+        _require(self.num_slots >= 2, f"RunConfig.num_slots: expected at least 2, got {self.num_slots}")
 
     def replace(self, changes: Mapping[str, Any]) -> RunConfig:
         """A copy with some fields changed; a field of a section is named ``section.field``.
@@ -206,6 +212,12 @@ def from_yaml(text: str) -> RunConfig:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _not_negative(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value >= 0, f"{type(config).__name__}.{name}: expected zero or more, got {value}")
 
 
 def _positive(config: Any, *names: str) -> None:

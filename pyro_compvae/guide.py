@@ -17,7 +17,8 @@ class SceneGuide(PyroModule):
 
     Attributes:
         model: the generative model, whose parameters are trained along with the guide's.
-        kl_weight: β in train mode; a training schedule may set it.
+        kl_weight: β of the training objective, and of the ELBO whose gradients steer iterative refinement in either
+            mode; a training schedule may set it.
         lnms_strength: s in train mode; a training schedule may set it.
     """
 

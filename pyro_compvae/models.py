@@ -71,7 +71,7 @@ def check_images(x: Tensor, image_size: tuple[int, int]) -> None:
     Raises:
         ValueError: unless x is floating point of shape (B, 3, H, W).
     """
-    if x.shape[1:] != (3, *image_size) or not x.is_floating_point():
+    if x.shape[1:] != (3, *image_size) or len(x) == 0 or not x.is_floating_point():
         raise ValueError(
             f"x: expected images (B, 3, {image_size[0]}, {image_size[1]}) of floating point in [0, 1], "
             f"got {tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"

@@ -124,13 +124,13 @@ class Trainer:
             DivergenceError: if the loss is not finite or has exploded; the last checkpoint stays as it is.
         """
         training = self.config.training
+        before, started = self.seconds, time.perf_counter()
         writer = SummaryWriter(str(self.run_dir), purge_step=self.step + 1)
         progress = tqdm(total=training.steps, initial=self.step, desc="training", unit="step", mininterval=1.0)
         with writer, progress, _stop_signals() as stop:
             while self.step < training.steps and not stop:
-                started = time.perf_counter()
                 self._train_step()
-                self.seconds += time.perf_counter() - started
+                self.seconds = before + time.perf_counter() - started
                 progress.update()
                 is_last = self.step == training.steps
                 is_evaluation = is_last or self.step % training.evaluate_every == 0
@@ -143,7 +143,7 @@ class Trainer:
                 if self.step % training.checkpoint_every == 0:
                     self.save()
             self.save()
-        return self.step == training.steps
+        return self.step >= training.steps
 
     def save(self) -> None:
         """Write the checkpoint: everything that a bitwise-equal continuation needs.
@@ -169,14 +169,15 @@ class Trainer:
         """Continue from the run's checkpoint.
 
         Raises:
-            CheckpointError: if there is none, or if it is of another configuration (the number of steps may differ).
+            CheckpointError: if there is none, or it is of another configuration (the number of steps and the place of
+                the data may differ), or it has more steps behind it than are asked for.
         """
         content = load_checkpoint(self.checkpoint_path)
         found, expected = flatten(from_yaml(content["config"])), flatten(self.config)
         differences = [
             f"{name} is {found[name]!r} there and {expected[name]!r} here"
             for name in expected
-            if found[name] != expected[name] and name != "training.steps"
+            if found[name] != expected[name] and name not in ("training.steps", "data.root")
         ]
         if differences:
             raise CheckpointError(
@@ -186,6 +187,11 @@ class Trainer:
         self.guide.load_state_dict(content["guide"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.step, self.seconds, self.first_loss = content["step"], content["seconds"], content["first_loss"]
+        if self.step > self.config.training.steps:
+            raise CheckpointError(
+                f"--steps: expected at least the {self.step} steps that the run has behind it, "
+                f"got {self.config.training.steps}"
+            )
         self._window = [(torch.tensor(loss), torch.tensor(norm)) for loss, norm in content["window"]]
         torch.set_rng_state(content["rng"])
         if self.device.type == "cuda" and content["rng_cuda"] is not None:
@@ -200,9 +206,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(training, self.step)
         indices = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
-        x = self.scenes[indices].image.to(self.device, non_blocking=True)
+        x = self.scenes[indices].image.to(self.device)
         # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
-        with pyro.validation_enabled(False):
+        # Parameters stay with their modules, out of Pyro's global store.
+        with pyro.validation_enabled(False), pyro.get_param_store().scope():
             loss = self.elbo(x) / len(x)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -230,15 +237,18 @@ class Trainer:
         bad = ~(losses.isfinite() & norms.isfinite())
         if self.first_loss is None and len(losses) and not bad[0]:
             self.first_loss = float(losses[0])
+        limit = math.inf
         if self.first_loss is not None:
-            bad |= losses > 10 * max(abs(self.first_loss), 1.0)
+            # At least ten nats per colour value, as a first loss may happen to be near 0.
+            limit = 10 * max(self.first_loss, 3 * math.prod(self.scenes.image_size))
+            bad |= losses > limit
         if bad.any():
             index = int(bad.nonzero()[0])
             step = self.step - len(losses) + 1 + index
             kept = "The last good checkpoint is kept" if self.checkpoint_path.exists() else "There is no checkpoint yet"
             raise DivergenceError(
-                f"training diverged at step {step}: expected a finite loss of at most ten times the first one "
-                f"({self.first_loss}) and a finite gradient, got loss {float(losses[index])} and gradient norm "
+                f"training diverged at step {step}: expected a finite loss of at most {limit:.0f}, ten times the first "
+                f"one, and a finite gradient, got loss {float(losses[index])} and gradient norm "
                 f"{float(norms[index])}. {kept} ({self.checkpoint_path}). "
                 "Try a lower learning rate or a longer warm-up."
             )

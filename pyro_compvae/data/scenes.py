@@ -67,10 +67,14 @@ class SceneSet:
             viewpoint=None if self.viewpoints is None else self.viewpoints[index],
         )
 
-    def part(self, index: slice) -> SceneSet:
-        """A run of the scenes, as a set."""
+    def part(self, index: slice | Tensor) -> SceneSet:
+        """Some of the scenes, as a set."""
         viewpoints = None if self.viewpoints is None else self.viewpoints[index]
         return SceneSet(self.images[index], self.labels[index], self.num_objects[index], viewpoints)
+
+    def spread(self, num_scenes: int) -> SceneSet:
+        """At most that many scenes, evenly spread over the set."""
+        return self.part(torch.linspace(0, len(self) - 1, min(num_scenes, len(self))).long())
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -26,6 +26,7 @@ SPLITS = {"train": 0, "validation": 1, "test": 2}
 """Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
 
 CHUNK = 1000
+MAX_ROUNDS = 100
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class SpriteConfig:
             raise ValueError(f"image_size: expected at least 16 pixels, got {self.image_size}")
         if not 1 <= self.min_objects <= self.max_objects:
             raise ValueError(f"expected 1 <= min_objects <= max_objects, got {self.min_objects} and {self.max_objects}")
+        if self.max_objects > len(COLOURS):
+            raise ValueError(f"max_objects: expected at most {len(COLOURS)}, a colour each; got {self.max_objects}")
         if not 0 < self.min_radius <= self.max_radius < 0.5:
             raise ValueError(
                 f"expected 0 < min_radius <= max_radius < 0.5, got {self.min_radius} and {self.max_radius}"
@@ -88,9 +91,11 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
 
 def _make_chunk(rng: np.random.Generator, config: SpriteConfig) -> tuple[NDArray, NDArray, NDArray]:
     """CHUNK accepted scenes: images (N, 3, H, W) uint8, labels (N, H, W) uint8, counts (N,)."""
-    accepted = []
+    accepted: list[list[NDArray]] = []
     missing = CHUNK
     while missing > 0:
+        if len(accepted) == MAX_ROUNDS:
+            raise ValueError(f"min_visible: expected scenes that can satisfy it, found too few with {config}")
         *scenes, visible = _draw(rng, config, CHUNK)
         accepted.append([part[visible] for part in scenes])
         missing -= int(visible.sum())

@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from analysis import decompose, decomposition_figure, evaluate, scene_metrics
 from analysis.evaluation import metric_names
 from pyro_compvae import SceneGuide, SceneModel, SpatialBroadcastDecoder
-from pyro_compvae.data import Scene, SceneSet
+from pyro_compvae.data import SceneSet
 
 K, D, SIZE = 3, 2, 8
 
@@ -84,8 +84,8 @@ def test_metrics_of_every_scene(guide: SceneGuide, scenes: SceneSet) -> None:
 
 
 def test_means_leave_out_undefined_scenes_and_do_not_depend_on_batches(guide: SceneGuide, scenes: SceneSet) -> None:
-    together = evaluate(guide, scenes, 2, torch.device("cpu"))
-    alone = evaluate(guide, scenes, 99, torch.device("cpu"), batch_size=1)
+    together = evaluate(guide, scenes, torch.device("cpu"))
+    alone = evaluate(guide, scenes, torch.device("cpu"), batch_size=1)
     assert together["ari_fg"] == 1
     assert together["miou"] == 0.75
     del together["elbo"], alone["elbo"]  # of one random sample
@@ -93,7 +93,7 @@ def test_means_leave_out_undefined_scenes_and_do_not_depend_on_batches(guide: Sc
 
 
 def test_figure_has_a_row_per_scene(guide: SceneGuide, scenes: SceneSet, tmp_path: Path) -> None:
-    scene = Scene(*(None if part is None else part for part in scenes[:]))
+    scene = scenes[:]
     decomposition_figure(tmp_path / "figure.png", scene, decompose(guide, scene.image), "two scenes")
     content = (tmp_path / "figure.png").read_bytes()
     assert content.startswith(b"\x89PNG")

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
+from scripts import load_script
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmark.py"
-VARIANTS = ("plain two-pass", "single pass, contiguous", "single pass", "single pass, bfloat16")
+from analysis.step_cost import VARIANTS, Case, Measurement
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    """The script as a module; experiments/ is not an installed package."""
-    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmark")
 
 
 @pytest.mark.slow
@@ -49,31 +39,11 @@ def test_quick_run_prints_and_writes_consistent_numbers(
         assert any(line.startswith(f"{row['variant']:24}") and f"{row['step_ms']:.1f}" in line for line in table)
 
 
-def test_all_variants_have_the_same_weights_in_their_layout(benchmark: ModuleType) -> None:
-    for variant in VARIANTS:
-        case = benchmark.Case("default", variant, 2, "cpu")
-        layout, precision = benchmark.VARIANTS[variant]
-        assert case.config().training.precision == precision
-        assert case.config().lnms
-        guide = benchmark.make_guide(case)
-        assert all(p.is_contiguous(memory_format=layout) for p in guide.parameters() if p.dim() == 4)
-        weight = guide.model.decoder.last.weight
-        reference = benchmark.make_guide(benchmark.Case("default", VARIANTS[0], 2, "cpu")).model.decoder.last.weight
-        assert torch.equal(weight, reference)
-
-
-def test_worker_measures_in_a_new_process(benchmark: ModuleType) -> None:
-    measured = benchmark.measure_in_new_process(benchmark.Case("tiny", "single pass", 2, "cpu"))
-    assert len(measured.seconds) == benchmark.STEPS
-    assert min(measured.seconds) > 0
-    assert measured.peak_bytes > 0
-
-
 def test_medians_and_ratios(benchmark: ModuleType) -> None:
-    plain, single = (benchmark.Case("tiny", variant, 2, "cpu") for variant in ("plain two-pass", "single pass"))
+    plain, single = (Case("tiny", variant, 2, "cpu") for variant in ("plain two-pass", "single pass"))
     results = {
-        plain: [benchmark.Measurement([4.0, 9.0], 300 * 2**20), benchmark.Measurement([6.0], 500 * 2**20)],
-        single: [benchmark.Measurement([1.5], 100 * 2**20)],
+        plain: [Measurement([4.0, 9.0], 300 * 2**20), Measurement([6.0], 500 * 2**20)],
+        single: [Measurement([1.5], 100 * 2**20)],
     }
     first, second = benchmark.compare(results)
     assert (first["step_ms"], first["memory_mib"], first["speed_up"], first["memory_share"]) == (6000, 400, 1, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import signal
@@ -16,24 +15,17 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from scripts import EXPERIMENTS, load_script
 
 from analysis import load_run
 from pyro_compvae.checkpoint import CheckpointError
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "run_svi.py"
 TINY = ["--preset", "tiny", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """The script as a module; experiments/ is not an installed package."""
-    spec = importlib.util.spec_from_file_location("run_svi_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("run_svi")
 
 
 def clevr_mv_folder(root: Path, num_objects: int = 2, num_views: int = 3) -> Path:
@@ -82,7 +74,7 @@ def test_a_run_loads_for_evaluation(script: ModuleType, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert script.main([*TINY, "--set", "training.kl_warmup_steps=8", "--run-dir", str(run_dir)]) == 0
     run = load_run(run_dir)
-    assert run.guide.kl_weight == 0.5
+    assert run.guide.kl_weight == 3 / 8  # of the last step
     assert (run.step, run.config.preset) == (4, "tiny")
     assert not run.guide.training
     assert not run.model.training
@@ -128,13 +120,21 @@ def test_fewer_slots_than_objects_is_a_warning(script: ModuleType, tmp_path: Pat
 
 def test_nothing_is_overwritten(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
-    assert script.main([*TINY, "--steps", "1", "--run-dir", str(run_dir)]) == 0
+    arguments = [*TINY, "--no-lnms", "--seed", "3", "--steps", "2", "--run-dir", str(run_dir)]
+    assert script.main(arguments) == 0
     files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     capsys.readouterr()
     assert script.main([*TINY, "--steps", "1", "--run-dir", str(run_dir)]) == 1
     assert "expected a new or empty run folder, found one that holds files" in capsys.readouterr().err
-    assert script.main([*TINY, "--slots", "5", "--resume", "--run-dir", str(run_dir)]) == 1
-    assert "num_slots is 4 there and 5 here" in capsys.readouterr().err
+    for change, message in (
+        (["--slots", "5"], "num_slots is 4 there and 5 here"),
+        (["--lnms", "--seed", "0"], "lnms is False there and True here; seed is 3 there and 0 here"),
+        (["--set", "training.learning_rate=1e-3"], "training.learning_rate is 0.0002 there and 0.001 here"),
+    ):
+        assert script.main([*change, "--resume", "--run-dir", str(run_dir)]) == 1
+        assert message in capsys.readouterr().err
+    assert script.main(["--steps", "1", "--resume", "--run-dir", str(run_dir)]) == 1
+    assert "--steps: expected at least the 2 steps that the run has behind it, got 1" in capsys.readouterr().err
     assert files == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
@@ -143,6 +143,9 @@ def test_nothing_is_overwritten(script: ModuleType, tmp_path: Path, capsys: pyte
     [
         ("--preset: expected one of default, paper, tiny; got 'huge'", ["--preset", "huge"]),
         ("got 'training.speed'", [*TINY, "--set", "training.speed=3"]),
+        ("image_size: expected at least 16 pixels, got 8", [*TINY, "--set", "data.image_size=8"]),
+        ("kernel_size: expected an odd number", [*TINY, "--set", "decoder.kernel_size=4"]),
+        ('field "training.steps"', [*TINY, "--set", "training.steps=["]),
         ("--set: expected FIELD=VALUE, got 'seed'", [*TINY, "--set", "seed"]),
         ("--data-root: expected the folder that holds clevr_mv/, got nothing", [*TINY, "--dataset", "clevr-mv"]),
         ("clevr_aug", [*TINY, "--dataset", "dolphin", "--data-root", "nowhere"]),
@@ -172,7 +175,7 @@ def test_cuda_without_a_gpu_is_named(script: ModuleType, tmp_path: Path, capsys:
 def test_signals_save_and_exit_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     """A real process; it would train for hours."""
     run_dir = tmp_path / "run"
-    command = [sys.executable, str(SCRIPT), *TINY, "--steps", "1000000", "--run-dir", str(run_dir)]
+    command = [sys.executable, str(EXPERIMENTS / "run_svi.py"), *TINY, "--steps", "1000000", "--run-dir", str(run_dir)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:

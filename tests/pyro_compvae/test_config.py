@@ -41,6 +41,9 @@ def test_replace_changes_fields_of_sections() -> None:
         ("TrainingConfig.steps: expected a positive number, got 0", {"training.steps": 0}),
         ("TrainingConfig.beta1: expected a number in", {"training.beta1": 1.0}),
         ("precision", {"training.precision": "float16"}),
+        ("RunConfig.num_slots: expected at least 2, got 1", {"num_slots": 1}),
+        ("TrainingConfig.kl_warmup_steps: expected zero or more, got -1", {"training.kl_warmup_steps": -1}),
+        ("RefinementConfig.kernel_size: expected an odd number, got 4", {"refinement.kernel_size": 4}),
         ("RefinementConfig.channels: expected at least one", {"refinement.channels": []}),
     ],
 )

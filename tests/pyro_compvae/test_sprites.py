@@ -84,6 +84,7 @@ def test_bad_arguments_are_named(message: str, arguments: dict) -> None:
         ("image_size: expected at least 16 pixels, got 8", {"image_size": 8}),
         ("min_objects <= max_objects, got 4 and 3", {"min_objects": 4}),
         ("min_radius <= max_radius < 0.5, got 0.2 and 0.6", {"max_radius": 0.6}),
+        ("max_objects: expected at most 6, a colour each; got 7", {"max_objects": 7}),
         (r"min_visible: expected a fraction in \(0, 1\), got 1", {"min_visible": 1.0}),
     ],
 )

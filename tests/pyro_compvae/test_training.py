@@ -142,21 +142,27 @@ def test_nan_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path, p
 
     def poisoned_step() -> None:
         step()
-        if trainer.step == 2:
+        if trainer.step == 3:
             with torch.no_grad():
                 trainer.guide.initial_mean.fill_(poison)
 
     trainer._train_step = poisoned_step  # type: ignore[method-assign]
-    with pytest.raises(DivergenceError, match=r"diverged at step 3: .* last good checkpoint is kept"):
+    with (
+        pytest.warns(UserWarning, match="NaN"),
+        pytest.raises(DivergenceError, match=r"diverged at step 4: .* last good checkpoint is kept"),
+    ):
         trainer.run()
     content = load_checkpoint(trainer.checkpoint_path)
     assert content["step"] == 2
+    assert all(tensor.isfinite().all() for tensor in content["guide"].values())
 
 
 def test_explosion_stops_training(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, preset("tiny"))
     trainer.first_loss = 1e-3
-    with pytest.raises(DivergenceError, match=r"diverged at step 1: .*at most ten times the first .*no checkpoint yet"):
+    with pytest.raises(
+        DivergenceError, match=r"diverged at step 1: .*at most 7680, ten times the first .*no checkpoint yet"
+    ):
         trainer.run()
     assert not trainer.checkpoint_path.exists()
 
