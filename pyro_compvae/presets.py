@@ -39,11 +39,11 @@ def _paper(dataset: DatasetName) -> RunConfig:
 
 
 def _default(dataset: DatasetName) -> RunConfig:
-    """Two CPU cores, less than half an hour.
+    """Two CPU cores, less than half an hour; README, "What it took", tells what was tried.
 
-    What differs from the paper, and why (README, "What it took"): a decoder on a grid of half the resolution, Fourier
-    features of the coordinates and flattened refinement features, which localise sooner; a narrow q(z | λ_0) and
-    a long KL warm-up, which let positions into z; T = 3.
+    What differs from the paper, beside the sizes: a coarse decoder grid with sub-pixel output, Fourier features of the
+    coordinates, refinement features that keep their positions, no LSTM, posteriors that start wide and contract,
+    a KL warm-up. L-NMS has the paper's strength per pixel: 1 at 64×64 is 0.15 at 24×24.
     """
     sprites = dataset == "sprites"
     return RunConfig(
