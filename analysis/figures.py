@@ -57,7 +57,7 @@ def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition,
     columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), "segment.", "truth"]
     masks = decomposition.masks.unsqueeze(2)
     components = masks * decomposition.means + (1 - masks) * GREY
-    figure = Figure(figsize=(1.1 * len(columns), 1.1 * rows + 0.6), dpi=120)
+    figure = Figure(figsize=(1.1 * len(columns), 1.1 * rows + 0.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for b in range(rows):
@@ -76,7 +76,6 @@ def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition,
         axis.set_title(name, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=9)
-    figure.tight_layout(pad=0.4)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 
