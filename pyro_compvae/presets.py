@@ -51,7 +51,10 @@ def _default(dataset: DatasetName) -> RunConfig:
         num_slots=5 if sprites else 7,
         latent_dim=8 if sprites else 16,
         data=DataConfig(dataset, image_size=24 if sprites else 32),
-        decoder=DecoderConfig(channels=32, num_layers=3, num_frequencies=3, upsample=3 if sprites else 2),
+        # On renders, coarse grids let slots share pixels by turns: stripes instead of objects.
+        decoder=DecoderConfig(
+            channels=32 if sprites else 16, num_layers=3, num_frequencies=3, upsample=3 if sprites else 1
+        ),
         refinement=RefinementConfig(
             num_iterations=3,
             contraction=1.0,
