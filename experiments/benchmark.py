@@ -22,6 +22,7 @@ from tqdm import tqdm
 from analysis.step_cost import BASELINE, SINGLE_PASS, VARIANTS, Case, Measurement, measure_in_new_process
 from pyro_compvae.checkpoint import write_text
 from pyro_compvae.config import ConfigError
+from pyro_compvae.device import choose_device
 from pyro_compvae.presets import preset
 
 ITERATIONS = (2, 5, 10)
@@ -71,14 +72,13 @@ def check(args: Arguments) -> None:
         raise ConfigError("--sizes: expected at least one of paper and default, got none")
     if args.json is not None and not args.json.parent.is_dir():
         raise ConfigError(f"--json: expected a file in an existing folder, got {args.json}")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device: expected a machine with a GPU for cuda, found none; use --device cpu or auto")
+    choose_device(args.device)
 
 
 def compare_variants(args: Arguments) -> dict[str, Any]:
     """Measure everything; what --json writes."""
     sizes = ("tiny",) if args.quick else args.sizes
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    device = choose_device(args.device).type
     machine = describe_machine(device)
     iterations = {size: preset(size).refinement.num_iterations for size in sizes}
     cases = [Case(size, variant, iterations[size], device) for size in sizes for variant in VARIANTS]

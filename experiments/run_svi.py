@@ -16,15 +16,14 @@ from analysis.evaluation import decompose, evaluate, metric_names
 from analysis.figures import decomposition_figure
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, write_text
-from pyro_compvae.config import ConfigError, RunConfig, flatten, from_yaml, to_yaml
+from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data import DataError, SceneSet, load_scenes
+from pyro_compvae.device import choose_device
 from pyro_compvae.presets import preset
 from pyro_compvae.training import DivergenceError, Trainer
 
 VALIDATION_SCENES = 64
 FIGURE_SCENES = 6
-MAY_DIFFER = ("training.steps", "data.root")
-"""Fields in which a resumed run may differ from the run before."""
 
 
 @dataclass
@@ -178,15 +177,10 @@ def resume_config(args: Arguments, flags: set[str], run_dir: Path) -> RunConfig:
     fields = {"guide": "guide", "preset": "preset", "dataset": "data.name", "seed": "seed", "lnms": "lnms"}
     named |= {fields[flag]: getattr(args, flag) for flag in flags & set(fields)}
     resumed = stored.replace(named)
-    asked, found = flatten(resumed), flatten(stored)
-    differences = [
-        f"{name} is {found[name]!r} there and {asked[name]!r} here"
-        for name in found
-        if found[name] != asked[name] and name not in MAY_DIFFER
-    ]
-    if differences:
+    changed = differences(stored, resumed)
+    if changed:
         raise CheckpointError(
-            f"--resume: expected the configuration of the run in {run_dir}, got another one: {'; '.join(differences)}. "
+            f"--resume: expected the configuration of the run in {run_dir}, got another one: {'; '.join(changed)}. "
             "Give the flags of that run (or none but --run-dir), or start a new run in another folder."
         )
     return resumed
@@ -200,15 +194,6 @@ def check_scenes(config: RunConfig, scenes: SceneSet) -> None:
             f"their background, got {config.num_slots}; some slots will have to share.",
             stacklevel=2,
         )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device: expected a machine with a GPU for cuda, found none; use --device cpu or auto")
-    return torch.device(name)
 
 
 def summarise(trainer: Trainer, scenes: SceneSet) -> dict[str, Any]:

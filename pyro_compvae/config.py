@@ -14,6 +14,10 @@ import yaml
 DatasetName = Literal["sprites", "clevr-mv", "dolphin"]
 
 
+MAY_DIFFER = ("training.steps", "data.root")
+"""Fields in which a resumed run may differ from the run before."""
+
+
 class ConfigError(ValueError):
     """A configuration has an unknown field, a wrong type or an impossible value."""
 
@@ -175,6 +179,16 @@ def flatten(config: RunConfig) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def differences(found: RunConfig, asked: RunConfig) -> list[str]:
+    """How two configurations differ in what a resumed run may not change, a phrase per field."""
+    there, here = flatten(found), flatten(asked)
+    return [
+        f"{name} is {there[name]!r} there and {here[name]!r} here"
+        for name in there
+        if there[name] != here[name] and name not in MAY_DIFFER
+    ]
 
 
 def from_dict(content: dict[str, Any]) -> RunConfig:

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
-from pyro_compvae.config import RunConfig, TrainingConfig, flatten, from_yaml, to_yaml
+from pyro_compvae.config import RunConfig, TrainingConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.guide import SceneGuide
 
@@ -173,16 +173,11 @@ class Trainer:
                 the data may differ), or it has more steps behind it than are asked for.
         """
         content = load_checkpoint(self.checkpoint_path)
-        found, expected = flatten(from_yaml(content["config"])), flatten(self.config)
-        differences = [
-            f"{name} is {found[name]!r} there and {expected[name]!r} here"
-            for name in expected
-            if found[name] != expected[name] and name not in ("training.steps", "data.root")
-        ]
-        if differences:
+        changed = differences(from_yaml(content["config"]), self.config)
+        if changed:
             raise CheckpointError(
                 f"{self.checkpoint_path}: expected a checkpoint of this configuration, got another: "
-                f"{'; '.join(differences)}."
+                f"{'; '.join(changed)}."
             )
         self.guide.load_state_dict(content["guide"])
         self.optimiser.load_state_dict(content["optimiser"])
