@@ -87,7 +87,7 @@ def training_step(case: Case) -> Callable[[], None]:
     """Forward, backward, clipping and Adam on a batch of noise; a step costs the same on any images."""
     config = case.config()
     guide = make_guide(case)
-    elbo = TraceMeanField_ELBO()(guide.model, guide)
+    elbo = TraceMeanField_ELBO()(guide.training_model, guide)
     parameters = list(guide.parameters())
     optimiser = torch.optim.Adam(parameters, lr=config.training.learning_rate)
     B, K, D = config.training.batch_size, config.num_slots, config.latent_dim

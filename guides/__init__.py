@@ -1,7 +1,8 @@
-"""Amortised posteriors of scenes, as Pyro guides."""
+"""Amortised posteriors as Pyro guides."""
 
 from guides.build import build_guide
 from guides.iodine import IodineGuide
-from guides.refinement import RefinementNetwork
+from guides.monet import MonetGuide
+from guides.mulmon import MulmonGuide
 
-__all__ = ["IodineGuide", "RefinementNetwork", "build_guide"]
+__all__ = ["IodineGuide", "MonetGuide", "MulmonGuide", "build_guide"]

@@ -2,51 +2,97 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
+from guides.attention import AttentionNetwork, ComponentEncoder
 from guides.iodine import IodineGuide
-from guides.refinement import RefinementNetwork
+from guides.monet import MonetGuide
+from guides.mulmon import MulmonGuide
+from guides.refinement_network import RefinementNetwork
 from pyro_compvae.config import RunConfig
-from pyro_compvae.models import SceneModel
+from pyro_compvae.guide import SceneGuide
+from pyro_compvae.models import MultiViewSceneModel, SceneModel
 from pyro_compvae.networks import SpatialBroadcastDecoder
 
 
-def build_guide(config: RunConfig) -> IodineGuide:
+def build_guide(config: RunConfig) -> SceneGuide:
     """The guide that a configuration describes, freshly initialised; its model is ``guide.model``.
 
     Convolutions get the channels-last layout, which is what the CPU's and the GPU's kernels want.
     """
-    size = (config.data.image_size, config.data.image_size)
-    d, r, training = config.decoder, config.refinement, config.training
-    decoder = SpatialBroadcastDecoder(
-        config.latent_dim,
-        size,
-        channels=d.channels,
-        num_layers=d.num_layers,
-        kernel_size=d.kernel_size,
-        num_frequencies=d.num_frequencies,
-        upsample=d.upsample,
-        precision=training.precision,
-    )
-    network = RefinementNetwork(
-        config.latent_dim,
-        size,
-        channels=r.channels,
-        kernel_size=r.kernel_size,
-        mlp=r.mlp,
-        hidden=r.hidden,
-        recurrent=r.recurrent,
-        contraction=r.contraction,
-        pooling=r.pooling,
-        num_frequencies=r.num_frequencies,
-        precision=training.precision,
-    )
-    guide = IodineGuide(
-        SceneModel(decoder, config.num_slots, config.scale),
-        network,
-        num_iterations=r.num_iterations,
-        initial_scale=r.initial_scale,
-        lnms_strength=config.lnms_prior.strength if config.lnms else 0.0,
+    make = {"iodine": _iodine, "monet": _monet, "mulmon": _mulmon}[config.guide]
+    return make(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _iodine(config: RunConfig) -> IodineGuide:
+    assert config.refinement is not None
+    return IodineGuide(
+        SceneModel(_decoder(config), config.num_slots, config.scale),
+        _refinement_network(config),
+        num_iterations=config.refinement.num_iterations,
+        initial_scale=config.refinement.initial_scale,
+        lnms_strength=_lnms_strength(config),
         lnms_scale=config.lnms_prior.scale,
     )
-    return guide.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _monet(config: RunConfig) -> MonetGuide:
+    a = config.attention
+    assert a is not None
+    size, precision = _image_size(config), config.training.precision
+    return MonetGuide(
+        SceneModel(_decoder(config), config.num_slots, config.scale),
+        AttentionNetwork(size, a.channels, a.bottleneck, precision),
+        ComponentEncoder(config.latent_dim, size, a.encoder_channels, a.encoder_hidden, precision),
+        mask_strength=a.mask_strength,
+        lnms_strength=_lnms_strength(config),
+        lnms_scale=config.lnms_prior.scale,
+    )
+
+
+def _mulmon(config: RunConfig) -> MulmonGuide:
+    v = config.views
+    assert v is not None
+    assert config.refinement is not None
+    model = MultiViewSceneModel(
+        _decoder(config),
+        config.num_slots,
+        config.scale,
+        view_dim=v.view_dim,
+        view_hidden=v.view_hidden,
+        projector_hidden=v.projector_hidden,
+    )
+    return MulmonGuide(
+        model,
+        _refinement_network(config),
+        num_iterations=config.refinement.num_iterations,
+        max_observed=v.max_observed,
+        viewpoint_noise=v.viewpoint_noise,
+        lnms_strength=_lnms_strength(config),
+        lnms_scale=config.lnms_prior.scale,
+    )
+
+
+def _decoder(config: RunConfig) -> SpatialBroadcastDecoder:
+    options = dataclasses.asdict(config.decoder)
+    return SpatialBroadcastDecoder(
+        config.latent_dim, _image_size(config), **options, precision=config.training.precision
+    )
+
+
+def _refinement_network(config: RunConfig) -> RefinementNetwork:
+    assert config.refinement is not None
+    options = dataclasses.asdict(config.refinement)
+    for name in ("num_iterations", "initial_scale"):
+        del options[name]
+    return RefinementNetwork(config.latent_dim, _image_size(config), **options, precision=config.training.precision)
+
+
+def _image_size(config: RunConfig) -> tuple[int, int]:
+    return config.data.image_size, config.data.image_size
+
+
+def _lnms_strength(config: RunConfig) -> float:
+    return config.lnms_prior.strength if config.lnms else 0.0

@@ -3,10 +3,11 @@
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.lnms import lnms_factor, lnms_log_density, slot_correlation
 from pyro_compvae.mixture import SpatialGaussianMixture
-from pyro_compvae.models import SceneModel
+from pyro_compvae.models import MultiViewSceneModel, SceneModel
 from pyro_compvae.networks import SpatialBroadcastDecoder
 
 __all__ = [
+    "MultiViewSceneModel",
     "SceneGuide",
     "SceneModel",
     "SpatialBroadcastDecoder",

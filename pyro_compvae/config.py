@@ -11,11 +11,16 @@ from typing import Any, Literal
 import dacite
 import yaml
 
+GuideName = Literal["iodine", "monet", "mulmon"]
 DatasetName = Literal["sprites", "clevr-mv", "dolphin"]
 
 
 MAY_DIFFER = ("training.steps", "data.root")
 """Fields in which a resumed run may differ from the run before."""
+
+
+SECTIONS = {"iodine": ("refinement",), "monet": ("attention",), "mulmon": ("refinement", "views")}
+"""The sections of a configuration that describe each guide."""
 
 
 class ConfigError(ValueError):
@@ -33,7 +38,8 @@ class DataConfig:
     num_test: unseen sprite scenes for the final evaluation, and as many for validation.
     """
 
-    name: DatasetName = "sprites"
+    name: GuideName = Literal["iodine", "monet", "mulmon"]
+DatasetName = "sprites"
     root: str | None = None
     image_size: int = 24
     num_train: int = 20_000
@@ -47,19 +53,25 @@ class DataConfig:
 class DecoderConfig:
     """The arguments of `SpatialBroadcastDecoder`."""
 
-    channels: int = 64
-    num_layers: int = 4
+    channels: tuple[int, ...] = (64, 64, 64, 64)
     kernel_size: int = 3
     num_frequencies: int = 0
     upsample: int = 1
+    padded: bool = True
+    activation: Literal["elu", "relu"] = "elu"
 
     def __post_init__(self) -> None:
-        _positive(self, "channels", "num_layers", "kernel_size", "upsample")
+        _positive(self, "kernel_size", "upsample")
+        _widths(self, "channels")
 
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """T and the scale of q(z | λ_0), and the arguments of `RefinementNetwork`."""
+    """T and the scale of q(z | λ_0), and the arguments of `RefinementNetwork`.
+
+    T counts updates in IODINE, and evaluations per view, one more than updates, in MulMON, as their papers do. MulMON
+    starts from the prior and has no use for the scale.
+    """
 
     num_iterations: int = 5
     initial_scale: float = 1.0
@@ -71,13 +83,49 @@ class RefinementConfig:
     contraction: float = 0.0
     pooling: Literal["average", "flatten"] = "average"
     num_frequencies: int = 0
+    padded: bool = True
+    activation: Literal["elu", "relu"] = "elu"
 
     def __post_init__(self) -> None:
         _positive(self, "num_iterations", "initial_scale", "kernel_size", "hidden")
         _require(
             self.kernel_size % 2 == 1, f"RefinementConfig.kernel_size: expected an odd number, got {self.kernel_size}"
         )
-        _require(len(self.channels) > 0, f"RefinementConfig.channels: expected at least one, got {self.channels}")
+        _widths(self, "channels")
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """MONet: the arguments of `AttentionNetwork` and of `ComponentEncoder`, and γ of the mask KL."""
+
+    channels: tuple[int, ...] = (32, 32, 64, 64, 64)
+    bottleneck: int = 128
+    encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
+    encoder_hidden: int = 256
+    mask_strength: float = 0.5
+
+    def __post_init__(self) -> None:
+        _positive(self, "bottleneck", "encoder_hidden", "mask_strength")
+        _widths(self, "channels", "encoder_channels")
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """MulMON: view encoder and projector of `MultiViewSceneModel`, and the views seen in training.
+
+    max_observed: most views observed in a training step; those left are queries.
+    viewpoint_noise: standard deviation of the noise on viewpoints in training.
+    """
+
+    view_dim: int = 3
+    view_hidden: int = 128
+    projector_hidden: int = 512
+    max_observed: int = 6
+    viewpoint_noise: float = 0.015
+
+    def __post_init__(self) -> None:
+        _positive(self, "view_dim", "view_hidden", "projector_hidden", "max_observed")
+        _not_negative(self, "viewpoint_noise")
 
 
 @dataclass(frozen=True)
@@ -95,20 +143,22 @@ class LnmsConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Adam, its schedule, and how often to look.
+    """The optimiser, its schedule, and how often to look.
 
     The learning rate rises linearly over ``warmup_steps``, then follows the paper's Table 3,
-    max{0.1 η + 0.9 η (1 − s / decay_steps), 0.1 η} at step s. The KL weight β rises linearly to 1 over
-    ``kl_warmup_steps``.
+    max{0.1 η + 0.9 η (1 − s / decay_steps), 0.1 η} at step s, or stays constant with ``decay_steps`` null. The KL weight β
+    rises linearly to ``kl_weight`` over ``kl_warmup_steps``. ``beta1`` is Adam's.
     """
 
     steps: int = 600_000
     batch_size: int = 8
     learning_rate: float = 2e-4
+    optimiser: Literal["adam", "rmsprop"] = "adam"
     beta1: float = 0.9
     clip_norm: float = 5.0
     warmup_steps: int = 0
-    decay_steps: int = 1_000_000
+    decay_steps: int | None = 1_000_000
+    kl_weight: float = 1.0
     kl_warmup_steps: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 50
@@ -116,7 +166,9 @@ class TrainingConfig:
     checkpoint_every: int = 1_000
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "batch_size", "learning_rate", "clip_norm", "decay_steps")
+        _positive(self, "steps", "batch_size", "learning_rate", "clip_norm", "kl_weight")
+        if self.decay_steps is not None:
+            _positive(self, "decay_steps")
         _positive(self, "log_every", "evaluate_every", "checkpoint_every")
         _not_negative(self, "warmup_steps", "kl_warmup_steps")
         _require(0 <= self.beta1 < 1, f"TrainingConfig.beta1: expected a number in [0, 1), got {self.beta1}")
@@ -132,9 +184,12 @@ class RunConfig:
     seed: of initialisation, minibatches and noise; the data have a seed of their own.
     num_slots, latent_dim: K, D.
     scale: σ, standard deviation of a colour channel.
+    refinement: IODINE and MulMON.
+    attention: MONet.
+    views: MulMON.
     """
 
-    guide: Literal["iodine"] = "iodine"
+    guide: GuideName = "iodine"
     preset: str = "paper"
     lnms: bool = True
     seed: int = 0
@@ -143,13 +198,23 @@ class RunConfig:
     scale: float = 0.1
     data: DataConfig = field(default_factory=DataConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    refinement: RefinementConfig | None = None
+    attention: AttentionConfig | None = None
+    views: ViewsConfig | None = None
     lnms_prior: LnmsConfig = field(default_factory=LnmsConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         _positive(self, "latent_dim", "scale")
         _require(self.num_slots >= 2, f"RunConfig.num_slots: expected at least 2, got {self.num_slots}")
+        needed = SECTIONS[self.guide]
+        for name in ("refinement", "attention", "views"):
+            there = getattr(self, name) is not None
+            _require(
+                there == (name in needed),
+                f"RunConfig.{name}: expected {'a section' if name in needed else 'none'} with guide {self.guide}, "
+                f"got {'one' if there else 'none'}",
+            )
 
     def replace(self, changes: Mapping[str, Any]) -> RunConfig:
         """A copy with some fields changed; a field of a section is named ``section.field``.
@@ -162,7 +227,7 @@ class RunConfig:
             *path, last = name.split(".")
             section = content
             for part in path:
-                section = section.get(part, {})
+                section = section.get(part) or {}
             if not isinstance(section, dict) or last not in section:
                 known = ", ".join(sorted(flatten(self)))
                 raise ConfigError(f"configuration: expected one of the fields {known}; got {name!r}")
@@ -226,6 +291,15 @@ def from_yaml(text: str) -> RunConfig:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _widths(config: Any, *names: str) -> None:
+    for name in names:
+        widths = getattr(config, name)
+        _require(
+            len(widths) > 0 and min(widths) > 0,
+            f"{type(config).__name__}.{name}: expected one or more positive widths, got {widths}",
+        )
 
 
 def _not_negative(config: Any, *names: str) -> None:

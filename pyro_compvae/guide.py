@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
+import pyro
+import torch
 from pyro.nn import PyroModule
-from torch import Tensor
-from torch.distributions import Normal
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 
-from pyro_compvae.models import SceneModel
+from pyro_compvae.data.scenes import Scene
+from pyro_compvae.lnms import lnms_factor
+from pyro_compvae.mixture import SpatialGaussianMixture
+from pyro_compvae.models import SlotModel
 
 
 class SceneGuide(PyroModule):
-    """A Pyro guide of a `SceneModel` that samples "z" from a posterior which factorises over slots.
+    """A Pyro guide that samples "z" from a posterior which factorises over slots.
 
-    In eval mode it is plain Pyro: nothing but the site "z" in the plate "scenes". In train mode the extra terms of its
-    published objective are factors.
+    In eval mode it is plain Pyro: nothing but the site "z" in the plate "scenes", and the ELBO of (``model``, guide) is a
+    bound on log p(x). In train mode the extra terms of its published objective are factors, and the ELBO of
+    (``training_model``, guide) is that objective.
 
     Attributes:
         model: the generative model, whose parameters are trained along with the guide's.
-        kl_weight: β of the training objective, and of the ELBO whose gradients steer iterative refinement in either
-            mode; a training schedule may set it.
-        lnms_strength: s in train mode; a training schedule may set it.
+        kl_weight: β of the training objective; with iterative refinement also of the ELBO whose gradients steer it,
+            in either mode. A training schedule may set it.
+        lnms_strength, lnms_scale: s and σ_c of L-NMS, in train mode; 0 switches it off. A schedule may set s.
     """
 
-    model: SceneModel
+    model: SlotModel
     kl_weight: float
     lnms_strength: float
 
-    def __init__(self, model: SceneModel, lnms_strength: float = 0.0) -> None:
+    def __init__(self, model: SlotModel, lnms_strength: float = 0.0, lnms_scale: float = 0.1) -> None:
         super().__init__()
         self.model = model
         self.kl_weight = 1.0
         self.lnms_strength = lnms_strength
+        self.lnms_scale = lnms_scale
 
-    def posterior(self, x: Tensor) -> Normal:
-        """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
+    @property
+    def training_model(self) -> nn.Module:
+        """The Pyro model that the training ELBO pairs with this guide."""
+        return self.model
+
+    def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
+        """What model and guide are called with: the images of a batch of scenes, and the viewpoints if need be."""
+        return (scene.image,)
+
+    def posterior(self, *arguments: Tensor) -> Normal:
+        """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1] (and viewpoints, with several views)."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
+    def predict(self, z: Tensor, *viewpoint: Tensor) -> SpatialGaussianMixture:
+        """p(x | z) of an image, as seen from a viewpoint (B, 3) if the model has any."""
         raise NotImplementedError
+
+    def _sample(self, q: Normal) -> Tensor:
+        """The site "z" of the guide, within the plate "scenes"."""
+        return pyro.sample("z", pyro.distributions.Normal(q.loc, q.scale).to_event(2))
+
+    def _add_term(self, name: str, term: Tensor) -> None:
+        """Add a term (B,) to the objective; a guide's factor *lowers* the ELBO by its value, hence the minus sign."""
+        pyro.factor(name, -term, has_rsample=True)
+
+    def _add_lnms(self, z: Tensor) -> None:
+        if self.lnms_strength != 0:
+            lnms_factor(z, self.lnms_strength, self.lnms_scale)
+
+
+def prior_kl(q: Normal) -> Tensor:
+    """KL(q ‖ N(0, I)) in nats: batch shape (B, K, D) → (B,)."""
+    prior = Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale))
+    return kl_divergence(q, prior).sum((-2, -1))

@@ -6,22 +6,20 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.networks import SpatialBroadcastDecoder
 
+VIEWPOINT_DIM = 3
 
-class SceneModel(PyroModule):
-    r"""A scene is K exchangeable slots, decoded one by one and composed pixel by pixel.
 
-        z_bk ~ N(0, I_D)                         k = 1..K         site "z", event (K, D)
-        (μ_bk, a_bk) = decoder(z_bk)                               means in [0, 1], mask logits
-        x_bi ~ Σ_k softmax_k(a_bi)_k N(μ_bki, σ² I_3)             site "x", event (3, H, W)   (paper, Eq. 1)
+class SlotModel(PyroModule):
+    """K exchangeable slots with a standard normal prior, decoded one by one and composed pixel by pixel.
 
-    σ is the same for all slots, so the joint is invariant under permutations of the slots. Scenes lie in the plate
-    "scenes"; further sample dimensions (particles) go to the left of it. There are no factors in it, in train mode
-    or out of it, and ``model(x)`` works with every Pyro inference algorithm.
+    What `SceneModel` and `MultiViewSceneModel` share. σ is the same for all slots, so the joint is invariant under
+    permutations of the slots. There are no factors in it, in train mode or out of it, and calling the model works with
+    every Pyro inference algorithm. ``num_slots`` may be changed at any time: no weight depends on it.
 
     Args:
         decoder: maps z (..., K, D) to means (..., K, 3, H, W) and mask logits (..., K, 1, H, W).
@@ -44,10 +42,25 @@ class SceneModel(PyroModule):
         zero = next(self.decoder.parameters()).new_zeros(self.num_slots, self.latent_dim)
         return dist.Normal(zero, torch.ones_like(zero)).to_event(2)
 
-    def likelihood(self, z: Tensor) -> SpatialGaussianMixture:
-        """p(x | z): slots (..., K, D) → images of batch shape (...)."""
+    def compose(self, z: Tensor) -> SpatialGaussianMixture:
+        """The image that slots (..., K, D) decode to, of batch shape (...)."""
         means, mask_logits = self.decoder(z)
         return SpatialGaussianMixture(means, mask_logits, self.scale)
+
+
+class SceneModel(SlotModel):
+    r"""A single image of a scene.
+
+        z_bk ~ N(0, I_D)                         k = 1..K         site "z", event (K, D)
+        (μ_bk, a_bk) = decoder(z_bk)                               means in [0, 1], mask logits
+        x_bi ~ Σ_k softmax_k(a_bi)_k N(μ_bki, σ² I_3)             site "x", event (3, H, W)   (paper, Eq. 1)
+
+    Scenes lie in the plate "scenes", dimension -1; further sample dimensions (particles) go to the left of it.
+    """
+
+    def likelihood(self, z: Tensor) -> SpatialGaussianMixture:
+        """p(x | z): slots (..., K, D) → images of batch shape (...)."""
+        return self.compose(z)
 
     def forward(self, x: Tensor | None = None, num_scenes: int | None = None) -> Tensor:
         """Run the program on images x (B, 3, H, W), or, with x = None, simulate ``num_scenes`` of them.
@@ -65,6 +78,85 @@ class SceneModel(PyroModule):
             return pyro.sample("x", self.likelihood(z), obs=x)
 
 
+class MultiViewSceneModel(SlotModel):
+    r"""Images of one scene from several viewpoints (MulMON: Li et al. 2020).
+
+        z_bk ~ N(0, I_D)                                             site "z", event (K, D): the scene, not a view of it
+        z'_bvk = projector(z_bk, view_encoder(viewpoint_bv))
+        x_bv ~ mixture that z'_bv decodes to                          site "x", event (3, H, W)
+
+    Scenes lie in the plate "scenes", dimension -1, views in the plate "views", dimension -2, so the site "x" has batch
+    shape (V, B) although images are given as (B, V, ...). Particles go to the left of both. MulMON's code puts a learned
+    λ₀ in place of the prior; this keeps the paper's N(0, I).
+
+    Args:
+        decoder, num_slots, scale: as in `SlotModel`.
+        view_dim: width of a viewpoint's code.
+        view_hidden, projector_hidden: hidden widths of view encoder and projector.
+    """
+
+    def __init__(
+        self,
+        decoder: SpatialBroadcastDecoder,
+        num_slots: int,
+        scale: float = 0.1,
+        view_dim: int = 3,
+        view_hidden: int = 128,
+        projector_hidden: int = 512,
+    ) -> None:
+        super().__init__(decoder, num_slots, scale)
+        self.view_encoder = nn.Sequential(
+            nn.Linear(VIEWPOINT_DIM, view_hidden), nn.ReLU(), nn.Linear(view_hidden, view_dim)
+        )
+        self.projector = nn.Sequential(
+            nn.Linear(self.latent_dim + view_dim, projector_hidden),
+            nn.ReLU(),
+            nn.Linear(projector_hidden, self.latent_dim),
+        )
+
+    def likelihood(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:
+        """p(x | z, viewpoint): slots (..., K, D) and viewpoints (..., 3), whose batch shapes broadcast."""
+        code = self.view_encoder(viewpoint).unsqueeze(-2)  # (..., 1, view_dim)
+        shape = torch.broadcast_shapes(z.shape[:-1], code.shape[:-1])
+        both = torch.cat((z.expand(*shape, -1), code.expand(*shape, -1)), dim=-1)
+        return self.compose(self.projector(both))
+
+    def forward(self, x: Tensor | None, viewpoints: Tensor) -> Tensor:
+        """Run the program on images x (B, V, 3, H, W) from viewpoints (B, V, 3), or simulate them with x = None.
+
+        Returns:
+            The images (..., B, V, 3, H, W).
+
+        Raises:
+            ValueError: if x is not a batch of views of the model's size, or viewpoints do not belong to it.
+        """
+        if x is not None:
+            check_views(x, viewpoints, self.image_size)
+            x = x.transpose(0, 1)
+        with pyro.plate("scenes", viewpoints.shape[0], dim=-1):
+            z = pyro.sample("z", self.prior())
+            with pyro.plate("views", viewpoints.shape[1], dim=-2):
+                images = pyro.sample("x", self.likelihood(z, viewpoints.transpose(0, 1)), obs=x)
+        return images.transpose(-5, -4)
+
+
+class PriorModel(PyroModule):
+    """The site "z" of a model and nothing else.
+
+    It stands for the model in the training of guides whose published objective never scores the images as the model
+    does, and so adds all their likelihood terms as factors.
+    """
+
+    def __init__(self, model: SlotModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, *viewpoints: Tensor) -> Tensor:
+        """Sample "z" (B, K, D) for B scenes."""
+        with pyro.plate("scenes", len(x), dim=-1):
+            return pyro.sample("z", self.model.prior())
+
+
 def check_images(x: Tensor, image_size: tuple[int, int]) -> None:
     """Refuse what is not a batch of colour images of this size.
 
@@ -73,6 +165,25 @@ def check_images(x: Tensor, image_size: tuple[int, int]) -> None:
     """
     if x.shape[1:] != (3, *image_size) or len(x) == 0 or not x.is_floating_point():
         raise ValueError(
-            f"x: expected images (B, 3, {image_size[0]}, {image_size[1]}) of floating point in [0, 1], "
-            f"got {tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+            f"x: expected images (B, 3, {image_size[0]}, {image_size[1]}) of floating point in [0, 1], {_got(x)}"
         )
+
+
+def check_views(x: Tensor, viewpoints: Tensor | None, image_size: tuple[int, int]) -> None:
+    """Refuse what is not a batch of scenes of several views of this size, with their viewpoints.
+
+    Raises:
+        ValueError: unless x is floating point of shape (B, V, 3, H, W) and viewpoints of shape (B, V, 3).
+    """
+    if x.dim() != 5 or x.shape[2:] != (3, *image_size) or 0 in x.shape or not x.is_floating_point():
+        raise ValueError(
+            f"x: expected views (B, V, 3, {image_size[0]}, {image_size[1]}) of floating point in [0, 1], {_got(x)}"
+        )
+    if viewpoints is None:
+        raise ValueError("viewpoints: expected (B, V, 3), got none; a multi-view model cannot do without cameras")
+    if viewpoints.shape != (*x.shape[:2], VIEWPOINT_DIM):
+        raise ValueError(f"viewpoints: expected {(*x.shape[:2], VIEWPOINT_DIM)} to fit x, {_got(viewpoints)}")
+
+
+def _got(tensor: Tensor) -> str:
+    return f"got {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

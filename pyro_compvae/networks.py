@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -36,15 +38,18 @@ def convolution_precision(device: torch.device, precision: str) -> torch.autocas
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
+
+
 class BroadcastConv(nn.Module):
-    """A same-padded convolution of [z broadcast over the image, coordinates], without the broadcast.
+    """A convolution of [z broadcast over the image, coordinates], without the broadcast.
 
-    z is constant over the image, so its share of the output is constant too, except within p pixels of the border
-    where the kernel reaches into the padding (p = kernel_size // 2). It is therefore computed once on a canvas of
-    (2p+1)² pixels and stretched; the share of the coordinates is the same for every slot and computed once per call.
-    The result is exact, borders included (Watters et al. 2019, arXiv 1901.07017, for the broadcast itself).
+    z is constant over the image, so its share of the output is constant too, except, with same-padding, within p pixels
+    of the border where the kernel reaches into the padding (p = kernel_size // 2). It is therefore computed once on a
+    canvas of (2p+1)² pixels and stretched; the share of the coordinates is the same for every slot and computed once
+    per call. The result is exact, borders included (Watters et al. 2019, arXiv 1901.07017, for the broadcast itself).
 
-    Maps z (N, D) to (N, out_channels, H, W).
+    Maps z (N, D) to (N, out_channels, H, W); without padding the output is 2p pixels smaller than the image.
     """
 
     coordinates: Tensor
@@ -56,13 +61,14 @@ class BroadcastConv(nn.Module):
         kernel_size: int,
         image_size: tuple[int, int],
         num_frequencies: int = 0,
+        padded: bool = True,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size > min(image_size):
             raise ValueError(
                 f"kernel_size: expected an odd number of at most {min(image_size)} pixels, got {kernel_size}"
             )
-        self.padding = kernel_size // 2
+        self.padding = kernel_size // 2 if padded else 0
         self.image_size = image_size
         coordinates = coordinate_grid(image_size, num_frequencies)
         self.register_buffer("coordinates", coordinates, persistent=False)
@@ -73,11 +79,13 @@ class BroadcastConv(nn.Module):
         """(N, D) → (N, out_channels, H, W)."""
         latent_dim = z.shape[-1]
         weight_z, weight_coordinates = self.conv.weight.split((latent_dim, len(self.coordinates)), dim=1)
-        side = 2 * self.padding + 1
-        canvas = F.conv2d(z[:, :, None, None].expand(-1, -1, side, side), weight_z, padding=self.padding)
         shared = F.conv2d(self.coordinates[None], weight_coordinates, self.conv.bias, padding=self.padding)
+        side = 2 * self.padding + 1 if self.padding else self.conv.kernel_size[0]
+        canvas = F.conv2d(z[:, :, None, None].expand(-1, -1, side, side), weight_z, padding=self.padding)
         height, width = self.image_size
-        return self._stretch(self._stretch(canvas, -1, width), -2, height) + shared
+        if self.padding:
+            canvas = self._stretch(self._stretch(canvas, -1, width), -2, height)
+        return canvas + shared
 
     def _stretch(self, canvas: Tensor, dim: int, size: int) -> Tensor:
         """Repeat the middle row (or column) of the canvas until the axis has `size` pixels."""
@@ -91,19 +99,21 @@ class BroadcastConv(nn.Module):
 class SpatialBroadcastDecoder(nn.Module):
     """Decode every slot on its own: z (..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W).
 
-    Broadcast z over the image beside the coordinates, then same-padded convolutions with ELU, the last one linear
-    with 4 channels: 3 for the mean, through a sigmoid so that colours lie in [0, 1], and 1 mask logit.
-    IODINE (Greff et al. 2019, arXiv 1903.00450) leaves the means linear; design section 2 asks for [0, 1].
+    Broadcast z over the image beside the coordinates, then convolutions, the last one linear with 4 channels: 3 for the
+    mean, through a sigmoid so that colours lie in [0, 1], and 1 mask logit. IODINE (Greff et al. 2019, arXiv 1903.00450)
+    and MulMON leave the means linear; design section 2 asks for [0, 1].
 
     Args:
         latent_dim: D.
         image_size: (H, W) in pixels.
-        channels: width of the hidden layers.
-        num_layers: convolutions before the last one.
+        channels: widths of the hidden layers.
         kernel_size: odd.
-        num_frequencies: Fourier features of the coordinates; 0 in the published model.
+        num_frequencies: Fourier features of the coordinates; 0 in the published models.
         upsample: the convolutions run on a grid this many times coarser than the image, and the last one gives every
-            grid cell its upsample² pixels (sub-pixel convolution); 1 in the published model.
+            grid cell its upsample² pixels (sub-pixel convolution); 1 in the published models.
+        padded: same-padded convolutions, as in IODINE; or, as in MONet and MulMON, unpadded ones on a canvas larger
+            than the image by what they eat, and a last one of 1×1.
+        activation: "elu" (IODINE) or "relu" (MONet, MulMON).
         precision: of the convolutions, "float32" or "bfloat16"; the result has the type of z.
 
     Weights are initialised so that z of unit scale and the coordinates move the hidden units equally, with variance
@@ -115,11 +125,12 @@ class SpatialBroadcastDecoder(nn.Module):
         self,
         latent_dim: int,
         image_size: tuple[int, int],
-        channels: int = 64,
-        num_layers: int = 4,
+        channels: Sequence[int] = (64, 64, 64, 64),
         kernel_size: int = 3,
         num_frequencies: int = 0,
         upsample: int = 1,
+        padded: bool = True,
+        activation: str = "elu",
         precision: str = "float32",
     ) -> None:
         super().__init__()
@@ -128,13 +139,15 @@ class SpatialBroadcastDecoder(nn.Module):
         self.latent_dim = latent_dim
         self.image_size = image_size
         self.upsample = upsample
-        grid_size = (image_size[0] // upsample, image_size[1] // upsample)
-        self.first = BroadcastConv(latent_dim, channels, kernel_size, grid_size, num_frequencies)
-        hidden: list[nn.Module] = [nn.ELU()]
-        for _ in range(num_layers - 1):
-            hidden += [nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2), nn.ELU()]
+        margin = 0 if padded else len(channels) * (kernel_size - 1)
+        grid_size = (image_size[0] // upsample + margin, image_size[1] // upsample + margin)
+        padding = kernel_size // 2 if padded else 0
+        self.first = BroadcastConv(latent_dim, channels[0], kernel_size, grid_size, num_frequencies, padded)
+        hidden: list[nn.Module] = [ACTIVATIONS[activation]()]
+        for c_in, c_out in pairwise(channels):
+            hidden += [nn.Conv2d(c_in, c_out, kernel_size, padding=padding), ACTIVATIONS[activation]()]
         self.hidden = nn.Sequential(*hidden)
-        self.last = nn.Conv2d(channels, 4 * upsample**2, kernel_size, padding=kernel_size // 2)
+        self.last = nn.Conv2d(channels[-1], 4 * upsample**2, kernel_size if padded else 1, padding=padding)
         self.precision = precision
         self._initialise()
 

@@ -2,43 +2,83 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pyro_compvae.config import (
+    AttentionConfig,
     ConfigError,
     DataConfig,
     DatasetName,
     DecoderConfig,
+    GuideName,
     LnmsConfig,
     RefinementConfig,
     RunConfig,
     TrainingConfig,
+    ViewsConfig,
 )
 
 PRESETS = ("default", "paper", "tiny")
 
 
-def preset(name: str, guide: str = "iodine", dataset: DatasetName = "sprites") -> RunConfig:
-    """The configuration of that name for a guide and a data set.
+def preset(name: str, guide: GuideName = "iodine", dataset: DatasetName | None = None) -> RunConfig:
+    """The configuration of that name for a guide and a data set (sprites by default, solids for MulMON).
 
-    "paper" is Table 3 of the paper at 64×64 with K = 7, D = 16; "default" is sized for two CPU cores; "tiny" runs for
+    "paper" is Tables 2–4 of the paper at 64×64 with K = 7, D = 16; "default" is sized for two CPU cores; "tiny" runs for
     seconds and learns nothing.
 
     Raises:
         ConfigError: for an unknown preset or guide.
     """
-    if guide != "iodine":
-        raise ConfigError(f"--guide: expected iodine, got {guide!r}")
-    makers = {"default": _default, "paper": _paper, "tiny": _tiny}
-    if name not in makers:
+    makers = {
+        ("default", "iodine"): _default_iodine,
+        ("default", "monet"): _default_monet,
+        ("default", "mulmon"): _default_mulmon,
+        ("paper", "iodine"): _paper_iodine,
+        ("paper", "monet"): _paper_monet,
+        ("paper", "mulmon"): _paper_mulmon,
+        ("tiny", "iodine"): _tiny_iodine,
+        ("tiny", "monet"): _tiny_monet,
+        ("tiny", "mulmon"): _tiny_mulmon,
+    }
+    if guide not in get_args(GuideName):
+        raise ConfigError(f"--guide: expected one of {', '.join(get_args(GuideName))}; got {guide!r}")
+    if name not in PRESETS:
         raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}; got {name!r}")
-    return makers[name](dataset)
+    return makers[name, guide](dataset or ("solids" if guide == "mulmon" else "sprites"))
 
 
-def _paper(dataset: DatasetName) -> RunConfig:
+def _paper_iodine(dataset: DatasetName) -> RunConfig:
     """Table 3; the networks are those of Greff et al. 2019 for CLEVR6, with D = 16 as the paper has it."""
-    return RunConfig(preset="paper", num_slots=7, latent_dim=16, data=DataConfig(dataset, image_size=64))
+    return RunConfig(guide="iodine", data=DataConfig(dataset, image_size=64), refinement=RefinementConfig())
 
 
-def _default(dataset: DatasetName) -> RunConfig:
+def _paper_monet(dataset: DatasetName) -> RunConfig:
+    """Table 2; the networks are those of Burgess et al. 2019 as re-implemented in object-centric-library."""
+    return RunConfig(
+        guide="monet",
+        data=DataConfig(dataset, image_size=64),
+        decoder=DecoderConfig(channels=(32, 32, 64, 64), padded=False, activation="relu"),
+        attention=AttentionConfig(),
+        lnms_prior=LnmsConfig(strength=0.5),
+        training=TrainingConfig(learning_rate=3e-4, optimiser="rmsprop", decay_steps=None, kl_weight=0.5),
+    )
+
+
+def _paper_mulmon(dataset: DatasetName) -> RunConfig:
+    """Table 4; the networks are those of MulMON's published code."""
+    return RunConfig(
+        guide="mulmon",
+        data=DataConfig(dataset, image_size=64, num_views=10),
+        decoder=DecoderConfig(channels=(32, 32, 32, 32), padded=False, activation="relu"),
+        refinement=RefinementConfig(
+            channels=(32, 32, 64, 64), mlp=(256, 128), hidden=128, pooling="flatten", padded=False, activation="relu"
+        ),
+        views=ViewsConfig(),
+    )
+
+
+def _default_iodine(dataset: DatasetName) -> RunConfig:
     """Two CPU cores, less than half an hour; README, "What it took", tells what was tried.
 
     What differs from the paper, beside the sizes: a coarse decoder grid with sub-pixel output, Fourier features of the
@@ -47,13 +87,14 @@ def _default(dataset: DatasetName) -> RunConfig:
     """
     sprites = dataset == "sprites"
     return RunConfig(
+        guide="iodine",
         preset="default",
         num_slots=5 if sprites else 7,
         latent_dim=8 if sprites else 16,
         data=DataConfig(dataset, image_size=24 if sprites else 32),
         # On renders, coarse grids let slots share pixels by turns: stripes instead of objects.
         decoder=DecoderConfig(
-            channels=32 if sprites else 16, num_layers=3, num_frequencies=3, upsample=3 if sprites else 1
+            channels=(32, 32, 32) if sprites else (16, 16, 16), num_frequencies=3, upsample=3 if sprites else 1
         ),
         refinement=RefinementConfig(
             num_iterations=3,
@@ -65,29 +106,105 @@ def _default(dataset: DatasetName) -> RunConfig:
             num_frequencies=3,
         ),
         lnms_prior=LnmsConfig(strength=0.15),
-        training=TrainingConfig(
-            steps=4_000,
-            batch_size=16,
-            learning_rate=1e-3,
-            beta1=0.95,
-            warmup_steps=200,
-            decay_steps=4_000,
-            kl_warmup_steps=1_500,
-            evaluate_every=250 if sprites else 50,
-            checkpoint_every=250,
-        ),
+        training=_default_training(steps=4_000, sprites=sprites),
     )
 
 
-def _tiny(dataset: DatasetName) -> RunConfig:
-    """Seconds: to see that everything runs."""
+def _default_monet(dataset: DatasetName) -> RunConfig:
+    """Two CPU cores, less than half an hour. Beside the sizes: Adam, a KL warm-up, the coarse decoder grid of IODINE."""
     sprites = dataset == "sprites"
     return RunConfig(
+        guide="monet",
+        preset="default",
+        num_slots=5 if sprites else 7,
+        latent_dim=8 if sprites else 16,
+        data=DataConfig(dataset, image_size=24 if sprites else 32),
+        decoder=DecoderConfig(
+            channels=(32, 32, 32) if sprites else (16, 16, 16), num_frequencies=3, upsample=3 if sprites else 1
+        ),
+        attention=AttentionConfig(
+            channels=(16, 32, 32, 32), encoder_channels=(32, 32), encoder_hidden=128, bottleneck=64
+        ),
+        lnms_prior=LnmsConfig(strength=0.075),
+        training=_default_training(steps=6_000, sprites=sprites, kl_weight=0.5),
+    )
+
+
+def _default_mulmon(dataset: DatasetName) -> RunConfig:
+    """Two CPU cores, less than half an hour; IODINE's departures from the paper, and fewer views."""
+    solids = dataset == "solids"
+    return RunConfig(
+        guide="mulmon",
+        preset="default",
+        num_slots=5 if solids else 7,
+        latent_dim=12 if solids else 16,
+        data=DataConfig(dataset, image_size=32, num_train=400, num_test=80),
+        decoder=DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=4),
+        refinement=RefinementConfig(
+            num_iterations=3,
+            contraction=0.5,
+            channels=(32, 32),
+            mlp=(),
+            recurrent=False,
+            pooling="flatten",
+            num_frequencies=3,
+        ),
+        views=ViewsConfig(max_observed=3),
+        lnms_prior=LnmsConfig(strength=0.15),
+        training=_default_training(steps=3_000, sprites=solids),
+    )
+
+
+def _default_training(steps: int, sprites: bool, kl_weight: float = 1.0) -> TrainingConfig:
+    return TrainingConfig(
+        steps=steps,
+        batch_size=16,
+        learning_rate=1e-3,
+        beta1=0.95,
+        warmup_steps=200,
+        decay_steps=steps,
+        kl_weight=kl_weight,
+        kl_warmup_steps=1_500,
+        evaluate_every=250 if sprites else 50,
+        checkpoint_every=250,
+    )
+
+
+def _tiny_iodine(dataset: DatasetName) -> RunConfig:
+    return _tiny("iodine", dataset, refinement=_TINY_REFINEMENT)
+
+
+def _tiny_monet(dataset: DatasetName) -> RunConfig:
+    attention = AttentionConfig(channels=(4, 4, 4), bottleneck=8, encoder_channels=(4, 4), encoder_hidden=8)
+    return _tiny("monet", dataset, attention=attention)
+
+
+def _tiny_mulmon(dataset: DatasetName) -> RunConfig:
+    views = ViewsConfig(view_hidden=4, projector_hidden=8)
+    return _tiny("mulmon", dataset, refinement=_TINY_REFINEMENT, views=views)
+
+
+_TINY_REFINEMENT = RefinementConfig(num_iterations=2, channels=(4, 4), mlp=(8,), hidden=8)
+
+
+def _tiny(
+    guide: GuideName,
+    dataset: DatasetName,
+    refinement: RefinementConfig | None = None,
+    attention: AttentionConfig | None = None,
+    views: ViewsConfig | None = None,
+) -> RunConfig:
+    """Seconds: to see that everything runs."""
+    small = dataset in ("sprites", "solids")
+    return RunConfig(
+        guide=guide,
         preset="tiny",
-        num_slots=4 if sprites else 7,
+        num_slots=4 if small else 7,
         latent_dim=4,
-        data=DataConfig(dataset, image_size=16, num_train=64, num_test=16),
-        decoder=DecoderConfig(channels=4, num_layers=2),
-        refinement=RefinementConfig(num_iterations=2, channels=(4, 4), mlp=(8,), hidden=8),
+        data=DataConfig(dataset, image_size=16, num_train=64 if dataset == "sprites" else 8, num_test=16 if dataset == "sprites" else 4),
+        decoder=DecoderConfig(channels=(4, 4)),
+        refinement=refinement,
+        attention=attention,
+        views=views,
         training=TrainingConfig(steps=4, batch_size=4, log_every=1, evaluate_every=2, checkpoint_every=2),
     )

@@ -33,14 +33,14 @@ class DivergenceError(RuntimeError):
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """η at a step: linear warm-up, then the paper's max{0.1 η + 0.9 η (1 − s/decay_steps), 0.1 η} (Table 3)."""
-    decay = max(0.1 + 0.9 * (1 - step / config.decay_steps), 0.1)
+    """η at a step: linear warm-up, then the paper's max{0.1 η + 0.9 η (1 − s/decay_steps), 0.1 η} (Table 3), or η."""
+    decay = 1.0 if config.decay_steps is None else max(0.1 + 0.9 * (1 - step / config.decay_steps), 0.1)
     return config.learning_rate * decay * _ramp(step + 1, config.warmup_steps)
 
 
 def kl_weight(config: RunConfig, step: int) -> float:
     """β at a step."""
-    return _ramp(step, config.training.kl_warmup_steps)
+    return config.training.kl_weight * _ramp(step, config.training.kl_warmup_steps)
 
 
 def lnms_strength(config: RunConfig, step: int) -> float:
@@ -48,6 +48,13 @@ def lnms_strength(config: RunConfig, step: int) -> float:
     if not config.lnms:
         return 0.0
     return config.lnms_prior.strength * _ramp(step, config.lnms_prior.warmup_steps)
+
+
+def make_optimiser(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser that a configuration names."""
+    if config.optimiser == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=config.learning_rate)
+    return torch.optim.Adam(parameters, lr=config.learning_rate, betas=(config.beta1, 0.999))
 
 
 def _ramp(step: int, length: int) -> float:
@@ -97,11 +104,9 @@ class Trainer:
         self.device = device
         self.evaluate = evaluate
         self.columns = (*TRAINING_COLUMNS, *metric_names)
-        self.elbo = TraceMeanField_ELBO()(guide.model, guide)
+        self.elbo = TraceMeanField_ELBO()(guide.training_model, guide)
         self.parameters = list(guide.parameters())
-        self.optimiser = torch.optim.Adam(
-            self.parameters, lr=config.training.learning_rate, betas=(config.training.beta1, 0.999)
-        )
+        self.optimiser = make_optimiser(config.training, self.parameters)
         self.step = 0
         self.seconds = 0.0
         self.first_loss: float | None = None
@@ -201,11 +206,11 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(training, self.step)
         indices = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
-        x = self.scenes[indices].image.to(self.device)
+        arguments = self.guide.arguments(self.scenes[indices].to(self.device))
         # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
         # Parameters stay with their modules, out of Pyro's global store.
         with pyro.validation_enabled(False), pyro.get_param_store().scope():
-            loss = self.elbo(x) / len(x)
+            loss = self.elbo(*arguments) / len(indices)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, training.clip_norm)

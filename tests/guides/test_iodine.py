@@ -18,7 +18,7 @@ B, K, D, H, W, T = 3, 3, 4, 8, 10, 3
 
 
 def make_guide(lnms_strength: float = 0.0, recurrent: bool = True, upsample: int = 1) -> IodineGuide:
-    decoder = SpatialBroadcastDecoder(D, (H, W), channels=6, num_layers=3, num_frequencies=1, upsample=upsample)
+    decoder = SpatialBroadcastDecoder(D, (H, W), channels=(6, 6, 6), num_frequencies=1, upsample=upsample)
     network = RefinementNetwork(
         D,
         (H, W),

@@ -14,7 +14,7 @@ B, K, D = 3, 4, 5
 
 @pytest.fixture
 def model() -> SceneModel:
-    return SceneModel(SpatialBroadcastDecoder(D, (8, 8), channels=6, num_layers=2), K)
+    return SceneModel(SpatialBroadcastDecoder(D, (8, 8), channels=(6, 6)), K)
 
 
 def test_sites_and_shapes(model: SceneModel) -> None:

@@ -39,7 +39,7 @@ def test_coordinates() -> None:
 
 @pytest.mark.parametrize("upsample", [1, 2])
 def test_decoder_shapes_range_and_independence_of_slots(upsample: int) -> None:
-    decoder = SpatialBroadcastDecoder(4, (8, 12), channels=6, num_layers=2, num_frequencies=1, upsample=upsample)
+    decoder = SpatialBroadcastDecoder(4, (8, 12), channels=(6, 6), num_frequencies=1, upsample=upsample)
     z = torch.randn(5, 2, 3, 4)
     means, logits = decoder(z)
     assert means.shape == (5, 2, 3, 3, 8, 12)
@@ -51,7 +51,7 @@ def test_decoder_shapes_range_and_independence_of_slots(upsample: int) -> None:
 
 
 def test_bfloat16_stays_close_and_returns_float32() -> None:
-    decoder = SpatialBroadcastDecoder(4, (8, 8), channels=8, num_layers=2)
+    decoder = SpatialBroadcastDecoder(4, (8, 8), channels=(8, 8))
     z = torch.randn(2, 3, 4)
     precise, _ = decoder(z)
     decoder.precision = "bfloat16"

@@ -1,0 +1,131 @@
+"""The networks of MONet's inference: where a component is, and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_compvae.networks import convolution_precision
+
+
+class AttentionNetwork(nn.Module):
+    """Which part of the scope that is left does the next component take? A U-Net.
+
+    Blocks of a bias-free 3×3 convolution, instance normalisation and ReLU, with nearest-neighbour resampling by 2
+    between them, a bottleneck of three dense layers, skip connections, and a 1×1 convolution to two logits
+    (Burgess et al. 2019, Appendix B; widths as in the re-implementation of object-centric-library).
+
+    Args:
+        image_size: (H, W), multiples of 2 to the number of blocks less one.
+        channels: width of each block on the way down; mirrored on the way up.
+        bottleneck: width of the dense layers.
+        precision: of the convolutions, "float32" or "bfloat16".
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        channels: Sequence[int] = (32, 32, 64, 64, 64),
+        bottleneck: int = 128,
+        precision: str = "float32",
+    ) -> None:
+        super().__init__()
+        factor = 2 ** (len(channels) - 1)
+        if any(size % factor for size in image_size):
+            raise ValueError(
+                f"image_size: expected multiples of {factor} for {len(channels)} attention blocks, got {image_size}"
+            )
+        self.down = nn.ModuleList(_block(c_in, c_out) for c_in, c_out in pairwise((4, *channels)))
+        self.coarse = (channels[-1], image_size[0] // factor, image_size[1] // factor)
+        features = self.coarse[0] * self.coarse[1] * self.coarse[2]
+        self.bottleneck = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(features, bottleneck),
+            nn.ReLU(),
+            nn.Linear(bottleneck, bottleneck),
+            nn.ReLU(),
+            nn.Linear(bottleneck, features),
+            nn.ReLU(),
+        )
+        upwards = (*reversed(channels), channels[0])
+        # Each block sees what comes from below beside the skip, which is as wide, and leaves the width of the next skip.
+        below = (channels[-1], *upwards[1:])
+        self.up = nn.ModuleList(
+            _block(from_below + skip, out)
+            for from_below, skip, out in zip(below, upwards[:-1], upwards[1:], strict=False)
+        )
+        self.logits = nn.Conv2d(channels[0], 2, 1)
+        self.precision = precision
+
+    def forward(self, x: Tensor, log_scope: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and log scope (B, 1, H, W) → log α and log(1 − α), (B, 1, H, W) each."""
+        with convolution_precision(x.device, self.precision):
+            features = torch.cat((x, log_scope), dim=1)
+            skips = []
+            for block in self.down:
+                if skips:
+                    features = F.interpolate(features, scale_factor=0.5, mode="nearest", recompute_scale_factor=True)
+                features = block(features)
+                skips.append(features)
+            features = self.bottleneck(features).unflatten(1, self.coarse)
+            for i, (block, skip) in enumerate(zip(self.up, reversed(skips), strict=True)):
+                if i > 0:
+                    features = F.interpolate(features, scale_factor=2.0, mode="nearest")
+                features = block(torch.cat((features, skip), dim=1))
+            logits = self.logits(features)
+        log_alpha, log_rest = F.log_softmax(logits.to(x.dtype), dim=1).chunk(2, dim=1)
+        return log_alpha, log_rest
+
+
+def _block(in_channels: int, out_channels: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.InstanceNorm2d(out_channels, affine=True),
+        nn.ReLU(),
+    )
+
+
+class ComponentEncoder(nn.Module):
+    """Images and log masks (N, 4, H, W) → posterior parameters (N, 2 D): unpadded stride-2 convolutions and an MLP.
+
+    Args:
+        latent_dim: D.
+        image_size: (H, W).
+        channels: width of each 3×3 convolution.
+        hidden: width of the dense layer.
+        precision: of the convolutions, "float32" or "bfloat16".
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_size: tuple[int, int],
+        channels: Sequence[int] = (32, 32, 64, 64),
+        hidden: int = 256,
+        precision: str = "float32",
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        height, width = image_size
+        for c_in, c_out in pairwise((4, *channels)):
+            layers += [nn.Conv2d(c_in, c_out, 3, stride=2), nn.ReLU()]
+            height, width = (height - 1) // 2, (width - 1) // 2
+        if min(height, width) < 1:
+            raise ValueError(
+                f"image_size: expected images large enough for {len(channels)} encoder layers, got {image_size}"
+            )
+        self.convs = nn.Sequential(*layers, nn.Flatten())
+        self.mlp = nn.Sequential(
+            nn.Linear(channels[-1] * height * width, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent_dim)
+        )
+        self.precision = precision
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, 4, H, W) → (N, 2 D)."""
+        with convolution_precision(inputs.device, self.precision):
+            features = self.convs(inputs)
+        return self.mlp(features.to(inputs.dtype))

@@ -1,0 +1,148 @@
+"""One evaluation of log p(x | z) with all its gradients, in one forward and one backward pass.
+
+One step of iterative refinement evaluates log p(x | z), shows the refinement network what went wrong where, and lets it update the
+posterior parameters λ. Public codes run the decoder backwards twice per step, once for the inputs of the refinement
+network and once for the weights, and keep all decoder graphs until the end. Since the inputs are detached,
+the gradient of term t reaches the decoder's weights through term t alone, and the refinement network through
+dL_t/dz_t alone. `evaluate` therefore takes all of them in one backward pass, frees the graph, and returns the term as a
+value with its gradient already attached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.distributions import Normal
+
+from pyro_compvae.mixture import SpatialGaussianMixture
+
+SLOT_CHANNELS = 11
+"""Means 3, mask logits 1, masks 1, mask posterior 1, gradients of means 3 and of mask logits 1, counterfactual 1."""
+
+
+class Evaluation(NamedTuple):
+    """log p(x | z) at one point, and what the refinement network sees of it.
+
+    log_likelihood: (B,) nats, differentiable with respect to z and the decoder's weights
+    gradient: d log p(x | z) / dz, (B, K, D), detached
+    image_inputs: the same for all slots, (B, 4, H, W), detached
+    slot_inputs: (B, K, SLOT_CHANNELS, H, W), detached
+    """
+
+    log_likelihood: Tensor
+    gradient: Tensor
+    image_inputs: Tensor
+    slot_inputs: Tensor
+
+
+class _AttachGradient(torch.autograd.Function):
+    """The identity on `value` (B,), with a gradient computed beforehand with respect to z (B, K, D) and the weights.
+
+    The weights' gradient is known only as a sum over scenes, so the incoming gradient must be the same for all.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, value: Tensor, gradients: Sequence[Tensor], *inputs: Tensor
+    ) -> Tensor:
+        ctx.gradients = gradients  # type: ignore[attr-defined]
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        # Unlike an `if`, this does not make the host wait for a GPU.
+        torch._assert_async(
+            (grad_output == grad_output[0]).all(),
+            "expected scenes of equal weight: the decoder's gradient was summed over the batch in one pass. "
+            "Drop poutine.mask and per-scene scales in train mode.",
+        )
+        z_gradient, *weight_gradients = ctx.gradients  # type: ignore[attr-defined]
+        weight = grad_output[0]
+        return None, None, weight * z_gradient, *(weight * gradient for gradient in weight_gradients)
+
+
+def evaluate(
+    likelihood: Callable[[Tensor], SpatialGaussianMixture],
+    x: Tensor,
+    z: Tensor,
+    weights: Sequence[nn.Parameter] = (),
+) -> Evaluation:
+    """Evaluate log p(x | z) and all its gradients with one forward and one backward pass.
+
+    Args:
+        likelihood: z (B, K, D) → p(x | z).
+        x: images (B, 3, H, W).
+        z: slots (B, K, D), sampled from the posterior with reparameterisation.
+        weights: parameters of the likelihood that are to receive the gradient of the term; none in evaluation
+            (and for terms of weight zero), which makes the pass cheaper. z receives its gradient in any case.
+
+    Raises:
+        RuntimeError: under ``torch.inference_mode``, which forbids gradients altogether.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("refinement needs gradients: expected torch.no_grad(), got torch.inference_mode()")
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        mixture = likelihood(leaf)
+        component_log_prob = mixture.component_log_prob(x)
+        joint = mixture.log_masks + component_log_prob  # (B, K, H, W)
+        pixel_log_prob = torch.logsumexp(joint, dim=1)  # (B, H, W)
+        log_likelihood = pixel_log_prob.sum((-2, -1))
+        wanted = (mixture.means, mixture.mask_logits, leaf, *weights)
+        means_gradient, logits_gradient, *gradients = torch.autograd.grad(log_likelihood.sum(), wanted)
+    with torch.no_grad():
+        log_masks = mixture.log_masks
+        without_slot = leave_one_out_logsumexp(joint) - leave_one_out_logsumexp(log_masks)
+        slot_inputs = torch.cat(
+            (
+                mixture.means,
+                mixture.mask_logits,
+                log_masks.exp().unsqueeze(2),
+                torch.softmax(component_log_prob, dim=1).unsqueeze(2),
+                _normalise(means_gradient),
+                _normalise(logits_gradient),
+                _normalise((pixel_log_prob.unsqueeze(1) - without_slot).unsqueeze(2)),
+            ),
+            dim=2,
+        )
+        image_inputs = torch.cat((x, _normalise(pixel_log_prob.unsqueeze(1))), dim=1)
+    value = log_likelihood.detach()
+    if z.requires_grad:
+        value = _AttachGradient.apply(value, gradients, z, *weights)
+    return Evaluation(value, gradients[0], image_inputs, slot_inputs)
+
+
+def leave_one_out_logsumexp(values: Tensor) -> Tensor:
+    """log Σ_{j≠k} exp(values_j) for every k along dimension 1: (B, K, H, W) → (B, K, H, W).
+
+    Prefix and suffix sums, so nothing is subtracted and nothing cancels when one slot explains a pixel alone.
+    """
+    slots = values.unbind(1)
+    nothing = torch.full_like(slots[0], -torch.inf)
+    before, after = [nothing], [nothing]
+    for k in range(len(slots) - 1):
+        before.append(torch.logaddexp(before[-1], slots[k]))
+        after.append(torch.logaddexp(after[-1], slots[-1 - k]))
+    return torch.logaddexp(torch.stack(before, 1), torch.stack(after[::-1], 1))
+
+
+def _normalise(inputs: Tensor) -> Tensor:
+    """Layer normalisation over channels and pixels, without learned scale and shift."""
+    return F.layer_norm(inputs, inputs.shape[-3:])
+
+
+class Gaussian(NamedTuple):
+    """Posterior parameters λ of a factorised Gaussian over slots, (B, K, D) each; the scale goes through softplus."""
+
+    mean: Tensor
+    raw_scale: Tensor
+
+    def distribution(self) -> Normal:
+        """q(z | λ), batch shape (B, K, D)."""
+        return Normal(self.mean, F.softplus(self.raw_scale), validate_args=False)

@@ -1,0 +1,106 @@
+"""MONet: recurrent attention that divides the image among slots, and a VAE for each of them."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from guides.attention import AttentionNetwork, ComponentEncoder
+from pyro_compvae.guide import SceneGuide, prior_kl
+from pyro_compvae.mixture import SpatialGaussianMixture
+from pyro_compvae.models import PriorModel, SceneModel, check_images
+
+
+class MonetGuide(SceneGuide):
+    r"""Attention by stick-breaking, then one encoder for all components (Burgess et al. 2019, arXiv 1901.11390).
+
+        log s_0 = 0;   log α_k = attention(x, log s_{k−1});   log a_k = log s_{k−1} + log α_k
+        log s_k = log s_{k−1} + log(1 − α_k);                  log a_K = log s_{K−1}: what is left
+        q(z_k | x) = N(encoder(x, log a_k))
+
+    In train mode the published objective
+
+        log Σ_k a_k N(x; μ_k, σ²)  −  β KL(q ‖ p)  −  γ KL(a ‖ m)  +  s L_NMS(z),      (μ, m) decoded from z ~ q,
+
+    takes the attention masks a, which depend on x, for mixing proportions, and is therefore *not* a bound on log p(x).
+    It does not score images as the model does, so the training ELBO pairs the guide with the site "z" alone
+    (`PriorModel`), and the rest are factors: "attention_likelihood", "mask_kl", "lnms" and, where β ≠ 1, "kl_weight".
+    In eval mode there are no factors, the model mixes by the decoder's masks m, and the ELBO is a bound.
+
+    There is no published code. Re-implementations clamp masks at 1e-5 in the mask KL; here it is exact, in log space.
+    They give the first slot a scale of its own; here all have the model's σ, which keeps slots exchangeable.
+
+    Args:
+        model: the generative model; its decoder is trained along.
+        attention: maps images and log scopes (B, 4, H, W) to logits of α and 1 − α (B, 2, H, W).
+        encoder: maps images and log masks (N, 4, H, W) to mean and raw scale (N, 2 D).
+        mask_strength: γ.
+        lnms_strength, lnms_scale: s and σ_c of L-NMS.
+    """
+
+    model: SceneModel
+
+    def __init__(
+        self,
+        model: SceneModel,
+        attention: AttentionNetwork,
+        encoder: ComponentEncoder,
+        mask_strength: float = 0.5,
+        lnms_strength: float = 0.0,
+        lnms_scale: float = 0.1,
+    ) -> None:
+        super().__init__(model, lnms_strength, lnms_scale)
+        self.attention = attention
+        self.encoder = encoder
+        self.mask_strength = mask_strength
+
+    @property
+    def training_model(self) -> nn.Module:
+        """The site "z"; all the rest of the objective are factors of the guide."""
+        return PriorModel(self.model)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Log attention masks (B, K, H, W) of images x (B, 3, H, W); they sum to one over K."""
+        check_images(x, self.model.image_size)
+        log_scope = torch.zeros_like(x[:, :1])
+        log_masks = []
+        for _ in range(self.model.num_slots - 1):
+            log_alpha, log_rest = self.attention(x, log_scope)
+            log_masks.append(log_scope + log_alpha)
+            log_scope = log_scope + log_rest
+        return torch.cat((*log_masks, log_scope), dim=1)
+
+    def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
+        """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
+        return self._encode(x, self.attend(x))
+
+    def predict(self, z: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
+        """p(x | z) of slots (B, K, D)."""
+        return self.model.likelihood(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
+        log_attention = self.attend(x)
+        q = self._encode(x, log_attention)
+        with pyro.plate("scenes", len(x), dim=-1):
+            z = self._sample(q)
+            if self.training:
+                decoded = self.model.likelihood(z)
+                joint = log_attention + decoded.component_log_prob(x)
+                self._add_term("attention_likelihood", joint.logsumexp(1).sum((-2, -1)))
+                mask_kl = (log_attention.exp() * (log_attention - decoded.log_masks)).sum((1, 2, 3))
+                self._add_term("mask_kl", -self.mask_strength * mask_kl)
+                self._add_lnms(z)
+                if self.kl_weight != 1:
+                    self._add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
+        return z
+
+    def _encode(self, x: Tensor, log_masks: Tensor) -> Normal:
+        B, K = log_masks.shape[:2]
+        images = x.unsqueeze(1).expand(-1, K, -1, -1, -1)
+        inputs = torch.cat((images, log_masks.unsqueeze(2)), dim=2)
+        mean, raw_scale = self.encoder(inputs.flatten(0, 1)).unflatten(0, (B, K)).chunk(2, dim=-1)
+        return Normal(mean, F.softplus(raw_scale), validate_args=False)

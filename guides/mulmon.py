@@ -1,0 +1,159 @@
+"""MulMON: iterative inference that carries a scene's posterior from view to view."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from guides.evaluation import Gaussian, evaluate
+from guides.refinement import Divergence, RefinementGuide
+from guides.refinement_network import RefinementNetwork
+from pyro_compvae.data.scenes import Scene
+from pyro_compvae.guide import prior_kl
+from pyro_compvae.mixture import SpatialGaussianMixture
+from pyro_compvae.models import MultiViewSceneModel, PriorModel, check_views
+
+UNIT_RAW_SCALE = 0.5413248546129181  # log(e − 1), which softplus maps to 1
+
+
+class Observations(NamedTuple):
+    """The posterior after some views, and the weighted terms of the objective, (B,) for each view."""
+
+    parameters: Gaussian
+    terms: list[Tensor]
+
+
+class MulmonGuide(RefinementGuide):
+    r"""Streaming variational Bayes over views (Li et al. 2020), with IODINE's refinement for each of them.
+
+        q_0 = p(z) = N(0, I)
+        view v:  λ_0 = that of q_{v−1}, T evaluations and T − 1 updates by IODINE's rule, LSTM state starting at zero
+                 L_t = log p(x_v | z_t, viewpoint_v) − β [ log q(z_t | λ_t) − log q_{v−1}(z_t) ],   z_t ~ q(z | λ_t)
+                 q_v = q(z | λ_{T−1})
+
+    ``posterior(x, viewpoints)`` takes in all the views given, in that order. In train mode the views of each batch are
+    shuffled, n ~ U{1..max_observed} of them are observed and the rest are queries; the published objective is
+
+        2/(n+1) Σ_v (v/n) · 2/(T+1) Σ_t (t/T) [ L_t + s L_NMS(z_t) ]   +   mean over queries of log p(x_q | z_q, viewpoint_q)
+
+    with z_q ~ q_n. It scores every view at a sample of its own and not, as the model does, all views at one z. The
+    training ELBO therefore pairs the guide with the site "z" alone (`PriorModel`), and all terms are factors: "view_1" ..
+    "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site contributes. In eval mode there are
+    no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the views given.
+
+    Departures from the published code: the pixel's likelihood is joint over channels; q_0 is the prior, where the code
+    learns it; λ holds a softplus scale instead of a log-variance; the counterfactual input is in nats.
+
+    Args:
+        model: the generative model; decoder, projector and view encoder are trained along.
+        network: f.
+        num_iterations: T, evaluations per view.
+        max_observed: most views observed in training; at least one is left as a query.
+        viewpoint_noise: standard deviation of the noise on viewpoints in training.
+        lnms_strength, lnms_scale: s and σ_c of L-NMS.
+    """
+
+    model: MultiViewSceneModel
+
+    def __init__(
+        self,
+        model: MultiViewSceneModel,
+        network: RefinementNetwork,
+        num_iterations: int = 5,
+        max_observed: int = 6,
+        viewpoint_noise: float = 0.015,
+        lnms_strength: float = 0.0,
+        lnms_scale: float = 0.1,
+    ) -> None:
+        super().__init__(model, network, num_iterations, lnms_strength, lnms_scale)
+        self.max_observed = max_observed
+        self.viewpoint_noise = viewpoint_noise
+
+    @property
+    def training_model(self) -> nn.Module:
+        """The site "z"; all the rest of the objective are factors of the guide."""
+        return PriorModel(self.model)
+
+    def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
+        """Views (B, V, 3, H, W) and viewpoints (B, V, 3)."""
+        assert scene.viewpoint is not None
+        return scene.image, scene.viewpoint
+
+    def posterior(self, x: Tensor, viewpoints: Tensor) -> Normal:  # type: ignore[override]
+        """q(z | x), batch shape (B, K, D), of views x (B, V, 3, H, W) in [0, 1] from viewpoints (B, V, 3)."""
+        return self._observe(x, viewpoints).parameters.distribution()
+
+    def predict(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
+        """p(x | z, viewpoint) of slots (B, K, D) seen from viewpoints (B, 3)."""
+        return self.model.likelihood(z, viewpoint)
+
+    def forward(self, x: Tensor, viewpoints: Tensor) -> Tensor:
+        """The Pyro guide: samples "z" (B, K, D) for views x (B, V, 3, H, W) from viewpoints (B, V, 3)."""
+        if not self.training:
+            q = self.posterior(x, viewpoints)
+            with pyro.plate("scenes", len(x), dim=-1):
+                return self._sample(q)
+        check_views(x, viewpoints, self.model.image_size)
+        num_views = x.shape[1]
+        if num_views < 2:
+            raise ValueError("x: expected at least 2 views to train on, one observed and one queried; got 1")
+        viewpoints = viewpoints + self.viewpoint_noise * torch.randn_like(viewpoints)
+        order = torch.randperm(num_views)
+        n = int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, ()))
+        observed, queried = order[:n], order[n:]
+        observations = self._observe(x[:, observed], viewpoints[:, observed])
+        q = observations.parameters.distribution()
+        with pyro.plate("scenes", len(x), dim=-1):
+            z = self._sample(q)
+            for v, term in enumerate(observations.terms, start=1):
+                self._add_term(f"view_{v}", term)
+            self._add_term("queries", self._query(q, x[:, queried], viewpoints[:, queried]))
+            self._add_term("prior_kl", prior_kl(q))
+        return z
+
+    def _observe(self, x: Tensor, viewpoints: Tensor) -> Observations:
+        """Take in views one after the other."""
+        check_views(x, viewpoints, self.model.image_size)
+        T, (B, n) = self.num_iterations, x.shape[:2]
+        mean = x.new_zeros(B, self.model.num_slots, self.model.latent_dim)
+        parameters = Gaussian(mean, torch.full_like(mean, UNIT_RAW_SCALE))
+        terms = []
+        for v in range(n):
+            outer = 2 / (n + 1) * (v + 1) / n
+            # In eval mode the last evaluation would have no effect.
+            weights = [outer * 2 / (T + 1) * (t + 1) / T for t in range(T if self.training else T - 1)]
+            parameters, view_terms = self._refine(
+                lambda z, viewpoint=viewpoints[:, v]: self.model.likelihood(z, viewpoint),
+                x[:, v],
+                parameters,
+                _divergence_from(parameters.distribution()),
+                weights,
+                T - 1,
+            )
+            if view_terms:
+                terms.append(torch.stack(view_terms).sum(0))
+        return Observations(parameters, terms)
+
+    def _query(self, q: Normal, x: Tensor, viewpoints: Tensor) -> Tensor:
+        """Mean over views of log p(x_q | z_q, viewpoint_q), z_q ~ q: (B,) nats."""
+        trained = tuple(p for p in self.model.parameters() if p.requires_grad)
+        terms = [
+            evaluate(lambda z, v=v: self.model.likelihood(z, viewpoints[:, v]), x[:, v], q.rsample(), trained)
+            for v in range(x.shape[1])
+        ]
+        return torch.stack([term.log_likelihood for term in terms]).mean(0)
+
+
+def _divergence_from(prior: Normal) -> Divergence:
+    """log q(z) − log prior(z) at the sample, (B,), as published; at t = 0 q is the prior itself."""
+
+    def divergence(q: Normal, z: Tensor, t: int) -> Tensor:
+        if t == 0:
+            return z.new_zeros(len(z))
+        return (q.log_prob(z) - prior.log_prob(z)).sum((-2, -1))
+
+    return divergence
