@@ -1,4 +1,4 @@
-"""CLE-MV and CLE-Aug ("Dolphin"), the multi-view scenes of MulMON, read as single views."""
+"""The format of CLE-MV and CLE-Aug ("Dolphin"), the multi-view scenes of MulMON."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class _IndexedScene(NamedTuple):
 
 
 class _Views(NamedTuple):
-    """The V views of one scene, in the types of `SceneSet` but for the order of the images' axes."""
+    """One scene in the types of `SceneSet`, but for the order of the images' axes."""
 
     images: NDArray[np.uint8]  # (V, H, W, 3)
     labels: NDArray[np.uint8]  # (V, H, W)
-    num_objects: NDArray[np.int64]  # (V,)
+    num_objects: int
     viewpoints: NDArray[np.float32]  # (V, 3)
 
 
@@ -47,7 +47,7 @@ def read_clevr_mv(
     split: Literal["train", "test"] = "train",
     image_size: int | None = None,
 ) -> SceneSet:
-    """Read one split as N * V independent images, scene after scene and view after view.
+    """Read one split.
 
     Labels are 1 + the object's index in its scene, so one object has one label in all views of its scene. An
     object that is hidden in a view has no pixel there; num_objects counts it all the same.
@@ -62,27 +62,48 @@ def read_clevr_mv(
             block, the one right below its centre), since labels have no average.
 
     Returns:
-        images (N*V, 3, H, W), labels (N*V, H, W), num_objects (N*V,), viewpoints (N*V, 3).
+        images (N, V, 3, H, W), labels (N, V, H, W), num_objects (N,), viewpoints (N, V, 3).
 
     Raises:
         DataError: if a file is missing, unreadable, pickled or outside the set's folder, or if its content is
             not of the format; the message names the file.
     """
     index = _find_index(Path(root), name, split)
-    scenes = [_read_views(index.parent, scene, image_size) for scene in _read_index(index)]
+    indexed = _read_index(index)
+    num_views = {len(scene.locations) for scene in indexed}
+    if len(num_views) > 1:
+        raise DataError(
+            f"{index}: expected scenes of one number of views, got scenes of {sorted(num_views)}. "
+            "Split the index by number of views, or drop the views that not all of them have."
+        )
+    scenes = [_read_views(index.parent, scene, image_size) for scene in indexed]
     sizes = {views.labels.shape[1:] for views in scenes}
     if len(sizes) > 1:
         raise DataError(
             f"{index}: expected images of one size, got {sorted(sizes)} pixels. Give image_size to bring "
             "them to one, or split the index by size."
         )
-    images, labels, num_objects, viewpoints = map(np.concatenate, zip(*scenes, strict=True))
+    images, labels, num_objects, viewpoints = zip(*scenes, strict=True)
     return SceneSet(
-        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-        labels=torch.from_numpy(labels),
-        num_objects=torch.from_numpy(num_objects),
-        viewpoints=torch.from_numpy(viewpoints),
+        images=torch.from_numpy(np.stack(images)).movedim(-1, 2).contiguous(),
+        labels=torch.from_numpy(np.stack(labels)),
+        num_objects=torch.tensor(num_objects),
+        viewpoints=torch.from_numpy(np.stack(viewpoints)),
     )
+
+
+def viewpoint_vectors(locations: NDArray[np.float64]) -> NDArray[np.float32]:
+    """MulMON's viewpoint: the camera's direction seen from above, minus that of the x axis.
+
+    Args:
+        locations: (V, 3) positions of the camera, off the vertical axis.
+
+    Returns:
+        (V, 3), the third component zero.
+    """
+    ground = locations * [1.0, 1.0, 0.0]
+    # MulMON divides by distance + 1e-5, which moves its vectors by a millionth.
+    return (ground / np.linalg.norm(ground, axis=1, keepdims=True) - [1.0, 0.0, 0.0]).astype(np.float32)
 
 
 def _read_views(folder: Path, scene: _IndexedScene, image_size: int | None) -> _Views:
@@ -91,8 +112,7 @@ def _read_views(folder: Path, scene: _IndexedScene, image_size: int | None) -> _
     labels = _object_labels(masks[..., 0], scene.depth_orders, path)
     if image_size is not None:
         images, labels = _downscale(images, labels, image_size)
-    num_views, num_objects = scene.depth_orders.shape
-    return _Views(images, labels, np.full(num_views, num_objects, dtype=np.int64), _viewpoints(scene))
+    return _Views(images, labels, scene.depth_orders.shape[1], viewpoint_vectors(scene.locations))
 
 
 def _find_index(root: Path, name: str, split: str) -> Path:
@@ -147,6 +167,11 @@ def _parse_scene(scene: Any, where: str) -> _IndexedScene:
         raise DataError(
             f"{where}: camera.location: expected ({len(depth_orders)}, 3), one position for each view of "
             f"depth_orders, got {locations.shape}. Download the file again."
+        )
+    if not (np.isfinite(locations).all() and locations[:, :2].any(axis=1).all()):
+        raise DataError(
+            f"{where}: camera.location: expected finite positions off the vertical axis, where a direction is "
+            f"defined, got {locations.tolist()}. Download the file again."
         )
     return _IndexedScene(where, data_path, depth_orders, locations)
 
@@ -221,16 +246,3 @@ def _downscale(
     blocks = images.reshape(num_views, size, factor, size, factor, 3)
     means = blocks.mean(axis=(2, 4), dtype=np.float32)  # (V, size, size, 3)
     return np.rint(means).astype(np.uint8), labels[:, factor // 2 :: factor, factor // 2 :: factor]
-
-
-def _viewpoints(scene: _IndexedScene) -> NDArray[np.float32]:
-    """(V, 3): the camera's direction seen from above, minus that of the x axis."""
-    ground = scene.locations * [1.0, 1.0, 0.0]
-    distance = np.linalg.norm(ground, axis=1, keepdims=True)
-    if not (np.isfinite(distance).all() and distance.all()):
-        raise DataError(
-            f"{scene.where}: camera.location: expected finite positions off the vertical axis, where a "
-            f"direction is defined, got {scene.locations.tolist()}. Download the file again."
-        )
-    # MulMON divides by distance + 1e-5, which moves its vectors by a millionth.
-    return (ground / distance - [1.0, 0.0, 0.0]).astype(np.float32)

@@ -12,16 +12,23 @@ from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
 
 
-def load_scenes(config: DataConfig, split: str) -> SceneSet:
+def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> SceneSet:
     """One split: "train", "validation" (for a look during training) or "test" (unseen until the end).
 
     Data on disk have no validation split; the last tenth of their training scenes is held out for it.
 
+    Args:
+        config: which scenes.
+        split: which of them.
+        multi_view: whether to keep the views of a scene together; otherwise every view is a scene of its own.
+
     Raises:
-        DataError: if data on disk are missing or malformed.
+        DataError: if data on disk are missing or malformed, or views are asked of data that have none.
         ValueError: for an unknown split.
     """
     if config.name == "sprites":
+        if multi_view:
+            raise DataError("sprites have no cameras; MulMON wants --dataset solids, clevr-mv or dolphin")
         sprites = SpriteConfig(image_size=config.image_size)
         size = config.num_train if split == "train" else config.num_test
         return make_sprites(split, size, config=sprites)
@@ -33,8 +40,12 @@ def load_scenes(config: DataConfig, split: str) -> SceneSet:
         raise ValueError(f"split: expected train, validation or test, got {split!r}")
     name = FOLDERS[config.name]
     scenes = read_clevr_mv(Path(config.root), name, "test" if split == "test" else "train", config.image_size)
-    if split == "test":
-        return scenes
-    # Views of one scene are neighbours, so a cut at nine tenths splits one scene at the most.
-    cut = len(scenes) * 9 // 10
-    return scenes.part(slice(None, cut) if split == "train" else slice(cut, None))
+    if split != "test":
+        cut = len(scenes) * 9 // 10
+        if cut == 0:
+            raise DataError(
+                f"{name}_train.json in {config.root}: expected at least two scenes, one to train on and one to hold "
+                "out for validation, got one. Use a larger set."
+            )
+        scenes = scenes.part(slice(None, cut) if split == "train" else slice(cut, None))
+    return scenes if multi_view else scenes.as_images()

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class Scene(NamedTuple):
-    """One scene, or a batch of them with a leading dimension B.
+    """One scene, or a batch of them with a leading dimension B; multi-view scenes have a dimension V.
 
-    image:       ([B,] 3, H, W) float32, colours in [0, 1]
-    labels:      ([B,] H, W) int64; 0 is the background, 1..N are the objects
+    image:       ([B,] [V,] 3, H, W) float32, colours in [0, 1]
+    labels:      ([B,] [V,] H, W) int64; 0 is the background, 1..N are the objects, the same in all views
     num_objects: ([B]) int64, objects in the scene (whether or not a pixel of them is visible)
-    viewpoint:   ([B,] 3) float32, or None where the data have no cameras
+    viewpoint:   ([B,] [V,] 3) float32, or None where the data have no cameras
     """
 
     image: Tensor
@@ -31,9 +31,12 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class SceneSet:
-    """N scenes held in memory as bytes; indexing gives float32 records.
+    """N scenes held in memory as bytes, of one image or of V views each; indexing gives float32 records.
 
-    images (N, 3, H, W) uint8, labels (N, H, W) uint8, num_objects (N,) int64, viewpoints (N, 3) float32 or None.
+    images:      (N, [V,] 3, H, W) uint8
+    labels:      (N, [V,] H, W) uint8
+    num_objects: (N,) int64
+    viewpoints:  (N, [V,] 3) float32; single images may have None, views may not
 
     Raises:
         ValueError: if shapes or types are not those above.
@@ -45,15 +48,20 @@ class SceneSet:
     viewpoints: Tensor | None = None
 
     def __post_init__(self) -> None:
-        num_scenes, *image_shape = self.images.shape
-        if len(image_shape) != 3 or image_shape[0] != 3 or self.images.dtype != torch.uint8:
-            raise ValueError(f"images: expected (N, 3, H, W) uint8, got {_describe(self.images)}")
-        if self.labels.shape != (num_scenes, *image_shape[1:]) or self.labels.dtype != torch.uint8:
-            raise ValueError(f"labels: expected {(num_scenes, *image_shape[1:])} uint8, got {_describe(self.labels)}")
-        if self.num_objects.shape != (num_scenes,):
-            raise ValueError(f"num_objects: expected ({num_scenes},), got {_describe(self.num_objects)}")
-        if self.viewpoints is not None and self.viewpoints.shape != (num_scenes, 3):
-            raise ValueError(f"viewpoints: expected ({num_scenes}, 3), got {_describe(self.viewpoints)}")
+        if self.images.ndim not in (4, 5) or self.images.shape[-3] != 3 or self.images.dtype != torch.uint8:
+            raise ValueError(f"images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got {_describe(self.images)}")
+        *batch, _, height, width = self.images.shape  # N, or N and V
+        if self.labels.shape != (*batch, height, width) or self.labels.dtype != torch.uint8:
+            raise ValueError(f"labels: expected {(*batch, height, width)} uint8, got {_describe(self.labels)}")
+        if self.num_objects.shape != (batch[0],):
+            raise ValueError(f"num_objects: expected ({batch[0]},), got {_describe(self.num_objects)}")
+        if self.viewpoints is None and self.num_views is not None:
+            raise ValueError(
+                f"viewpoints: expected {(*batch, 3)} for these {self.num_views} views of each scene, got None. "
+                "Views without cameras are single images: give images (N, 3, H, W)."
+            )
+        if self.viewpoints is not None and self.viewpoints.shape != (*batch, 3):
+            raise ValueError(f"viewpoints: expected {(*batch, 3)}, got {_describe(self.viewpoints)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,10 +84,26 @@ class SceneSet:
         """At most that many scenes, evenly spread over the set."""
         return self.part(torch.linspace(0, len(self) - 1, min(num_scenes, len(self))).long())
 
+    def as_images(self) -> SceneSet:
+        """The N * V views as scenes of one image, scene after scene and view after view; single images as they are."""
+        if self.num_views is None or self.viewpoints is None:
+            return self
+        return SceneSet(
+            images=self.images.flatten(0, 1),
+            labels=self.labels.flatten(0, 1),
+            num_objects=self.num_objects.repeat_interleave(self.num_views),
+            viewpoints=self.viewpoints.flatten(0, 1),
+        )
+
+    @property
+    def num_views(self) -> int | None:
+        """V, or None for single images."""
+        return self.images.shape[1] if self.images.ndim == 5 else None
+
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) in pixels."""
-        return self.images.shape[2], self.images.shape[3]
+        return self.images.shape[-2], self.images.shape[-1]
 
     @property
     def max_objects(self) -> int:

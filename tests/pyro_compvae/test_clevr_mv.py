@@ -102,34 +102,39 @@ def expect(message: str, root: Path, **kwargs: Any) -> str:
     return str(caught.value)
 
 
-def test_flattens_scenes_then_views(root: Path) -> None:
+def test_scenes_of_different_numbers_of_objects(root: Path) -> None:
     first = make_arrays(DEPTH_ORDERS, seed=1)
-    second = make_arrays([[1, 0], [0, 1]], seed=2)
+    second = make_arrays([[1, 0]] * 3, seed=2)
     scenes = [
         write_scene(root / "clevr_mv", 0, first),
-        write_scene(
-            root / "clevr_mv",
-            1,
-            second,
-            depth_orders=[[1, 0], [0, 1]],
-            camera={"location": [[0.0, 2.0, 1.0], [-5.0, 0.0, 1.0]]},
-        ),
+        write_scene(root / "clevr_mv", 1, second, depth_orders=[[1, 0]] * 3),
     ]
     write_index(root / "clevr_mv", scenes)
     read = read_clevr_mv(root)
 
     assert isinstance(read, SceneSet)
-    assert len(read) == 5
+    assert len(read) == 2
+    assert read.num_views == 3
     assert read.images.dtype == read.labels.dtype == torch.uint8
-    assert read.num_objects.tolist() == [3, 3, 3, 2, 2]
+    assert read.num_objects.tolist() == [3, 2]
     assert read.num_objects.dtype == torch.int64
-    expected = np.concatenate([first["images"], second["images"]])[..., :3].transpose(0, 3, 1, 2)
+    expected = np.stack([first["images"], second["images"]])[..., :3].transpose(0, 1, 4, 2, 3)
     np.testing.assert_array_equal(read.images.numpy(), expected)
     assert read.images.is_contiguous()
 
 
+def test_scenes_of_different_numbers_of_views(root: Path) -> None:
+    short = make_arrays(DEPTH_ORDERS[:2])
+    scenes = [
+        write_scene(root / "clevr_mv", 0, make_arrays(DEPTH_ORDERS)),
+        write_scene(root / "clevr_mv", 1, short, depth_orders=DEPTH_ORDERS[:2], camera={"location": LOCATIONS[:2]}),
+    ]
+    write_index(root / "clevr_mv", scenes)
+    expect(r"clevr_mv_train\.json: expected scenes of one number of views, got scenes of \[2, 3\]", root)
+
+
 def test_viewpoint_is_direction_on_the_ground_minus_x_axis(root: Path, folder: Path) -> None:
-    viewpoints = read_clevr_mv(root).viewpoints
+    viewpoints = read_clevr_mv(root)[0].viewpoint
     assert viewpoints is not None
     assert viewpoints.dtype == torch.float32
     expected = torch.tensor([[0.6 - 1, 0.8, 0.0], [-0.6 - 1, 0.8, 0.0], [-1.0, -1.0, 0.0]])
@@ -142,7 +147,7 @@ def test_labels_name_the_same_object_in_all_views(root: Path, folder: Path) -> N
     inverse = [list(np.argsort(order)) for order in DEPTH_ORDERS]
     assert inverse != DEPTH_ORDERS  # so that a reader that inverts the order is seen
 
-    labels = read_clevr_mv(root).labels.numpy()
+    labels = read_clevr_mv(root).labels[0].numpy()
     outside = (labels[..., None] == np.arange(1, 4)) & (shapes == 0)  # (V, H, W, N)
     assert not outside.any()
     np.testing.assert_array_equal(labels > 0, shapes.any(-1))
@@ -160,8 +165,8 @@ def test_hidden_object_keeps_its_place_and_is_counted(root: Path, folder: Path) 
     assert np.unique(arrays["masks"][1, ..., 0]).tolist() == [0, 1, 3]
     rewrite(folder, arrays)
     read = read_clevr_mv(root)
-    assert [read.labels[v].unique().tolist() for v in range(3)] == [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 3]]
-    assert read.num_objects.tolist() == [3, 3, 3]
+    assert [read.labels[0, v].unique().tolist() for v in range(3)] == [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 3]]
+    assert read.num_objects.tolist() == [3]
 
 
 def test_farthest_object_hidden(root: Path, folder: Path) -> None:
@@ -170,8 +175,8 @@ def test_farthest_object_hidden(root: Path, folder: Path) -> None:
     assert arrays["masks"][0, ..., 0].max() == 2
     rewrite(folder, arrays)
     read = read_clevr_mv(root)
-    assert read.labels[0].unique().tolist() == [0, 1, 2]
-    assert read.num_objects.tolist() == [3, 3, 3]
+    assert read.labels[0, 0].unique().tolist() == [0, 1, 2]
+    assert read.num_objects.tolist() == [3]
 
 
 @pytest.mark.parametrize("structured", [False, True], ids=["npz", "structured"])
@@ -181,7 +186,7 @@ def test_containers_and_channels(root: Path, structured: bool, channels: int) ->
     folder = root / "clevr_aug"
     write_index(folder, [write_scene(folder, 0, arrays, structured=structured)], "clevr_aug", "test")
     read = read_clevr_mv(root, "clevr_aug", "test")
-    np.testing.assert_array_equal(read.images.permute(0, 2, 3, 1).numpy(), arrays["images"][..., :3])
+    np.testing.assert_array_equal(read.images[0].permute(0, 2, 3, 1).numpy(), arrays["images"][..., :3])
     assert read.labels.unique().tolist() == [0, 1, 2, 3]
 
 
@@ -192,15 +197,15 @@ def test_root_may_be_the_folder_of_the_set(root: Path, folder: Path) -> None:
 def test_data_folder_may_be_a_link(root: Path, folder: Path, tmp_path: Path) -> None:
     (folder / "data").rename(tmp_path / "other_disk")
     (folder / "data").symlink_to(tmp_path / "other_disk")
-    assert len(read_clevr_mv(root)) == 3
+    assert len(read_clevr_mv(root)) == 1
 
 
 def test_image_size_averages_colours_and_picks_labels(root: Path, folder: Path) -> None:
     full, half = read_clevr_mv(root), read_clevr_mv(root, image_size=4)
     assert half.image_size == (4, 4)
-    averages = torch.nn.functional.avg_pool2d(full.images.double(), 2)
-    assert (averages - half.images).abs().max() <= 0.5
-    assert torch.equal(half.labels, full.labels[:, 1::2, 1::2])
+    averages = torch.nn.functional.avg_pool2d(full.images[0].double(), 2)
+    assert (averages - half.images[0]).abs().max() <= 0.5
+    assert torch.equal(half.labels, full.labels[..., 1::2, 1::2])
     assert torch.equal(read_clevr_mv(root, image_size=SIZE).images, full.images)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from pyro_compvae.config import DataConfig
-from pyro_compvae.data import DataError, SceneSet, load_scenes
+from pyro_compvae.data import DataError, load_scenes
 
 
 def test_sprites_have_the_asked_sizes_and_splits_differ() -> None:
@@ -18,27 +22,42 @@ def test_sprites_have_the_asked_sizes_and_splits_differ() -> None:
     assert not torch.equal(validation.images, test.images)
 
 
+def write_clevr_mv(root: Path, num_scenes: int) -> None:
+    """A training split of scenes of two views and one object, told apart by their colour: 10 * scene + view."""
+    (root / "clevr_mv").mkdir()
+    for number in range(num_scenes):
+        colours = np.array([10 * number, 10 * number + 1], dtype=np.uint8)
+        images = np.broadcast_to(colours[:, None, None, None], (2, 4, 4, 3))
+        with (root / "clevr_mv" / f"{number}.npy").open("wb") as file:
+            np.savez(file, images=images, masks=np.ones((2, 4, 4, 2), dtype=np.uint8))
+    camera = {"location": [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]}
+    scenes = [{"data_path": f"{i}.npy", "depth_orders": [[0], [0]], "camera": camera} for i in range(num_scenes)]
+    (root / "clevr_mv" / "clevr_mv_train.json").write_text(json.dumps({"scenes": scenes}))
+
+
+def test_the_last_tenth_of_the_training_scenes_is_held_out(tmp_path: Path) -> None:
+    write_clevr_mv(tmp_path, num_scenes=11)
+    config = DataConfig(name="clevr-mv", root=str(tmp_path), image_size=4)
+    train = load_scenes(config, "train", multi_view=True)
+    validation = load_scenes(config, "validation", multi_view=True)
+    assert train.images[:, :, 0, 0, 0].tolist() == [[10 * i, 10 * i + 1] for i in range(9)]
+    assert validation.images[:, :, 0, 0, 0].tolist() == [[90, 91], [100, 101]]
+    images = load_scenes(config, "validation")
+    assert images.num_views is None
+    assert images.images[:, 0, 0, 0].tolist() == [90, 91, 100, 101]
+
+
+def test_one_scene_cannot_be_split(tmp_path: Path) -> None:
+    write_clevr_mv(tmp_path, num_scenes=1)
+    with pytest.raises(DataError, match=r"clevr_mv_train\.json .*: expected at least two scenes, .* got one"):
+        load_scenes(DataConfig(name="clevr-mv", root=str(tmp_path), image_size=4), "train")
+
+
+def test_sprites_have_no_views() -> None:
+    with pytest.raises(DataError, match="sprites have no cameras; MulMON wants --dataset solids, clevr-mv or dolphin"):
+        load_scenes(DataConfig(), "train", multi_view=True)
+
+
 def test_data_on_disk_need_a_root() -> None:
     with pytest.raises(DataError, match=r"--data-root: expected the folder that holds clevr_aug/, got nothing.*MulMON"):
         load_scenes(DataConfig(name="dolphin"), "train")
-
-
-@pytest.mark.parametrize(
-    ("message", "change"),
-    [
-        (r"images: expected \(N, 3, H, W\) uint8, got \(2, 3, 4, 4\) float32", {"images": torch.zeros(2, 3, 4, 4)}),
-        (r"labels: expected \(2, 4, 4\) uint8, got \(2, 4, 5\)", {"labels": torch.zeros(2, 4, 5, dtype=torch.uint8)}),
-        (r"num_objects: expected \(2,\), got \(3,\)", {"num_objects": torch.zeros(3, dtype=torch.int64)}),
-        (r"viewpoints: expected \(2, 3\), got \(2, 2\)", {"viewpoints": torch.zeros(2, 2)}),
-    ],
-)
-def test_malformed_scene_sets_are_named(message: str, change: dict) -> None:
-    content = {
-        "images": torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
-        "labels": torch.zeros(2, 4, 4, dtype=torch.uint8),
-        "num_objects": torch.zeros(2, dtype=torch.int64),
-        "viewpoints": torch.zeros(2, 3),
-    }
-    assert SceneSet(**content)[1].viewpoint is not None
-    with pytest.raises(ValueError, match=message):
-        SceneSet(**{**content, **change})

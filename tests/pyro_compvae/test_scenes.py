@@ -1,0 +1,79 @@
+"""The scene record: single images, views, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_compvae.data import SceneSet
+
+
+def content(*batch: int) -> dict[str, Tensor]:
+    """Random fields of a set with these leading dimensions, N or N and V; no two pixels alike by design."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "images": torch.randint(0, 256, (*batch, 3, 4, 5), generator=generator, dtype=torch.uint8),
+        "labels": torch.randint(0, 3, (*batch, 4, 5), generator=generator, dtype=torch.uint8),
+        "num_objects": torch.arange(batch[0]),
+        "viewpoints": torch.rand(*batch, 3, generator=generator),
+    }
+
+
+@pytest.mark.parametrize("batch", [(3,), (3, 2)], ids=["images", "views"])
+def test_records_have_the_leading_dimensions(batch: tuple[int, ...]) -> None:
+    fields = content(*batch)
+    scenes = SceneSet(**fields)
+    assert (len(scenes), scenes.image_size, scenes.max_objects) == (3, (4, 5), 2)
+    assert scenes.num_views == (2 if len(batch) == 2 else None)
+    record = scenes[torch.tensor([2, 0])]
+    assert record.image.shape == (2, *batch[1:], 3, 4, 5)
+    assert record.labels.shape == (2, *batch[1:], 4, 5)
+    assert record.viewpoint is not None
+    assert torch.equal(record.viewpoint, fields["viewpoints"][[2, 0]])
+    assert record.num_objects.tolist() == [2, 0]
+    torch.testing.assert_close(scenes[2].image, fields["images"][2] / 255)
+    for part in (scenes.part(slice(0, 3, 2)), scenes.spread(2)):
+        assert torch.equal(part.images, fields["images"][[0, 2]])
+
+
+def test_views_as_images() -> None:
+    fields = content(3, 2)
+    images = SceneSet(**fields).as_images()
+    assert len(images) == 6
+    assert images.num_views is None
+    assert images.num_objects.tolist() == [0, 0, 1, 1, 2, 2]
+    for i, (scene, view) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]):
+        record = images[i]
+        assert torch.equal(images.images[i], fields["images"][scene, view])
+        assert torch.equal(record.labels, fields["labels"][scene, view].long())
+        assert record.viewpoint is not None
+        assert torch.equal(record.viewpoint, fields["viewpoints"][scene, view])
+    assert images.as_images() is images
+
+
+@pytest.mark.parametrize(
+    ("batch", "message", "change"),
+    [
+        (
+            (2,),
+            r"images: expected \(N, 3, H, W\) or .*, got \(2, 3, 4, 5\) float32",
+            {"images": torch.zeros(2, 3, 4, 5)},
+        ),
+        ((2,), r"images: expected .*, got \(3, 4, 5\) uint8", {"images": torch.zeros(3, 4, 5, dtype=torch.uint8)}),
+        ((2,), r"labels: expected \(2, 4, 5\) uint8, got \(2, 4, 6\)", {"labels": torch.zeros(2, 4, 6).byte()}),
+        ((2, 3), r"labels: expected \(2, 3, 4, 5\) uint8, got \(2, 4, 5\)", {"labels": torch.zeros(2, 4, 5).byte()}),
+        ((2,), r"num_objects: expected \(2,\), got \(3,\)", {"num_objects": torch.zeros(3, dtype=torch.int64)}),
+        ((2, 3), r"num_objects: expected \(2,\), got \(2, 3\)", {"num_objects": torch.zeros(2, 3).long()}),
+        ((2,), r"viewpoints: expected \(2, 3\), got \(2, 2\)", {"viewpoints": torch.zeros(2, 2)}),
+        ((2, 3), r"viewpoints: expected \(2, 3, 3\), got \(2, 3\)", {"viewpoints": torch.zeros(2, 3)}),
+        ((2, 3), r"viewpoints: expected \(2, 3, 3\) for these 3 views of each scene, got None", {"viewpoints": None}),
+    ],
+)
+def test_malformed_scene_sets_are_named(batch: tuple[int, ...], message: str, change: dict) -> None:
+    with pytest.raises(ValueError, match=message):
+        SceneSet(**{**content(*batch), **change})
+
+
+def test_single_images_need_no_cameras() -> None:
+    assert SceneSet(**{**content(2), "viewpoints": None})[1].viewpoint is None
