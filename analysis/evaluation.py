@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 
 from analysis.duplicates import active_slots, duplicate_score
 from analysis.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
 from pyro_compvae.data.scenes import Scene, SceneSet
-from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guide import SceneGuide, prior_kl, slot_kl
+
+IMAGE_METRICS = ("mse", "miou", "ari", "ari_fg", "duplicates", "duplicates_latent", "active_slots", "mask_entropy")
+QUERY_METRICS = ("query_log_likelihood", "query_mse", "query_miou", "query_ari", "query_ari_fg")
 
 
 class Decomposition(NamedTuple):
-    """What a model makes of B scenes, at the posterior mean.
+    """What a model makes of B scenes in one image each, at the posterior mean.
 
     posterior: q(z | x), batch shape (B, K, D)
     reconstruction: E[x | z], (B, 3, H, W) in [0, 1]
@@ -32,12 +36,24 @@ class Decomposition(NamedTuple):
 
 
 @torch.no_grad()
-def decompose(guide: SceneGuide, x: Tensor) -> Decomposition:
-    """Infer and decode images x (B, 3, H, W) in [0, 1]."""
-    posterior = guide.posterior(x)
-    mixture = guide.model.likelihood(posterior.loc)
+def infer(guide: SceneGuide, scene: Scene) -> Normal:
+    """q(z | x), batch shape (B, K, D), of a batch of scenes, from all their views."""
+    return guide.posterior(*guide.arguments(scene))
+
+
+@torch.no_grad()
+def decompose(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor) -> Decomposition:
+    """Decode a posterior into an image of each scene, as seen from viewpoints (B, 3) if the model has any."""
+    mixture = guide.model.likelihood(posterior.loc, *viewpoint)
     masks = mixture.log_masks.exp()
     return Decomposition(posterior, mixture.mean, mixture.means, masks, masks.argmax(1))
+
+
+@torch.no_grad()
+def uncertainty(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, num_samples: int = 16) -> Tensor:
+    """Standard deviation of a pixel's predicted colour over posterior samples, mean over channels: (B, H, W)."""
+    samples = [guide.model.likelihood(posterior.sample(), *viewpoint).mean for _ in range(num_samples)]
+    return torch.stack(samples).std(0).mean(1)
 
 
 @torch.no_grad()
@@ -50,40 +66,93 @@ def scene_metrics(guide: SceneGuide, scene: Scene) -> dict[str, Tensor]:
     active_slots: slots that hold at least 1 % of the pixels
     mask_entropy: mean entropy of a pixel's mixing proportions, nats; log K where masks say nothing
     kl_slot_1, ..., kl_slot_K: KL of every slot in nats, the largest first; a slot near 0 is unused
+
+    Of V views the first V // 2 are observed: the ELBO is of these, and the others are means over them. The rest are
+    queries, predicted from the posterior and their viewpoints:
+    query_log_likelihood: at a sample of z, nats per view
+    query_mse, query_miou, query_ari, query_ari_fg: as above
     """
-    x, labels = scene.image, scene.labels
-    decomposition = decompose(guide, x)
-    q, segmentation = decomposition.posterior, decomposition.segmentation
-    kl = kl_divergence(q, Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale))).sum(-1)  # (B, K)
-    duplicates = duplicate_score(q.loc, segmentation, labels)
-    log_likelihood = guide.model.likelihood(q.sample()).log_prob(x)
-    metrics = {
-        "elbo": log_likelihood - kl.sum(-1),
-        "mse": mean_squared_error(decomposition.reconstruction, x),
-        "miou": mean_iou(segmentation, labels),
-        "ari": adjusted_rand_index(segmentation, labels),
-        "ari_fg": adjusted_rand_index(segmentation, labels, foreground_only=True),
-        "duplicates": duplicates.claimed,
-        "duplicates_latent": duplicates.latent,
-        "active_slots": active_slots(segmentation, q.loc.shape[1]).sum(1),
-        "mask_entropy": torch.special.entr(decomposition.masks).sum(1).mean((1, 2)),
-    }
-    for k, slot_kl in enumerate(kl.sort(dim=1, descending=True).values.unbind(1), start=1):
-        metrics[f"kl_slot_{k}"] = slot_kl
-    return metrics
+    if scene.image.dim() == 4:
+        posterior = infer(guide, scene)
+        likelihood = guide.model.likelihood(posterior.sample())
+        metrics = {"elbo": likelihood.log_prob(scene.image) - prior_kl(posterior)}
+        metrics |= _image_metrics(decompose(guide, posterior), scene)
+        return metrics | _slot_kls(posterior)
+    num_views = scene.image.shape[1]
+    num_observed = max(num_views // 2, 1)
+    posterior = infer(guide, scene.view(slice(num_observed)))
+    z = posterior.sample()
+    log_likelihoods, per_view = [], []
+    for v in range(num_views):
+        view = scene.view(v)
+        assert view.viewpoint is not None
+        log_likelihoods.append(guide.model.likelihood(z, view.viewpoint).log_prob(view.image))
+        per_view.append(_image_metrics(decompose(guide, posterior, view.viewpoint), view))
+    observed, queried = per_view[:num_observed], per_view[num_observed:]
+    metrics = {"elbo": torch.stack(log_likelihoods[:num_observed]).sum(0) - prior_kl(posterior)}
+    metrics |= {name: _mean(view[name] for view in observed) for name in IMAGE_METRICS}
+    metrics |= {"query_log_likelihood": _mean(log_likelihoods[num_observed:])}
+    metrics |= {name: _mean(view[name.removeprefix("query_")] for view in queried) for name in QUERY_METRICS[1:]}
+    return metrics | _slot_kls(posterior)
 
 
-def metric_names(num_slots: int) -> tuple[str, ...]:
+def metric_names(num_slots: int, multi_view: bool = False) -> tuple[str, ...]:
     """The keys of `scene_metrics`, in order."""
-    names = ("elbo", "mse", "miou", "ari", "ari_fg", "duplicates", "duplicates_latent")
-    health = ("active_slots", "mask_entropy", *(f"kl_slot_{k}" for k in range(1, num_slots + 1)))
-    return names + health
+    queries = QUERY_METRICS if multi_view else ()
+    return ("elbo", *IMAGE_METRICS, *queries, *(f"kl_slot_{k}" for k in range(1, num_slots + 1)))
 
 
 def evaluate(guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64) -> dict[str, float]:
     """Means of `scene_metrics` over a set; scenes where a metric is undefined are left out."""
-    batches = [
-        scene_metrics(guide, scenes[start : start + batch_size].to(device))
-        for start in range(0, len(scenes), batch_size)
-    ]
+    batches = [scene_metrics(guide, batch) for batch in _batches(scenes, device, batch_size)]
     return {name: torch.cat([batch[name] for batch in batches]).double().nanmean().item() for name in batches[0]}
+
+
+@torch.no_grad()
+def query_mse_by_views(
+    guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64
+) -> dict[int, float]:
+    """MSE on the last view, never observed, when the first 1, 2, ..., V − 1 views are."""
+    assert scenes.num_views is not None
+    curve = {}
+    for num_observed in range(1, scenes.num_views):
+        errors = []
+        for batch in _batches(scenes, device, batch_size):
+            query = batch.view(-1)
+            assert query.viewpoint is not None
+            posterior = infer(guide, batch.view(slice(num_observed)))
+            reconstruction = decompose(guide, posterior, query.viewpoint).reconstruction
+            errors.append(mean_squared_error(reconstruction, query.image))
+        curve[num_observed] = torch.cat(errors).double().mean().item()
+    return curve
+
+
+def _batches(scenes: SceneSet, device: torch.device, batch_size: int) -> list[Scene]:
+    return [scenes[start : start + batch_size].to(device) for start in range(0, len(scenes), batch_size)]
+
+
+def _image_metrics(decomposition: Decomposition, scene: Scene) -> dict[str, Tensor]:
+    segmentation, labels = decomposition.segmentation, scene.labels
+    z = decomposition.posterior.loc
+    duplicates = duplicate_score(z, segmentation, labels)
+    values = (
+        mean_squared_error(decomposition.reconstruction, scene.image),
+        mean_iou(segmentation, labels),
+        adjusted_rand_index(segmentation, labels),
+        adjusted_rand_index(segmentation, labels, foreground_only=True),
+        duplicates.claimed,
+        duplicates.latent,
+        active_slots(segmentation, z.shape[1]).sum(1),
+        torch.special.entr(decomposition.masks).sum(1).mean((1, 2)),
+    )
+    return dict(zip(IMAGE_METRICS, values, strict=True))
+
+
+def _slot_kls(posterior: Normal) -> dict[str, Tensor]:
+    kl = slot_kl(posterior).sort(dim=1, descending=True).values
+    return {f"kl_slot_{k}": value for k, value in enumerate(kl.unbind(1), start=1)}
+
+
+def _mean(values: Iterable[Tensor]) -> Tensor:
+    """Mean over views, (B,); views where a metric is undefined are left out."""
+    return torch.stack([value.float() for value in values]).nanmean(0)

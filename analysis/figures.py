@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributions import Normal
 
-from analysis.evaluation import Decomposition
+from analysis.evaluation import Decomposition, decompose, infer, uncertainty
 from pyro_compvae.checkpoint import atomic_path
 from pyro_compvae.data.scenes import Scene
+from pyro_compvae.guide import SceneGuide
 
 # Okabe & Ito's palette, safe for the colour-blind; black is kept for the true background.
 PALETTE = np.array(
@@ -53,27 +56,99 @@ def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition,
         decomposition: of these scenes.
         title: above the picture.
     """
-    rows, num_slots = decomposition.masks.shape[:2]
+    columns, pictures = _decomposition_rows(scene, decomposition)
+    _draw(path, pictures, columns, title=title)
+
+
+def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int, title: str = "") -> None:
+    """Draw the views of one scene as rows, the first ones observed, the rest queried.
+
+    Columns: truth of the view, prediction, its standard deviation over posterior samples (black: none; white: the
+    largest of all views), K components, segmentation, true segmentation.
+
+    Args:
+        path: PNG file, written atomically.
+        guide: of a multi-view model.
+        scene: one scene of V views, as a batch of one.
+        num_observed: the first so many views are shown to the guide.
+        title: above the picture.
+    """
+    posterior = infer(guide, scene.view(slice(num_observed)))
+    names, pictures, deviations = [], [], []
+    columns: list[str] = []
+    for v in range(scene.image.shape[1]):
+        view = scene.view(v)
+        assert view.viewpoint is not None
+        columns, rows = _decomposition_rows(view, decompose(guide, posterior, view.viewpoint))
+        deviations.append(uncertainty(guide, posterior, view.viewpoint)[0].cpu().numpy())
+        pictures.append(rows[0])
+        names.append(f"observed {v + 1}" if v < num_observed else f"query {v + 1}")
+    largest = max(float(deviation.max()) for deviation in deviations)
+    for row, deviation in zip(pictures, deviations, strict=True):
+        row.insert(2, np.repeat(deviation[..., None] / largest, 3, axis=2))
+    columns = [*columns[:2], f"s.d. ≤ {largest:.2f}", *columns[2:]]
+    _draw(path, pictures, columns, rows=names, title=title)
+
+
+def traversal_figure(path: Path, guide: SceneGuide, posterior: Normal, slot: int, *viewpoint: Tensor) -> None:
+    """Draw one scene while one latent dimension of one slot moves: a row per dimension, a column per value.
+
+    Args:
+        path: PNG file, written atomically.
+        guide: holds the model.
+        posterior: of one scene, batch shape (1, K, D); the other latents stay at its mean.
+        slot: which slot moves.
+        viewpoint: (1, 3) if the model has any.
+    """
+    values = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    pictures = []
+    for d in range(posterior.loc.shape[-1]):
+        row = []
+        for value in values:
+            z = posterior.loc.clone()
+            z[:, slot, d] = value
+            with torch.no_grad():
+                row.append(_pixels(guide.model.likelihood(z, *viewpoint).mean[0]))
+        pictures.append(row)
+    names = [f"z {d + 1}" for d in range(len(pictures))]
+    _draw(path, pictures, [f"{value:+.0f}" for value in values], rows=names, title=f"slot {slot + 1}")
+
+
+def _decomposition_rows(scene: Scene, decomposition: Decomposition) -> tuple[list[str], list[list[NDArray]]]:
+    """Names of the columns, and the pictures of every scene."""
+    num_slots = decomposition.masks.shape[1]
     columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), "segment.", "truth"]
     masks = decomposition.masks.unsqueeze(2)
     components = masks * decomposition.means + (1 - masks) * GREY
-    figure = Figure(figsize=(1.1 * len(columns), 1.1 * rows + 0.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, len(columns), squeeze=False)
-    for b in range(rows):
-        pictures = [
+    pictures = [
+        [
             _pixels(scene.image[b]),
             _pixels(decomposition.reconstruction[b]),
             *(_pixels(component) for component in components[b]),
             colour_labels(decomposition.segmentation[b]),
             colour_truth(scene.labels[b]),
         ]
-        for axis, picture in zip(axes[b], pictures, strict=True):
+        for b in range(len(components))
+    ]
+    return columns, pictures
+
+
+def _draw(
+    path: Path, pictures: list[list[NDArray]], columns: list[str], rows: Sequence[str] = (), title: str = ""
+) -> None:
+    """Pictures (H, W, 3) in a grid, with names of columns and rows."""
+    figure = Figure(figsize=(1.1 * len(columns), 1.1 * len(pictures) + 0.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(pictures), len(columns), squeeze=False)
+    for b, row in enumerate(pictures):
+        for axis, picture in zip(axes[b], row, strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
     for axis, name in zip(axes[0], columns, strict=True):
         axis.set_title(name, fontsize=8)
+    for axis, name in zip(axes[:, 0], rows, strict=False):
+        axis.set_ylabel(name, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=9)
     with atomic_path(path) as temporary:

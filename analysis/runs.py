@@ -11,7 +11,7 @@ from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
 from pyro_compvae.config import RunConfig, from_yaml
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.models import SceneModel
+from pyro_compvae.models import SlotModel
 from pyro_compvae.training import kl_weight
 
 
@@ -20,19 +20,19 @@ class Run:
     """A trained run, in eval mode: model and guide are plain Pyro.
 
     path: the run folder.
-    config: as in its ``config.yaml``.
+    config: as in its ``config.yaml``, but for the K asked for.
     step: training steps behind the weights.
     """
 
     path: Path
     config: RunConfig
     step: int
-    model: SceneModel
+    model: SlotModel
     guide: SceneGuide
 
 
-def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
-    """Load a run folder for evaluation.
+def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: int | None = None) -> Run:
+    """Load a run folder for evaluation, with the K it was trained with or another (no weight depends on K).
 
     Raises:
         CheckpointError: if the folder is no run, or its checkpoint is missing, damaged or of another configuration.
@@ -53,5 +53,8 @@ def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
     guide.load_state_dict(content["guide"])
     # The refinement network was trained on gradients of the ELBO at this β; it is 1 once the warm-up is over.
     guide.kl_weight = kl_weight(config, max(content["step"] - 1, 0))
+    if num_slots is not None:
+        config = config.replace({"num_slots": num_slots})
+        guide.model.num_slots = num_slots
     guide.eval()
     return Run(path, config, content["step"], guide.model, guide)

@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from analysis.evaluation import decompose, evaluate, metric_names
-from analysis.figures import decomposition_figure
+from analysis.evaluation import decompose, evaluate, infer, metric_names, query_mse_by_views
+from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, write_text
 from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
-from pyro_compvae.data import DataError, SceneSet, load_scenes
+from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
 from pyro_compvae.device import choose_device
+from pyro_compvae.guide import SceneGuide
 from pyro_compvae.presets import preset
 from pyro_compvae.training import DivergenceError, Trainer
 
@@ -30,14 +31,15 @@ FIGURE_SCENES = 6
 class Arguments:
     """Train a multi-object VAE with a Pyro guide. Every run gets a folder; nothing is ever overwritten."""
 
-    guide: Literal["iodine"] = "iodine"
+    guide: Literal["iodine", "monet", "mulmon"] = "iodine"
     """Model and guide."""
     lnms: bool = True
     """Whether the L-NMS correlation prior is in the objective."""
     preset: str = "default"
-    """Named configuration: default (two CPU cores), paper (Table 3), tiny (seconds, to try things)."""
-    dataset: Literal["sprites", "clevr-mv", "dolphin"] = "sprites"
-    """Sprites are made on the spot; the others are read from --data-root."""
+    """Named configuration: default (two CPU cores), paper (Tables 2-4), tiny (seconds, to try things)."""
+    dataset: Literal["sprites", "solids", "clevr-mv", "dolphin"] | None = None
+    """Sprites and solids (several views) are made on the spot, the others are read from --data-root; by default
+    sprites, and solids with --guide mulmon."""
     data_root: Path | None = None
     """Folder that holds clevr_mv/ or clevr_aug/."""
     steps: int | None = None
@@ -88,24 +90,24 @@ def train(args: Arguments, flags: set[str]) -> int:
             "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."
         )
     device = choose_device(args.device)
+    multi_view = config.guide == "mulmon"
     torch.manual_seed(config.seed)
     try:
         guide = build_guide(config).to(device)
-        splits = {split: load_scenes(config.data, split) for split in ("train", "validation", "test")}
+        splits = {split: load_scenes(config.data, split, multi_view=multi_view) for split in ("train", "validation", "test")}
     except ValueError as error:
         raise ConfigError(str(error)) from error
     check_scenes(config, splits["train"])
     # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
     validation = splits["validation"].spread(VALIDATION_SCENES)
-    shown = validation.spread(FIGURE_SCENES)[:].to(device)
+    shown = validation.spread(1 if multi_view else FIGURE_SCENES)[:].to(device)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
 
     def look(step: int) -> dict[str, float]:
-        figure_path = run_dir / "figures" / f"step_{step:07d}.png"
-        decomposition_figure(figure_path, shown, decompose(guide, shown.image), f"step {step:,}")
+        draw(run_dir / "figures" / f"step_{step:07d}.png", guide, shown, f"step {step:,}")
         return evaluate(guide, validation, device)
 
-    names = metric_names(config.num_slots)
+    names = metric_names(config.num_slots, multi_view)
     trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names)
     if args.resume:
         trainer.restore()
@@ -115,9 +117,30 @@ def train(args: Arguments, flags: set[str]) -> int:
         print(f"stopped at step {trainer.step} and saved; continue with --resume --run-dir {run_dir}")
         return 0
     summary = summarise(trainer, splits["test"])
+    traverse(run_dir / "figures" / "traversal.png", guide, shown)
     write_text(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     print(json.dumps(summary, indent=2))
     return 0
+
+
+def draw(path: Path, guide: SceneGuide, scene: Scene, title: str) -> None:
+    """Scenes as rows, or the views of one scene, of which the first half are observed."""
+    if scene.image.dim() == 5:
+        views_figure(path, guide, scene, max(scene.image.shape[1] // 2, 1), title)
+    else:
+        decomposition_figure(path, scene, decompose(guide, infer(guide, scene)), title)
+
+
+def traverse(path: Path, guide: SceneGuide, scene: Scene) -> None:
+    """Move the latents of the slot that holds the most foreground of the first scene."""
+    first = Scene(*(None if part is None else part[:1] for part in scene))  # type: ignore[arg-type]
+    posterior = infer(guide, first)
+    view = first.view(0) if first.image.dim() == 5 else first
+    viewpoint = () if view.viewpoint is None or first.image.dim() == 4 else (view.viewpoint,)
+    segmentation = decompose(guide, posterior, *viewpoint).segmentation
+    foreground = segmentation[view.labels > 0]
+    slot = int(foreground.mode().values) if len(foreground) else 0
+    traversal_figure(path, guide, posterior, slot, *viewpoint)
 
 
 def make_config(args: Arguments) -> RunConfig:
@@ -201,7 +224,9 @@ def summarise(trainer: Trainer, scenes: SceneSet) -> dict[str, Any]:
     config, device = trainer.config, trainer.device
     torch.manual_seed(config.seed)
     trainer.guide.eval()
-    metrics = evaluate(trainer.guide, scenes, device)
+    metrics: dict[str, Any] = dict(evaluate(trainer.guide, scenes, device))
+    if scenes.num_views is not None:
+        metrics["query_mse_by_observed_views"] = query_mse_by_views(trainer.guide, scenes, device)
     return {
         "guide": config.guide,
         "lnms": config.lnms,

@@ -11,7 +11,6 @@ from guides.evaluation import Gaussian
 from guides.refinement import Refinement, RefinementGuide
 from guides.refinement_network import RefinementNetwork
 from pyro_compvae.guide import prior_kl
-from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import SceneModel, check_images
 
 
@@ -57,10 +56,6 @@ class IodineGuide(RefinementGuide):
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         return self._infer(x).parameters.distribution()
-
-    def predict(self, z: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
-        """p(x | z) of slots (B, K, D)."""
-        return self.model.likelihood(z)
 
     def forward(self, x: Tensor) -> Tensor:
         """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""

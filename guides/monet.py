@@ -10,7 +10,6 @@ from torch.distributions import Normal
 
 from guides.attention import AttentionNetwork, ComponentEncoder
 from pyro_compvae.guide import SceneGuide, prior_kl
-from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import PriorModel, SceneModel, check_images
 
 
@@ -76,10 +75,6 @@ class MonetGuide(SceneGuide):
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         return self._encode(x, self.attend(x))
-
-    def predict(self, z: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
-        """p(x | z) of slots (B, K, D)."""
-        return self.model.likelihood(z)
 
     def forward(self, x: Tensor) -> Tensor:
         """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""

@@ -14,7 +14,6 @@ from guides.refinement import Divergence, RefinementGuide
 from guides.refinement_network import RefinementNetwork
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.guide import prior_kl
-from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import MultiViewSceneModel, PriorModel, check_views
 
 UNIT_RAW_SCALE = 0.5413248546129181  # log(e − 1), which softplus maps to 1
@@ -86,10 +85,6 @@ class MulmonGuide(RefinementGuide):
     def posterior(self, x: Tensor, viewpoints: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of views x (B, V, 3, H, W) in [0, 1] from viewpoints (B, V, 3)."""
         return self._observe(x, viewpoints).parameters.distribution()
-
-    def predict(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
-        """p(x | z, viewpoint) of slots (B, K, D) seen from viewpoints (B, 3)."""
-        return self.model.likelihood(z, viewpoint)
 
     def forward(self, x: Tensor, viewpoints: Tensor) -> Tensor:
         """The Pyro guide: samples "z" (B, K, D) for views x (B, V, 3, H, W) from viewpoints (B, V, 3)."""

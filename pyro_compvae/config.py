@@ -12,7 +12,7 @@ import dacite
 import yaml
 
 GuideName = Literal["iodine", "monet", "mulmon"]
-DatasetName = Literal["sprites", "clevr-mv", "dolphin"]
+DatasetName = Literal["sprites", "solids", "clevr-mv", "dolphin"]
 
 
 MAY_DIFFER = ("training.steps", "data.root")
@@ -38,12 +38,12 @@ class DataConfig:
     num_test: unseen sprite scenes for the final evaluation, and as many for validation.
     """
 
-    name: GuideName = Literal["iodine", "monet", "mulmon"]
-DatasetName = "sprites"
+    name: DatasetName = "sprites"
     root: str | None = None
     image_size: int = 24
     num_train: int = 20_000
     num_test: int = 320
+    num_views: int = 6
 
     def __post_init__(self) -> None:
         _positive(self, "image_size", "num_train", "num_test")

@@ -10,7 +10,6 @@ from torch.distributions import Normal, kl_divergence
 
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.lnms import lnms_factor
-from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import SlotModel
 
 
@@ -52,10 +51,6 @@ class SceneGuide(PyroModule):
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1] (and viewpoints, with several views)."""
         raise NotImplementedError
 
-    def predict(self, z: Tensor, *viewpoint: Tensor) -> SpatialGaussianMixture:
-        """p(x | z) of an image, as seen from a viewpoint (B, 3) if the model has any."""
-        raise NotImplementedError
-
     def _sample(self, q: Normal) -> Tensor:
         """The site "z" of the guide, within the plate "scenes"."""
         return pyro.sample("z", pyro.distributions.Normal(q.loc, q.scale).to_event(2))
@@ -71,5 +66,10 @@ class SceneGuide(PyroModule):
 
 def prior_kl(q: Normal) -> Tensor:
     """KL(q ‖ N(0, I)) in nats: batch shape (B, K, D) → (B,)."""
+    return slot_kl(q).sum(-1)
+
+
+def slot_kl(q: Normal) -> Tensor:
+    """KL(q_k ‖ N(0, I)) of every slot in nats: batch shape (B, K, D) → (B, K)."""
     prior = Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale))
-    return kl_divergence(q, prior).sum((-2, -1))
+    return kl_divergence(q, prior).sum(-1)

@@ -47,6 +47,10 @@ class SlotModel(PyroModule):
         means, mask_logits = self.decoder(z)
         return SpatialGaussianMixture(means, mask_logits, self.scale)
 
+    def likelihood(self, z: Tensor, *viewpoint: Tensor) -> SpatialGaussianMixture:
+        """p(x | z) of one image: slots (..., K, D), and viewpoints (..., 3) if the model has any."""
+        raise NotImplementedError
+
 
 class SceneModel(SlotModel):
     r"""A single image of a scene.
@@ -58,7 +62,7 @@ class SceneModel(SlotModel):
     Scenes lie in the plate "scenes", dimension -1; further sample dimensions (particles) go to the left of it.
     """
 
-    def likelihood(self, z: Tensor) -> SpatialGaussianMixture:
+    def likelihood(self, z: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
         """p(x | z): slots (..., K, D) → images of batch shape (...)."""
         return self.compose(z)
 
@@ -114,7 +118,7 @@ class MultiViewSceneModel(SlotModel):
             nn.Linear(projector_hidden, self.latent_dim),
         )
 
-    def likelihood(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:
+    def likelihood(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
         """p(x | z, viewpoint): slots (..., K, D) and viewpoints (..., 3), whose batch shapes broadcast."""
         code = self.view_encoder(viewpoint).unsqueeze(-2)  # (..., 1, view_dim)
         shape = torch.broadcast_shapes(z.shape[:-1], code.shape[:-1])

@@ -28,6 +28,11 @@ class Scene(NamedTuple):
         viewpoint = None if self.viewpoint is None else self.viewpoint.to(device)
         return Scene(self.image.to(device), self.labels.to(device), self.num_objects.to(device), viewpoint)
 
+    def view(self, index: int | slice) -> Scene:
+        """One view (int) of a batch of multi-view scenes, as single images, or some of the views (slice)."""
+        assert self.viewpoint is not None
+        return Scene(self.image[:, index], self.labels[:, index], self.num_objects, self.viewpoint[:, index])
+
 
 @dataclass(frozen=True)
 class SceneSet:

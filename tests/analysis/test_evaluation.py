@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from analysis import decompose, decomposition_figure, evaluate, scene_metrics
+from analysis import decompose, decomposition_figure, evaluate, infer, scene_metrics
 from analysis.evaluation import metric_names
 from pyro_compvae import SceneGuide, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.data import SceneSet
@@ -41,7 +41,7 @@ class FixedGuide(SceneGuide):
 
 @pytest.fixture
 def guide() -> SceneGuide:
-    return FixedGuide(SceneModel(HalvesDecoder(D, (SIZE, SIZE), channels=2, num_layers=1), K))
+    return FixedGuide(SceneModel(HalvesDecoder(D, (SIZE, SIZE), channels=(2,)), K))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def scenes() -> SceneSet:
 
 
 def test_decomposition(guide: SceneGuide, scenes: SceneSet) -> None:
-    decomposition = decompose(guide, scenes[:].image)
+    decomposition = decompose(guide, infer(guide, scenes[:]))
     assert decomposition.segmentation[0].unique(dim=0).tolist() == [[0] * 4 + [1] * 4]
     torch.testing.assert_close(decomposition.masks.sum(1), torch.ones(2, SIZE, SIZE))
     torch.testing.assert_close(decomposition.reconstruction, scenes[:].image, rtol=0, atol=2e-3)
@@ -94,7 +94,7 @@ def test_means_leave_out_undefined_scenes_and_do_not_depend_on_batches(guide: Sc
 
 def test_figure_has_a_row_per_scene(guide: SceneGuide, scenes: SceneSet, tmp_path: Path) -> None:
     scene = scenes[:]
-    decomposition_figure(tmp_path / "figure.png", scene, decompose(guide, scene.image), "two scenes")
+    decomposition_figure(tmp_path / "figure.png", scene, decompose(guide, infer(guide, scene)), "two scenes")
     content = (tmp_path / "figure.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))

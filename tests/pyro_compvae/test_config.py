@@ -44,7 +44,7 @@ def test_replace_changes_fields_of_sections() -> None:
         ("RunConfig.num_slots: expected at least 2, got 1", {"num_slots": 1}),
         ("TrainingConfig.kl_warmup_steps: expected zero or more, got -1", {"training.kl_warmup_steps": -1}),
         ("RefinementConfig.kernel_size: expected an odd number, got 4", {"refinement.kernel_size": 4}),
-        ("RefinementConfig.channels: expected at least one", {"refinement.channels": []}),
+        ("RefinementConfig.channels: expected one or more positive widths", {"refinement.channels": []}),
     ],
 )
 def test_bad_fields_are_named(message: str, changes: dict) -> None:
@@ -55,7 +55,7 @@ def test_bad_fields_are_named(message: str, changes: dict) -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="--preset: expected one of default, paper, tiny; got 'huge'"):
         preset("huge")
-    with pytest.raises(ConfigError, match="--guide: expected iodine, got 'slots'"):
+    with pytest.raises(ConfigError, match="--guide: expected one of iodine, monet, mulmon; got 'slots'"):
         preset("tiny", "slots")
     with pytest.raises(ConfigError, match='can not match "colour"'):
         from_yaml(to_yaml(preset("tiny")) + "colour: red\n")
