@@ -15,7 +15,7 @@ import torch
 from pyro.infer import TraceMeanField_ELBO
 
 from guides import IodineGuide, build_guide
-from guides.plain_iodine import plain_iodine_loss
+from guides.plain import plain_iodine_loss
 from pyro_compvae.config import RunConfig
 from pyro_compvae.presets import preset
 

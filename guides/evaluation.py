@@ -113,7 +113,7 @@ def evaluate(
         )
         image_inputs = torch.cat((x, _normalise(pixel_log_prob.unsqueeze(1))), dim=1)
     value = log_likelihood.detach()
-    if z.requires_grad:
+    if z.requires_grad or weights:
         value = _AttachGradient.apply(value, gradients, z, *weights)
     return Evaluation(value, gradients[0], image_inputs, slot_inputs)
 

@@ -1,0 +1,192 @@
+"""The training losses of IODINE and MulMON in plain PyTorch, the way public codes write them.
+
+An executable specification: no Pyro, no shortcut. Slots are broadcast over the image and convolved in full,
+the decoder runs backwards twice per iteration (for the refinement inputs, then for the weights), and all graphs
+live until the end. The tests hold the guides against it, the benchmark takes it as its baseline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from guides.iodine import IodineGuide
+from guides.mulmon import MulmonGuide
+from guides.refinement import RefinementGuide
+from pyro_compvae.networks import SpatialBroadcastDecoder
+
+
+def plain_iodine_loss(guide: IodineGuide, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    """−Σ_b Σ_{t=1..T} (t/T) [ log p(x_b | z_t) − β KL_t + s L_NMS(z_t) ], in nats, with the weights of `guide`.
+
+    Args:
+        guide: gives the networks, T, β, s and σ_c.
+        x: images (B, 3, H, W).
+        noise: T+1 standard normal draws (B, K, D), one per evaluation.
+    """
+    T = guide.num_iterations
+    shape = (len(x), guide.model.num_slots, guide.model.latent_dim)
+    start = (guide.initial_mean.expand(shape), guide.initial_raw_scale.expand(shape))
+
+    def divergence(mean: Tensor, scale: Tensor, z: Tensor, t: int) -> Tensor:
+        return 0.5 * (mean**2 + scale**2 - 1 - 2 * torch.log(scale)).sum()
+
+    weights = [t / T for t in range(T + 1)]
+    objective, _ = _refine(guide, lambda z: z, x, start, iter(noise), weights, divergence)
+    return -objective
+
+
+def plain_mulmon_loss(
+    guide: MulmonGuide, x: Tensor, viewpoints: Tensor, num_observed: int, noise: Sequence[Tensor]
+) -> Tensor:
+    """−Σ_b of MulMON's objective, in nats (`MulmonGuide`), the first views being observed and the rest queried.
+
+    Args:
+        guide: gives the networks, T, β, s and σ_c.
+        x: views (B, V, 3, H, W).
+        viewpoints: (B, V, 3), with whatever noise they are to have.
+        num_observed: n.
+        noise: n T + (V − n) standard normal draws (B, K, D), one per evaluation.
+    """
+    T, n, model = guide.num_iterations, num_observed, guide.model
+    draws = iter(noise)
+    mean = x.new_zeros(len(x), model.num_slots, model.latent_dim)
+    raw_scale = torch.full_like(mean, math.log(math.e - 1))
+
+    def seen_from(v: int) -> Callable[[Tensor], Tensor]:
+        code = model.view_encoder(viewpoints[:, v])[:, None].expand(-1, model.num_slots, -1)
+        return lambda z: model.projector(torch.cat((z, code), dim=2))
+
+    objective = x.new_zeros(())
+    for v in range(n):
+        prior_mean, prior_scale = mean, F.softplus(raw_scale)
+
+        def divergence(
+            mean: Tensor,
+            scale: Tensor,
+            z: Tensor,
+            t: int,
+            prior_mean: Tensor = prior_mean,
+            prior_scale: Tensor = prior_scale,
+        ) -> Tensor:
+            if t == 0:  # the posterior is the prior, and so are their gradients
+                return z.new_zeros(())
+            log_ratio = torch.log(prior_scale / scale)
+            return (log_ratio + 0.5 * ((z - prior_mean) / prior_scale) ** 2 - 0.5 * ((z - mean) / scale) ** 2).sum()
+
+        weights = [2 / (n + 1) * (v + 1) / n * 2 / (T + 1) * (t + 1) / T for t in range(T)]
+        terms, (mean, raw_scale) = _refine(
+            guide, seen_from(v), x[:, v], (mean, raw_scale), draws, weights, divergence
+        )
+        objective = objective + terms
+    num_queries = x.shape[1] - n
+    for v in range(n, x.shape[1]):
+        z = mean + F.softplus(raw_scale) * next(draws)
+        means, logits = _decode(model.decoder, seen_from(v)(z))
+        component, log_masks = _log_components(x[:, v], means, model.scale), torch.log_softmax(logits[:, :, 0], dim=1)
+        objective = objective + torch.logsumexp(log_masks + component, dim=1).sum() / num_queries
+    return -objective
+
+
+def _refine(
+    guide: RefinementGuide,
+    project: Callable[[Tensor], Tensor],
+    x: Tensor,
+    start: tuple[Tensor, Tensor],
+    noise: Iterator[Tensor],
+    weights: Sequence[float],
+    divergence: Callable[[Tensor, Tensor, Tensor, int], Tensor],
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The weighted terms of the objective, summed, and the last λ; an update between any two evaluations."""
+    model, network = guide.model, guide.network
+    B, K, D = start[0].shape
+    mean, raw_scale = (part if part.requires_grad else part.detach().requires_grad_() for part in start)
+    state = None
+    objective = x.new_zeros(())
+    for t, weight in enumerate(weights):
+        scale = F.softplus(raw_scale)
+        z = mean + scale * next(noise)
+        means, logits = _decode(model.decoder, project(z))
+        component = _log_components(x, means, model.scale)
+        log_masks = torch.log_softmax(logits[:, :, 0], dim=1)
+        pixel = torch.logsumexp(log_masks + component, dim=1)  # (B, H, W)
+        elbo = pixel.sum() - guide.kl_weight * divergence(mean, scale, z, t)
+        objective = objective + weight * (elbo + guide.lnms_strength * _lnms(z, guide.lnms_scale))
+        if t == len(weights) - 1:
+            break
+
+        wanted = (means, logits, mean, raw_scale)
+        means_gradient, logits_gradient, mean_gradient, scale_gradient = torch.autograd.grad(
+            elbo, wanted, retain_graph=True
+        )
+        without = torch.stack(
+            [
+                torch.logsumexp(torch.log_softmax(logits[:, others, 0], dim=1) + component[:, others], dim=1)
+                for k in range(K)
+                for others in [[j for j in range(K) if j != k]]
+            ],
+            dim=1,
+        )
+        inputs = torch.cat(
+            (
+                x[:, None].expand_as(means),
+                _layer_norm(pixel[:, None, None], 3).expand_as(logits),
+                network.coordinates.expand(B, K, -1, -1, -1),
+                means,
+                logits,
+                log_masks.exp()[:, :, None],
+                torch.softmax(component, dim=1)[:, :, None],
+                _layer_norm(means_gradient, 3),
+                _layer_norm(logits_gradient, 3),
+                _layer_norm((pixel[:, None] - without)[:, :, None], 3),
+            ),
+            dim=2,
+        ).detach()
+        kernel = torch.cat((network.image_conv.weight, network.slot_conv.weight), dim=1)
+        first = network.image_conv
+        first_layer = F.conv2d(inputs.flatten(0, 1), kernel, first.bias, first.stride, first.padding)
+        features = network.mlp(network.convs(first_layer))
+        flat = (mean, raw_scale, _layer_norm(mean_gradient, 1), _layer_norm(scale_gradient, 1))
+        hidden, state = network.hidden(torch.cat((features, torch.cat(flat, dim=2).flatten(0, 1)), dim=1), state)
+        step = network.update(hidden).view(B, K, 2 * D)
+        mean, raw_scale = mean + step[..., :D], raw_scale + step[..., D:]
+    return objective, (mean, raw_scale)
+
+
+def _log_components(x: Tensor, means: Tensor, sigma: float) -> Tensor:
+    """log N(x_i; means_ki, σ² I), (B, K, H, W)."""
+    squares = ((x[:, None] - means) / sigma) ** 2
+    return (-0.5 * squares - math.log(sigma * math.sqrt(2 * math.pi))).sum(2)
+
+
+def _decode(decoder: SpatialBroadcastDecoder, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (B, K, 3, H, W) and mask logits (B, K, 1, H, W), with z broadcast over the whole image."""
+    B, K, D = z.shape
+    H, W = decoder.first.image_size
+    conv = decoder.first.conv
+    canvas = z.reshape(B * K, D, 1, 1).expand(-1, -1, H, W)
+    coordinates = decoder.first.coordinates.expand(B * K, -1, -1, -1)
+    out = decoder.last(decoder.hidden(conv(torch.cat((canvas, coordinates), dim=1))))
+    out = F.pixel_shuffle(out, decoder.upsample).view(B, K, 4, *decoder.image_size)
+    return torch.sigmoid(out[:, :, :3]), out[:, :, 3:]
+
+
+def _layer_norm(inputs: Tensor, dims: int) -> Tensor:
+    """Zero mean and unit variance over the last `dims` axes; detached."""
+    return nn.LayerNorm(inputs.shape[-dims:], elementwise_affine=False)(inputs.detach())
+
+
+def _lnms(z: Tensor, sigma: float) -> Tensor:
+    """Σ_b Σ_{h≠j} log N(cos(z_h, z_j); 0, σ²)."""
+    K = z.shape[1]
+    total = z.new_zeros(())
+    for h in range(K):
+        for j in range(K):
+            if h != j:
+                cosine = F.cosine_similarity(z[:, h], z[:, j], dim=-1)
+                total = total + (-0.5 * (cosine / sigma) ** 2 - math.log(sigma * math.sqrt(2 * math.pi))).sum()
+    return total
