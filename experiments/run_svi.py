@@ -36,8 +36,8 @@ class Arguments:
     """Whether the L-NMS correlation prior is in the objective."""
     preset: str = "default"
     """Named configuration: default (two CPU cores), paper (Table 3), tiny (seconds, to try things)."""
-    dataset: Literal["sprites", "clevr-mv", "dolphin"] = "sprites"
-    """Sprites are made on the spot; the others are read from --data-root."""
+    dataset: Literal["sprites", "solids", "clevr-mv", "dolphin"] = "sprites"
+    """Sprites and solids are made on the spot; the others are read from --data-root."""
     data_root: Path | None = None
     """Folder that holds clevr_mv/ or clevr_aug/."""
     steps: int | None = None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import dacite
 import yaml
 
-DatasetName = Literal["sprites", "clevr-mv", "dolphin"]
+DatasetName = Literal["sprites", "solids", "clevr-mv", "dolphin"]
 
 
 MAY_DIFFER = ("training.steps", "data.root")
@@ -26,11 +26,12 @@ class ConfigError(ValueError):
 class DataConfig:
     """Which scenes.
 
-    name: "sprites" (made on the spot), "clevr-mv" or "dolphin" (read from ``root``, single views as images).
+    name: "sprites" or "solids" (made on the spot), "clevr-mv" or "dolphin" (read from ``root``).
     root: folder that holds the data on disk.
     image_size: side of the square images in pixels; data on disk are reduced to it.
-    num_train: sprite scenes to train on.
-    num_test: unseen sprite scenes for the final evaluation, and as many for validation.
+    num_train: sprite or solid scenes to train on.
+    num_test: unseen sprite or solid scenes for the final evaluation, and as many for validation.
+    num_views: views of each solid scene.
     """
 
     name: DatasetName = "sprites"
@@ -38,9 +39,10 @@ class DataConfig:
     image_size: int = 24
     num_train: int = 20_000
     num_test: int = 320
+    num_views: int = 6
 
     def __post_init__(self) -> None:
-        _positive(self, "image_size", "num_train", "num_test")
+        _positive(self, "image_size", "num_train", "num_test", "num_views")
 
 
 @dataclass(frozen=True)
