@@ -1,6 +1,7 @@
-"""Scenes with ground truth: sprites and solids made on the spot, and a reader of a published format."""
+"""Scenes with ground truth: sprites and solids made on the spot, and a reader and a writer of a published format."""
 
 from pyro_compvae.data.clevr_mv import DataError, read_clevr_mv
+from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.load import load_scenes
 from pyro_compvae.data.meshes import load_meshes
 from pyro_compvae.data.scenes import Scene, SceneSet
@@ -20,4 +21,5 @@ __all__ = [
     "make_sprites",
     "read_clevr_mv",
     "solid_scenes",
+    "write_clevr_mv",
 ]
