@@ -6,6 +6,7 @@ They are then trained on with ``run_svi.py --dataset clevr-mv --data-root data/s
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from pyro_compvae.data import CLE_MV, SolidsConfig, load_meshes, solid_scenes, write_clevr_mv
+from pyro_compvae.data import CLE_MV, SolidScene, SolidsConfig, load_meshes, solid_scenes, write_clevr_mv
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
 
@@ -64,8 +65,13 @@ def make_data(args: Arguments) -> Path:
     scenes = {
         split: solid_scenes(split, size, args.seed, PRESETS[args.preset], meshes) for split, size in sizes.items()
     }
-    bars = {split: tqdm(scenes[split], split, sizes[split], unit="scene") for split in sizes}
+    bars = {split: with_bar(scenes[split], split, sizes[split]) for split in sizes}
     return write_clevr_mv(args.out_dir, args.name, bars)
+
+
+def with_bar(scenes: Iterator[SolidScene], split: str, size: int) -> Iterator[SolidScene]:
+    """The scenes, with a progress bar that appears with the first of them."""
+    yield from tqdm(scenes, split, size, unit="scene")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.load import load_scenes
 from pyro_compvae.data.meshes import load_meshes
 from pyro_compvae.data.scenes import Scene, SceneSet
-from pyro_compvae.data.solids import CLE_MV, SolidsConfig, make_solids, solid_scenes
+from pyro_compvae.data.solids import CLE_MV, SolidScene, SolidsConfig, make_solids, solid_scenes
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "Scene",
     "SceneSet",
+    "SolidScene",
     "SolidsConfig",
     "SpriteConfig",
     "load_meshes",

@@ -28,7 +28,7 @@ def write_clevr_mv(root: Path, name: str, splits: Mapping[str, Iterable[SolidSce
         the folder `<root>/<name>`.
 
     Raises:
-        DataError: if that folder holds files already, or cannot be made.
+        DataError: if that folder holds files already, or cannot be made, or a split has no scenes.
     """
     folder = root / name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -42,6 +42,8 @@ def write_clevr_mv(root: Path, name: str, splits: Mapping[str, Iterable[SolidSce
         raise DataError(f"{folder}: expected a place for a new folder, but it cannot be made ({error}).") from error
     for split, scenes in splits.items():
         entries = [_write_scene(folder, f"CLEVR_{split}_{number:06d}", scene) for number, scene in enumerate(scenes)]
+        if not entries:
+            raise DataError(f"splits[{split!r}]: expected one scene or more, got none.")
         content = {
             "info": f"{name} {split}, solids of pyro_compvae",
             "num_views": len(entries[0]["camera"]["location"]),

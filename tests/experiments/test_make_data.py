@@ -26,10 +26,13 @@ def test_what_it_makes_trains(script: ModuleType, tmp_path: Path, capsys: pytest
     assert torch.equal(read_clevr_mv(out).images, make_solids("train", 3).images)
     run = ["--preset", "tiny", "--dataset", "clevr-mv", "--data-root", str(out), "--steps", "1"]
     assert load_script("run_svi").main([*run, "--run-dir", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["num_test_scenes"] == 2 * 6
 
     assert script.main([str(out), "--num-train", "1", "--num-test", "1"]) == 1
-    assert "expected a new or empty folder, found one that holds files" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "expected a new or empty folder, found one that holds files" in error
+    assert error.count("\n") == 1
 
 
 def test_presets_seeds_names_and_meshes(script: ModuleType, tmp_path: Path) -> None:
@@ -56,5 +59,5 @@ def test_bad_arguments_are_one_paragraph_and_leave_nothing(
     assert script.main([str(tmp_path / "out"), "--num-train", "1", *arguments]) == 1
     error = capsys.readouterr().err
     assert f"error: {message}" in error
-    assert "Traceback" not in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()

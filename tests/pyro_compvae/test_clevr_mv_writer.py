@@ -24,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_round_trip(root: Path, split: str) -> None:
-    made, read = make_solids(split, 3, 5, CONFIG), read_clevr_mv(root, "clevr_mv", split)  # type: ignore[arg-type]
+    made, read = make_solids(split, 3, 5, CONFIG), read_clevr_mv(root, "clevr_mv", split)
     assert torch.equal(read.images, made.images)
     assert torch.equal(read.labels, made.labels)
     assert torch.equal(read.num_objects, made.num_objects)
@@ -74,6 +74,11 @@ def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="expected a place for a new folder, but it cannot be made"):
         write_clevr_mv(tmp_path / "file", "clevr_mv", {})
+
+
+def test_a_split_has_scenes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"splits\['test'\]: expected one scene or more, got none"):
+        write_clevr_mv(tmp_path, "clevr_mv", {"test": iter(())})
 
 
 def test_an_unfinished_split_has_no_index(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_label_is_one_object_in_all_views() -> None:
 
 
 def test_scenes_are_as_configured() -> None:
-    config = SolidsConfig(shapes=("cone", "sphere"), sizes=(0.5, 0.75), max_objects=4)
+    config = SolidsConfig(image_size=16, num_views=1, shapes=("cone", "sphere"), sizes=(0.5, 0.75), max_objects=4)
     scenes = list(solid_scenes("train", 25, config=config))
     solids = [solid for scene in scenes for solid in scene.solids]
     assert {len(scene.solids) for scene in scenes} == {2, 3, 4}
