@@ -31,11 +31,12 @@ class ConfigError(ValueError):
 class DataConfig:
     """Which scenes.
 
-    name: "sprites" (made on the spot), "clevr-mv" or "dolphin" (read from ``root``, single views as images).
+    name: "sprites" or "solids" (made on the spot), "clevr-mv" or "dolphin" (read from ``root``).
     root: folder that holds the data on disk.
     image_size: side of the square images in pixels; data on disk are reduced to it.
-    num_train: sprite scenes to train on.
-    num_test: unseen sprite scenes for the final evaluation, and as many for validation.
+    num_train: sprite or solid scenes to train on.
+    num_test: unseen sprite or solid scenes for the final evaluation, and as many for validation.
+    num_views: views of each solid scene.
     """
 
     name: DatasetName = "sprites"
@@ -46,7 +47,7 @@ class DataConfig:
     num_views: int = 6
 
     def __post_init__(self) -> None:
-        _positive(self, "image_size", "num_train", "num_test")
+        _positive(self, "image_size", "num_train", "num_test", "num_views")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pyro_compvae.config import DataConfig
 from pyro_compvae.data.clevr_mv import WHERE_TO_GET, DataError, read_clevr_mv
 from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.data.solids import SolidsConfig, make_solids
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
@@ -32,6 +33,10 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         sprites = SpriteConfig(image_size=config.image_size)
         size = config.num_train if split == "train" else config.num_test
         return make_sprites(split, size, config=sprites)
+    if config.name == "solids":
+        solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
+        scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)
+        return scenes if multi_view else scenes.as_images()
     if config.root is None:
         raise DataError(
             f"--data-root: expected the folder that holds {FOLDERS[config.name]}/, got nothing. {WHERE_TO_GET}"

@@ -9,7 +9,7 @@ from pyro_compvae.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("dataset", ["sprites", "clevr-mv", "dolphin"])
+@pytest.mark.parametrize("dataset", ["sprites", "solids", "clevr-mv", "dolphin"])
 def test_yaml_round_trip(name: str, dataset: str) -> None:
     config = preset(name, "iodine", dataset)  # type: ignore[arg-type]
     assert from_yaml(to_yaml(config)) == config

@@ -22,6 +22,15 @@ def test_sprites_have_the_asked_sizes_and_splits_differ() -> None:
     assert not torch.equal(validation.images, test.images)
 
 
+def test_solids_are_views_or_images() -> None:
+    config = DataConfig(name="solids", image_size=16, num_train=3, num_test=2, num_views=4)
+    for split, size in (("train", 3), ("validation", 2), ("test", 2)):
+        views = load_scenes(config, split, multi_view=True)
+        assert views.images.shape == (size, 4, 3, 16, 16)
+        images = load_scenes(config, split)
+        assert torch.equal(images.images, views.images.flatten(0, 1))
+
+
 def write_clevr_mv(root: Path, num_scenes: int) -> None:
     """A training split of scenes of two views and one object, told apart by their colour: 10 * scene + view."""
     (root / "clevr_mv").mkdir()
