@@ -94,7 +94,9 @@ def train(args: Arguments, flags: set[str]) -> int:
     torch.manual_seed(config.seed)
     try:
         guide = build_guide(config).to(device)
-        splits = {split: load_scenes(config.data, split, multi_view=multi_view) for split in ("train", "validation", "test")}
+        splits = {
+            split: load_scenes(config.data, split, multi_view=multi_view) for split in ("train", "validation", "test")
+        }
     except ValueError as error:
         raise ConfigError(str(error)) from error
     check_scenes(config, splits["train"])

@@ -52,7 +52,7 @@ class AttentionNetwork(nn.Module):
             nn.ReLU(),
         )
         upwards = (*reversed(channels), channels[0])
-        # Each block sees what comes from below beside the skip, which is as wide, and leaves the width of the next skip.
+        # A block sees what comes from below beside a skip, and leaves the width of the next skip.
         below = (channels[-1], *upwards[1:])
         self.up = nn.ModuleList(
             _block(from_below + skip, out)
@@ -65,7 +65,7 @@ class AttentionNetwork(nn.Module):
         """Images (B, 3, H, W) and log scope (B, 1, H, W) → log α and log(1 − α), (B, 1, H, W) each."""
         with convolution_precision(x.device, self.precision):
             features = torch.cat((x, log_scope), dim=1)
-            skips = []
+            skips: list[Tensor] = []
             for block in self.down:
                 if skips:
                     features = F.interpolate(features, scale_factor=0.5, mode="nearest", recompute_scale_factor=True)

@@ -1,8 +1,8 @@
 """One evaluation of log p(x | z) with all its gradients, in one forward and one backward pass.
 
-One step of iterative refinement evaluates log p(x | z), shows the refinement network what went wrong where, and lets it update the
-posterior parameters λ. Public codes run the decoder backwards twice per step, once for the inputs of the refinement
-network and once for the weights, and keep all decoder graphs until the end. Since the inputs are detached,
+One step of iterative refinement evaluates log p(x | z), shows the refinement network what went wrong where, and lets it
+update the posterior parameters λ. Public codes run the decoder backwards twice per step, once for the inputs of the
+refinement network and once for the weights, and keep all decoder graphs until the end. Since the inputs are detached,
 the gradient of term t reaches the decoder's weights through term t alone, and the refinement network through
 dL_t/dz_t alone. `evaluate` therefore takes all of them in one backward pass, frees the graph, and returns the term as a
 value with its gradient already attached.

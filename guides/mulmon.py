@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import pyro
@@ -37,12 +38,12 @@ class MulmonGuide(RefinementGuide):
     ``posterior(x, viewpoints)`` takes in all the views given, in that order. In train mode the views of each batch are
     shuffled, n ~ U{1..max_observed} of them are observed and the rest are queries; the published objective is
 
-        2/(n+1) Σ_v (v/n) · 2/(T+1) Σ_t (t/T) [ L_t + s L_NMS(z_t) ]   +   mean over queries of log p(x_q | z_q, viewpoint_q)
+        2/(n+1) Σ_v (v/n) · 2/(T+1) Σ_t (t/T) [ L_t + s L_NMS(z_t) ]  +  mean over queries of log p(x_q | z_q, viewpoint_q)
 
     with z_q ~ q_n. It scores every view at a sample of its own and not, as the model does, all views at one z. The
-    training ELBO therefore pairs the guide with the site "z" alone (`PriorModel`), and all terms are factors: "view_1" ..
-    "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site contributes. In eval mode there are
-    no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the views given.
+    training ELBO therefore pairs the guide with the site "z" alone (`PriorModel`), and all terms are factors:
+    "view_1" .. "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site contributes. In eval
+    mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the views given.
 
     Departures from the published code: the pixel's likelihood is joint over channels; q_0 is the prior, where the code
     learns it; λ holds a softplus scale instead of a log-variance; the counterfactual input is in nats.
@@ -118,11 +119,12 @@ class MulmonGuide(RefinementGuide):
         parameters = Gaussian(mean, torch.full_like(mean, UNIT_RAW_SCALE))
         terms = []
         for v in range(n):
+            likelihood = partial(self.model.likelihood, viewpoint=viewpoints[:, v])
             outer = 2 / (n + 1) * (v + 1) / n
             # In eval mode the last evaluation would have no effect.
             weights = [outer * 2 / (T + 1) * (t + 1) / T for t in range(T if self.training else T - 1)]
             parameters, view_terms = self._refine(
-                lambda z, viewpoint=viewpoints[:, v]: self.model.likelihood(z, viewpoint),
+                likelihood,
                 x[:, v],
                 parameters,
                 _divergence_from(parameters.distribution()),
@@ -137,7 +139,7 @@ class MulmonGuide(RefinementGuide):
         """Mean over views of log p(x_q | z_q, viewpoint_q), z_q ~ q: (B,) nats."""
         trained = tuple(p for p in self.model.parameters() if p.requires_grad)
         terms = [
-            evaluate(lambda z, v=v: self.model.likelihood(z, viewpoints[:, v]), x[:, v], q.rsample(), trained)
+            evaluate(partial(self.model.likelihood, viewpoint=viewpoints[:, v]), x[:, v], q.rsample(), trained)
             for v in range(x.shape[1])
         ]
         return torch.stack([term.log_likelihood for term in terms]).mean(0)

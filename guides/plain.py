@@ -79,9 +79,7 @@ def plain_mulmon_loss(
             return (log_ratio + 0.5 * ((z - prior_mean) / prior_scale) ** 2 - 0.5 * ((z - mean) / scale) ** 2).sum()
 
         weights = [2 / (n + 1) * (v + 1) / n * 2 / (T + 1) * (t + 1) / T for t in range(T)]
-        terms, (mean, raw_scale) = _refine(
-            guide, seen_from(v), x[:, v], (mean, raw_scale), draws, weights, divergence
-        )
+        terms, (mean, raw_scale) = _refine(guide, seen_from(v), x[:, v], (mean, raw_scale), draws, weights, divergence)
         objective = objective + terms
     num_queries = x.shape[1] - n
     for v in range(n, x.shape[1]):

@@ -135,4 +135,3 @@ class RefinementNetwork(nn.Module):
         assert self.lstm is not None
         state = self.lstm(inputs, state)
         return state[0], state
-

@@ -147,8 +147,8 @@ class TrainingConfig:
     """The optimiser, its schedule, and how often to look.
 
     The learning rate rises linearly over ``warmup_steps``, then follows the paper's Table 3,
-    max{0.1 η + 0.9 η (1 − s / decay_steps), 0.1 η} at step s, or stays constant with ``decay_steps`` null. The KL weight β
-    rises linearly to ``kl_weight`` over ``kl_warmup_steps``. ``beta1`` is Adam's.
+    max{0.1 η + 0.9 η (1 − s / decay_steps), 0.1 η} at step s, or stays constant with ``decay_steps`` null. The KL
+    weight β rises linearly to ``kl_weight`` over ``kl_warmup_steps``. ``beta1`` is Adam's.
     """
 
     steps: int = 600_000

@@ -16,8 +16,8 @@ from pyro_compvae.models import SlotModel
 class SceneGuide(PyroModule):
     """A Pyro guide that samples "z" from a posterior which factorises over slots.
 
-    In eval mode it is plain Pyro: nothing but the site "z" in the plate "scenes", and the ELBO of (``model``, guide) is a
-    bound on log p(x). In train mode the extra terms of its published objective are factors, and the ELBO of
+    In eval mode it is plain Pyro: nothing but the site "z" in the plate "scenes", and the ELBO of (``model``, guide) is
+    a bound on log p(x). In train mode the extra terms of its published objective are factors, and the ELBO of
     (``training_model``, guide) is that objective.
 
     Attributes:

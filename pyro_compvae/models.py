@@ -90,8 +90,8 @@ class MultiViewSceneModel(SlotModel):
         x_bv ~ mixture that z'_bv decodes to                          site "x", event (3, H, W)
 
     Scenes lie in the plate "scenes", dimension -1, views in the plate "views", dimension -2, so the site "x" has batch
-    shape (V, B) although images are given as (B, V, ...). Particles go to the left of both. MulMON's code puts a learned
-    λ₀ in place of the prior; this keeps the paper's N(0, I).
+    shape (V, B) although images are given as (B, V, ...). Particles go to the left of both. MulMON's code puts a
+    learned λ₀ in place of the prior; this keeps the paper's N(0, I).
 
     Args:
         decoder, num_slots, scale: as in `SlotModel`.

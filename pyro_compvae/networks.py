@@ -100,8 +100,8 @@ class SpatialBroadcastDecoder(nn.Module):
     """Decode every slot on its own: z (..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W).
 
     Broadcast z over the image beside the coordinates, then convolutions, the last one linear with 4 channels: 3 for the
-    mean, through a sigmoid so that colours lie in [0, 1], and 1 mask logit. IODINE (Greff et al. 2019, arXiv 1903.00450)
-    and MulMON leave the means linear; design section 2 asks for [0, 1].
+    mean, through a sigmoid so that colours lie in [0, 1], and 1 mask logit. IODINE (Greff et al. 2019, arXiv
+    1903.00450) and MulMON leave the means linear; design section 2 asks for [0, 1].
 
     Args:
         latent_dim: D.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 from pyro_compvae.config import (
     AttentionConfig,
@@ -24,8 +25,8 @@ PRESETS = ("default", "paper", "tiny")
 def preset(name: str, guide: GuideName = "iodine", dataset: DatasetName | None = None) -> RunConfig:
     """The configuration of that name for a guide and a data set (sprites by default, solids for MulMON).
 
-    "paper" is Tables 2–4 of the paper at 64×64 with K = 7, D = 16; "default" is sized for two CPU cores; "tiny" runs for
-    seconds and learns nothing.
+    "paper" is Tables 2–4 of the paper at 64×64 with K = 7, D = 16; "default" is sized for two CPU cores; "tiny" runs
+    for seconds and learns nothing.
 
     Raises:
         ConfigError: for an unknown preset or guide.
@@ -85,87 +86,89 @@ def _default_iodine(dataset: DatasetName) -> RunConfig:
     coordinates, refinement features that keep their positions, no LSTM, posteriors that start wide and contract,
     a KL warm-up. L-NMS has the paper's strength per pixel: 1 at 64×64 is 0.15 at 24×24.
     """
-    sprites = dataset == "sprites"
-    return RunConfig(
-        guide="iodine",
-        preset="default",
-        num_slots=5 if sprites else 7,
-        latent_dim=8 if sprites else 16,
-        data=DataConfig(dataset, image_size=24 if sprites else 32),
-        # On renders, coarse grids let slots share pixels by turns: stripes instead of objects.
-        decoder=DecoderConfig(
-            channels=(32, 32, 32) if sprites else (16, 16, 16), num_frequencies=3, upsample=3 if sprites else 1
-        ),
-        refinement=RefinementConfig(
-            num_iterations=3,
-            contraction=1.0,
-            channels=(32, 32),
-            mlp=(),
-            recurrent=False,
-            pooling="flatten",
-            num_frequencies=3,
-        ),
-        lnms_prior=LnmsConfig(strength=0.15),
-        training=_default_training(steps=4_000, sprites=sprites),
+    return _default(
+        "iodine", dataset, LnmsConfig(strength=0.15), _default_training(2_000), refinement=_SMALL_REFINEMENT
     )
 
 
 def _default_monet(dataset: DatasetName) -> RunConfig:
-    """Two CPU cores, less than half an hour. Beside the sizes: Adam, a KL warm-up, the coarse decoder grid of IODINE."""
-    sprites = dataset == "sprites"
-    return RunConfig(
-        guide="monet",
-        preset="default",
-        num_slots=5 if sprites else 7,
-        latent_dim=8 if sprites else 16,
-        data=DataConfig(dataset, image_size=24 if sprites else 32),
-        decoder=DecoderConfig(
-            channels=(32, 32, 32) if sprites else (16, 16, 16), num_frequencies=3, upsample=3 if sprites else 1
-        ),
-        attention=AttentionConfig(
-            channels=(16, 32, 32, 32), encoder_channels=(32, 32), encoder_hidden=128, bottleneck=64
-        ),
-        lnms_prior=LnmsConfig(strength=0.075),
-        training=_default_training(steps=6_000, sprites=sprites, kl_weight=0.5),
-    )
+    """Two CPU cores, less than half an hour. Beside the sizes: Adam, a KL warm-up, the decoder of IODINE's preset."""
+    attention = AttentionConfig(channels=(16, 32, 32, 32), bottleneck=64, encoder_channels=(32, 32), encoder_hidden=128)
+    training = _default_training(4_000, kl_weight=0.5)
+    return _default("monet", dataset, LnmsConfig(strength=0.075), training, attention=attention)
 
 
 def _default_mulmon(dataset: DatasetName) -> RunConfig:
-    """Two CPU cores, less than half an hour; IODINE's departures from the paper, and fewer views."""
-    solids = dataset == "solids"
-    return RunConfig(
-        guide="mulmon",
-        preset="default",
-        num_slots=5 if solids else 7,
-        latent_dim=12 if solids else 16,
-        data=DataConfig(dataset, image_size=32, num_train=400, num_test=80),
-        decoder=DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=4),
-        refinement=RefinementConfig(
-            num_iterations=3,
-            contraction=0.5,
-            channels=(32, 32),
-            mlp=(),
-            recurrent=False,
-            pooling="flatten",
-            num_frequencies=3,
-        ),
+    """Two CPU cores, less than half an hour: IODINE's departures from the paper, and fewer views."""
+    return _default(
+        "mulmon",
+        dataset,
+        LnmsConfig(strength=0.15),
+        _default_training(2_000, batch_size=8),
+        refinement=replace(_SMALL_REFINEMENT, num_iterations=4),
         views=ViewsConfig(max_observed=3),
-        lnms_prior=LnmsConfig(strength=0.15),
-        training=_default_training(steps=3_000, sprites=solids),
     )
 
 
-def _default_training(steps: int, sprites: bool, kl_weight: float = 1.0) -> TrainingConfig:
+_SMALL_REFINEMENT = RefinementConfig(
+    num_iterations=5,
+    contraction=1.0,
+    channels=(32, 32),
+    mlp=(),
+    recurrent=False,
+    pooling="flatten",
+    num_frequencies=3,
+)
+
+
+def _default(
+    guide: GuideName,
+    dataset: DatasetName,
+    lnms_prior: LnmsConfig,
+    training: TrainingConfig,
+    **sections: Any,
+) -> RunConfig:
+    """What the guides' default presets share; data on disk are harder, and take a larger image and more slots."""
+    if dataset in ("sprites", "solids"):
+        scenes: dict[str, Any] = (
+            {"num_train": 20_000, "num_test": 320} if dataset == "sprites" else {"num_train": 400, "num_test": 80}
+        )
+        return RunConfig(
+            guide=guide,
+            preset="default",
+            num_slots=5,
+            latent_dim=8,
+            data=DataConfig(dataset, image_size=24, **scenes),
+            decoder=DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=3),
+            lnms_prior=lnms_prior,
+            training=training,
+            **sections,
+        )
+    return RunConfig(
+        guide=guide,
+        preset="default",
+        num_slots=7,
+        latent_dim=16,
+        data=DataConfig(dataset, image_size=32),
+        # On renders, coarse grids let slots share pixels by turns: stripes instead of objects.
+        decoder=DecoderConfig(channels=(16, 16, 16), num_frequencies=3),
+        lnms_prior=lnms_prior,
+        training=replace(training, evaluate_every=50),
+        **sections,
+    )
+
+
+def _default_training(steps: int, batch_size: int = 16, kl_weight: float = 1.0) -> TrainingConfig:
     return TrainingConfig(
         steps=steps,
-        batch_size=16,
+        batch_size=batch_size,
         learning_rate=1e-3,
         beta1=0.95,
         warmup_steps=200,
         decay_steps=steps,
         kl_weight=kl_weight,
-        kl_warmup_steps=1_500,
-        evaluate_every=250 if sprites else 50,
+        kl_warmup_steps=1_000,
+        evaluate_every=250,
         checkpoint_every=250,
     )
 
@@ -187,24 +190,18 @@ def _tiny_mulmon(dataset: DatasetName) -> RunConfig:
 _TINY_REFINEMENT = RefinementConfig(num_iterations=2, channels=(4, 4), mlp=(8,), hidden=8)
 
 
-def _tiny(
-    guide: GuideName,
-    dataset: DatasetName,
-    refinement: RefinementConfig | None = None,
-    attention: AttentionConfig | None = None,
-    views: ViewsConfig | None = None,
-) -> RunConfig:
+def _tiny(guide: GuideName, dataset: DatasetName, **sections: Any) -> RunConfig:
     """Seconds: to see that everything runs."""
-    small = dataset in ("sprites", "solids")
+    scenes: dict[str, Any] = (
+        {"num_train": 8, "num_test": 4} if dataset == "solids" else {"num_train": 64, "num_test": 16}
+    )
     return RunConfig(
         guide=guide,
         preset="tiny",
-        num_slots=4 if small else 7,
+        num_slots=4 if dataset in ("sprites", "solids") else 7,
         latent_dim=4,
-        data=DataConfig(dataset, image_size=16, num_train=64 if dataset == "sprites" else 8, num_test=16 if dataset == "sprites" else 4),
+        data=DataConfig(dataset, image_size=16, **scenes),
         decoder=DecoderConfig(channels=(4, 4)),
-        refinement=refinement,
-        attention=attention,
-        views=views,
         training=TrainingConfig(steps=4, batch_size=4, log_every=1, evaluate_every=2, checkpoint_every=2),
+        **sections,
     )

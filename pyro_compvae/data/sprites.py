@@ -21,7 +21,8 @@ COLOURS = np.array(
     ],
     dtype=np.uint8,
 )
-SHAPES = ("disc", "square", "triangle")
+EXPONENTS = {"diamond": 1.4, "disc": 2.0, "square": 3.5}
+"""Shapes are superellipses |u|^p + |v|^p <= r^p: between two pixels, a sharp corner would be a matter of chance."""
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 """Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
 
@@ -35,16 +36,16 @@ class SpriteConfig:
 
     image_size: side of the square image in pixels.
     min_objects, max_objects: objects per scene, drawn uniformly.
-    min_radius, max_radius: circumscribed radius of an object, drawn uniformly.
+    min_radius, max_radius: of an object along the axes of the image, drawn uniformly.
     min_visible: at least this fraction of every object stays visible behind the nearer ones.
     """
 
     image_size: int = 24
     min_objects: int = 2
     max_objects: int = 3
-    min_radius: float = 0.2
-    max_radius: float = 0.28
-    min_visible: float = 0.5
+    min_radius: float = 0.19
+    max_radius: float = 0.25
+    min_visible: float = 0.75
 
     def __post_init__(self) -> None:
         if self.image_size < 16:
@@ -110,7 +111,7 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
     radius = rng.uniform(config.min_radius, config.max_radius, (n, most))
     # The whole object lies within the image.
     centre = radius[..., None] + rng.random((n, most, 2)) * (1 - 2 * radius[..., None])
-    shape = rng.integers(0, len(SHAPES), (n, most))
+    shape = rng.integers(0, len(EXPONENTS), (n, most))
     # Distinct within a scene: two overlapping objects of one colour would have no border to tell them apart by.
     colour = COLOURS[rng.random((n, len(COLOURS))).argsort(axis=1)[:, :most]]
 
@@ -133,9 +134,6 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
 
 
 def _inside(u: NDArray, v: NDArray, radius: NDArray, shape: NDArray) -> NDArray:
-    """Which points (u to the right, v down, from the centre) lie in the shape of that circumscribed radius."""
-    disc = u**2 + v**2 <= (0.85 * radius) ** 2
-    square = np.maximum(np.abs(u), np.abs(v)) <= radius / np.sqrt(2)
-    # Equilateral: within three half-planes at distance radius / 2 from the centre.
-    triangle = np.maximum(v, np.abs(u) * np.sqrt(3) / 2 - v / 2) <= radius / 2
-    return np.select([shape == 0, shape == 1], [disc, square], triangle)
+    """Which points (u to the right, v down, from the centre) lie in the superellipse of that radius and exponent."""
+    exponent = np.array(list(EXPONENTS.values()))[shape]
+    return np.abs(u / radius) ** exponent + np.abs(v / radius) ** exponent <= 1

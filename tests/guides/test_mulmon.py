@@ -123,7 +123,7 @@ def test_particles_and_predictions_vectorise() -> None:
     assert guide.model(None, viewpoints).shape == (B, V, 3, H, W)
 
 
-def _fixed(guide: MulmonGuide, x: Tensor, viewpoints: Tensor):  # noqa: ANN202
+def _fixed(guide: MulmonGuide, x: Tensor, viewpoints: Tensor):
     q = guide.posterior(x, viewpoints)
 
     def fixed(*_: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def _fixed(guide: MulmonGuide, x: Tensor, viewpoints: Tensor):  # noqa: ANN202
     return fixed
 
 
-def guide_plate(size: int):  # noqa: ANN201
+def guide_plate(size: int):
     import pyro
 
     return pyro.plate("scenes", size, dim=-1)

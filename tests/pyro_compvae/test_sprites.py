@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -62,8 +64,9 @@ def test_seeds_and_splits() -> None:
 def test_min_visible_is_kept() -> None:
     config = SpriteConfig(image_size=32, min_objects=3, max_objects=3, min_visible=0.9)
     areas = torch.stack([(make_sprites("train", 200, config=config).labels == j).sum((1, 2)) for j in (1, 2, 3)])
-    smallest = 1.299 * (config.min_radius * 32) ** 2  # an equilateral triangle of the least circumscribed radius
-    assert areas.min() > 0.75 * smallest  # up to the pixels of its border
+    p = 1.4  # the diamond's exponent; it is the smallest shape
+    smallest = 4 * (config.min_radius * 32) ** 2 * math.gamma(1 + 1 / p) ** 2 / math.gamma(1 + 2 / p)
+    assert areas.min() > 0.8 * smallest  # 0.9, up to the pixels of its border
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_bad_arguments_are_named(message: str, arguments: dict) -> None:
     [
         ("image_size: expected at least 16 pixels, got 8", {"image_size": 8}),
         ("min_objects <= max_objects, got 4 and 3", {"min_objects": 4}),
-        ("min_radius <= max_radius < 0.5, got 0.2 and 0.6", {"max_radius": 0.6}),
+        ("min_radius <= max_radius < 0.5, got 0.19 and 0.6", {"max_radius": 0.6}),
         ("max_objects: expected at most 6, a colour each; got 7", {"max_objects": 7}),
         (r"min_visible: expected a fraction in \(0, 1\), got 1", {"min_visible": 1.0}),
     ],
