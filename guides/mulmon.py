@@ -38,12 +38,13 @@ class MulmonGuide(RefinementGuide):
     ``posterior(x, viewpoints)`` takes in all the views given, in that order. In train mode the views of each batch are
     shuffled, n ~ U{1..max_observed} of them are observed and the rest are queries; the published objective is
 
-        2/(n+1) Σ_v (v/n) · 2/(T+1) Σ_t (t/T) [ L_t + s L_NMS(z_t) ]  +  mean over queries of log p(x_q | z_q, viewpoint_q)
+        2/(n+1) Σ_v (v/n) · 2/(T+1) Σ_t (t/T) [ L_t + s L_NMS(z_t) ]  +  mean_q log p(x_q | z_q, viewpoint_q)
 
-    with z_q ~ q_n. It scores every view at a sample of its own and not, as the model does, all views at one z. The
-    training ELBO therefore pairs the guide with the site "z" alone (`PriorModel`), and all terms are factors:
-    "view_1" .. "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site contributes. In eval
-    mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the views given.
+    where q runs over the queries and z_q ~ q_n. It scores every view at a sample of its own and not, as the model does,
+    all views at one z. The training ELBO therefore pairs the guide with the site "z" alone (`PriorModel`), and all terms
+    are factors: "view_1" .. "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site
+    contributes. In eval mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the views
+    given.
 
     Departures from the published code: the pixel's likelihood is joint over channels; q_0 is the prior, where the code
     learns it; λ holds a softplus scale instead of a log-variance; the counterfactual input is in nats.

@@ -97,13 +97,14 @@ class RefinementConfig:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """MONet: the arguments of `AttentionNetwork` and of `ComponentEncoder`, and γ of the mask KL."""
+    """MONet: the arguments of `AttentionNetwork` and of `ComponentEncoder`, and the ratio γ / β of the
+    strengths of the mask KL and the KL of the latents."""
 
     channels: tuple[int, ...] = (32, 32, 64, 64, 64)
     bottleneck: int = 128
     encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
     encoder_hidden: int = 256
-    mask_strength: float = 0.5
+    mask_strength: float = 1.0
 
     def __post_init__(self) -> None:
         _positive(self, "bottleneck", "encoder_hidden", "mask_strength")
