@@ -41,8 +41,8 @@ class MulmonGuide(RefinementGuide):
         2/(n+1) Σ_v (v/n) · 2/(T+1) Σ_t (t/T) [ L_t + s L_NMS(z_t) ]  +  mean_q log p(x_q | z_q, viewpoint_q)
 
     where q runs over the queries and z_q ~ q_n. It scores every view at a sample of its own and not, as the model does,
-    all views at one z. The training ELBO therefore pairs the guide with the site "z" alone (`PriorModel`), and all terms
-    are factors: "view_1" .. "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site
+    all views at one z. The training ELBO therefore pairs the guide with the site "z" alone (`PriorModel`), and all
+    terms are factors: "view_1" .. "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site
     contributes. In eval mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the views
     given.
 
