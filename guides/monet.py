@@ -36,7 +36,7 @@ class MonetGuide(SceneGuide):
         model: the generative model; its decoder is trained along.
         attention: maps images and log scopes (B, 4, H, W) to logits of α and 1 − α (B, 2, H, W).
         encoder: maps images and log masks (N, 4, H, W) to mean and raw scale (N, 2 D).
-        mask_strength: γ / β, so that a warm-up of β is one of γ, too.
+        mask_strength: γ. A training schedule may set it.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
     """
 
@@ -47,7 +47,7 @@ class MonetGuide(SceneGuide):
         model: SceneModel,
         attention: AttentionNetwork,
         encoder: ComponentEncoder,
-        mask_strength: float = 1.0,
+        mask_strength: float = 0.5,
         lnms_strength: float = 0.0,
         lnms_scale: float = 0.1,
     ) -> None:
@@ -87,7 +87,7 @@ class MonetGuide(SceneGuide):
                 joint = log_attention + decoded.component_log_prob(x)
                 self._add_term("attention_likelihood", joint.logsumexp(1).sum((-2, -1)))
                 mask_kl = (log_attention.exp() * (log_attention - decoded.log_masks)).sum((1, 2, 3))
-                self._add_term("mask_kl", -self.mask_strength * self.kl_weight * mask_kl)
+                self._add_term("mask_kl", -self.mask_strength * mask_kl)
                 self._add_lnms(z)
                 if self.kl_weight != 1:
                     self._add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))

@@ -97,17 +97,19 @@ class RefinementConfig:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """MONet: the arguments of `AttentionNetwork` and of `ComponentEncoder`, and the ratio γ / β of the
-    strengths of the mask KL and the KL of the latents."""
+    """MONet: the arguments of `AttentionNetwork` and of `ComponentEncoder`, and γ of the mask KL, with a
+    linear warm-up."""
 
     channels: tuple[int, ...] = (32, 32, 64, 64, 64)
     bottleneck: int = 128
     encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
     encoder_hidden: int = 256
-    mask_strength: float = 1.0
+    mask_strength: float = 0.5
+    mask_warmup_steps: int = 0
 
     def __post_init__(self) -> None:
         _positive(self, "bottleneck", "encoder_hidden", "mask_strength")
+        _not_negative(self, "mask_warmup_steps")
         _widths(self, "channels", "encoder_channels")
 
 

@@ -25,8 +25,6 @@ from pyro_compvae.guide import SceneGuide
 
 Metrics = Mapping[str, float]
 
-TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate", "kl_weight", "lnms_strength")
-
 
 class DivergenceError(RuntimeError):
     """The loss or its gradient is not finite, or has exploded."""
@@ -48,6 +46,20 @@ def lnms_strength(config: RunConfig, step: int) -> float:
     if not config.lnms:
         return 0.0
     return config.lnms_prior.strength * _ramp(step, config.lnms_prior.warmup_steps)
+
+
+def mask_strength(config: RunConfig, step: int) -> float:
+    """γ of MONet at a step; 0 for the other guides."""
+    if config.attention is None:
+        return 0.0
+    return config.attention.mask_strength * _ramp(step, config.attention.mask_warmup_steps)
+
+
+SCHEDULES = {"kl_weight": kl_weight, "lnms_strength": lnms_strength, "mask_strength": mask_strength}
+"""What is set on the guide before every step, by the name of the guide's attribute."""
+
+
+TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate", *SCHEDULES)
 
 
 def make_optimiser(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -201,8 +213,8 @@ class Trainer:
     def _train_step(self) -> None:
         training = self.config.training
         self.guide.train()
-        self.guide.kl_weight = kl_weight(self.config, self.step)
-        self.guide.lnms_strength = lnms_strength(self.config, self.step)
+        for name, schedule in SCHEDULES.items():
+            setattr(self.guide, name, schedule(self.config, self.step))
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(training, self.step)
         indices = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
@@ -227,8 +239,7 @@ class Trainer:
             "loss": float(losses.mean()),
             "grad_norm": float(norms.mean()),
             "learning_rate": learning_rate(self.config.training, self.step - 1),
-            "kl_weight": kl_weight(self.config, self.step - 1),
-            "lnms_strength": lnms_strength(self.config, self.step - 1),
+            **{name: schedule(self.config, self.step - 1) for name, schedule in SCHEDULES.items()},
         }
 
     def _check_finite(self) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ COLOURS = np.array(
     ],
     dtype=np.uint8,
 )
-EXPONENTS = {"diamond": 1.4, "disc": 2.0, "square": 3.5}
+EXPONENTS = {"diamond": 1.5, "disc": 2.0, "square": 3.0}
 """Shapes are superellipses |u|^p + |v|^p <= r^p: between two pixels, a sharp corner would be a matter of chance."""
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 """Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
@@ -43,8 +43,8 @@ class SpriteConfig:
     image_size: int = 24
     min_objects: int = 2
     max_objects: int = 3
-    min_radius: float = 0.19
-    max_radius: float = 0.25
+    min_radius: float = 0.21
+    max_radius: float = 0.26
     min_visible: float = 0.75
 
     def __post_init__(self) -> None:

@@ -52,9 +52,7 @@ def plain_monet_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
     mask_kl = (masks * (masks.log() - decoded.log())).sum()
     cosine = F.cosine_similarity(z[:, :, None], z[:, None], dim=-1)[:, ~torch.eye(model.num_slots, dtype=torch.bool)]
     lnms = (-0.5 * (cosine / 0.1) ** 2 - math.log(0.1 * math.sqrt(2 * math.pi))).sum()
-    return -(
-        likelihood - guide.kl_weight * kl - guide.kl_weight * guide.mask_strength * mask_kl + guide.lnms_strength * lnms
-    )
+    return -(likelihood - guide.kl_weight * kl - guide.mask_strength * mask_kl + guide.lnms_strength * lnms)
 
 
 @pytest.mark.parametrize("lnms_strength", [0.0, 0.3])
