@@ -87,7 +87,7 @@ def _default_iodine(dataset: DatasetName) -> RunConfig:
     a KL warm-up. L-NMS has the paper's strength per pixel: 1 at 64×64 is 0.15 at 24×24.
     """
     return _default(
-        "iodine", dataset, LnmsConfig(strength=0.15), _default_training(4_000), refinement=_SMALL_REFINEMENT
+        "iodine", dataset, LnmsConfig(strength=0.15), _default_training(3_000), refinement=_SMALL_REFINEMENT
     )
 
 
