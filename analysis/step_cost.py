@@ -1,7 +1,8 @@
-"""Time and memory of IODINE's training step, computed in several ways; each measurement in a process of its own."""
+"""Time and memory of a training step, computed in several ways; each measurement in a process of its own."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,24 +10,28 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pyro
 import torch
 from pyro.infer import TraceMeanField_ELBO
+from torch import Tensor
 
-from guides import IodineGuide, build_guide
-from guides.plain import plain_iodine_loss
-from pyro_compvae.config import RunConfig
+from guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
+from guides.plain import plain_iodine_loss, plain_monet_loss, plain_mulmon_loss
+from pyro_compvae.config import GuideName, RunConfig
+from pyro_compvae.guide import SceneGuide
 from pyro_compvae.presets import preset
+from pyro_compvae.training import make_optimiser
 
-BASELINE, SINGLE_PASS = "plain two-pass", "single pass"
+BASELINE, OURS = "plain", "ours, channels-last"
 VARIANTS = {
     BASELINE: (torch.contiguous_format, "float32"),
-    "single pass, contiguous": (torch.contiguous_format, "float32"),
-    SINGLE_PASS: (torch.channels_last, "float32"),
-    "single pass, bfloat16": (torch.channels_last, "bfloat16"),
+    "ours, contiguous": (torch.contiguous_format, "float32"),
+    OURS: (torch.channels_last, "float32"),
+    "ours, bfloat16": (torch.channels_last, "bfloat16"),
 }
-"""Layout of the convolutions, and their precision."""
+"""Layout of the convolutions, and their precision. "plain" is `guides.plain`, "ours" the Pyro guide."""
 STEPS = 3
 """Timed steps per process."""
 
@@ -40,17 +45,20 @@ class Measurement(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """What one process measures; num_iterations is T."""
+    """What one process measures; num_iterations is T, None for MONet, which does not iterate."""
 
     size: str
+    guide: GuideName
     variant: str
-    num_iterations: int
+    num_iterations: int | None
     device: str
 
     def config(self) -> RunConfig:
         """The preset with L-NMS."""
-        changes = {"lnms": True, "refinement.num_iterations": self.num_iterations}
-        return preset(self.size).replace(changes | {"training.precision": VARIANTS[self.variant][1]})
+        changes: dict[str, Any] = {"lnms": True, "training.precision": VARIANTS[self.variant][1]}
+        if self.num_iterations is not None:
+            changes["refinement.num_iterations"] = self.num_iterations
+        return preset(self.size, self.guide).replace(changes)
 
 
 def measure_in_new_process(case: Case) -> Measurement:
@@ -75,36 +83,90 @@ def measure(case: Case) -> Measurement:
     return Measurement(seconds[1:], peak - before)
 
 
-def make_guide(case: Case) -> IodineGuide:
+def make_guide(case: Case) -> SceneGuide:
     """The guide, in train mode; its weights are the same for all variants of a size."""
     config = case.config()
     torch.manual_seed(config.seed)
     layout = VARIANTS[case.variant][0]
-    return build_guide(config).to(device=case.device, memory_format=layout)  # type: ignore[call-overload]
+    guide = build_guide(config).to(device=case.device, memory_format=layout)  # type: ignore[call-overload]
+    guide.kl_weight = config.training.kl_weight
+    return guide
 
 
-def training_step(case: Case) -> Callable[[], None]:
-    """Forward, backward, clipping and Adam on a batch of noise; a step costs the same on any images."""
+def training_step(case: Case) -> Callable[[], Tensor]:
+    """Loss, backward, clipping and the optimiser's step on a batch of noise; a step costs the same on any images.
+
+    The step returns its loss in nats per scene. Every step begins with the same seed, so that all variants compute the
+    same loss and MulMON, which draws how many views it observes, always observes `num_observed` of them.
+    """
     config = case.config()
     guide = make_guide(case)
     elbo = TraceMeanField_ELBO()(guide.training_model, guide)
     parameters = list(guide.parameters())
-    optimiser = torch.optim.Adam(parameters, lr=config.training.learning_rate)
-    B, K, D = config.training.batch_size, config.num_slots, config.latent_dim
-    x = torch.rand(B, 3, *guide.model.image_size, device=case.device)
+    optimiser = make_optimiser(config.training, parameters)
+    B, size, seed = config.training.batch_size, guide.model.image_size, config.seed
+    arguments: tuple[Tensor, ...] = (torch.rand(B, 3, *size, device=case.device),)
+    if isinstance(guide, MulmonGuide):
+        V = config.data.num_views
+        arguments = (torch.rand(B, V, 3, *size, device=case.device), torch.rand(B, V, 3, device=case.device))
+        seed = seed_observing(num_observed(config), guide, arguments[1])
 
-    def step() -> None:
+    def step() -> Tensor:
+        torch.manual_seed(seed)
         if case.variant == BASELINE:
-            noise = torch.randn(guide.num_iterations + 1, B, K, D, device=case.device)
-            loss = plain_iodine_loss(guide, x, noise.unbind()) / B
+            loss = plain_loss(guide, *arguments) / B
         else:
-            loss = elbo(x) / B
+            with pyro.validation_enabled(False), pyro.get_param_store().scope():  # as `Trainer` does
+                loss = elbo(*arguments) / B
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.training.clip_norm)
         optimiser.step()
+        return loss.detach()
 
     return step
+
+
+def plain_loss(guide: SceneGuide, x: Tensor, *viewpoints: Tensor) -> Tensor:
+    """The loss of `guides.plain`, summed over scenes in nats, on the random numbers that the guide would draw."""
+
+    def draw(number: int) -> list[Tensor]:
+        shape = (len(x), guide.model.num_slots, guide.model.latent_dim)
+        return [torch.randn(shape, device=x.device) for _ in range(number)]
+
+    if isinstance(guide, IodineGuide):
+        return plain_iodine_loss(guide, x, draw(guide.num_iterations + 1))
+    if isinstance(guide, MonetGuide):
+        return plain_monet_loss(guide, x, *draw(1))
+    assert isinstance(guide, MulmonGuide)
+    noisy, order, n = draw_views(guide, *viewpoints)
+    noise = draw(n * guide.num_iterations)
+    draw(1)  # the guide's site "z", of which only the density matters
+    noise += draw(len(order) - n)
+    return plain_mulmon_loss(guide, x[:, order], noisy[:, order], n, noise)
+
+
+def draw_views(guide: MulmonGuide, viewpoints: Tensor) -> tuple[Tensor, Tensor, int]:
+    """What `MulmonGuide` draws first: noisy viewpoints (B, V, 3), the order of the views (V,), and n."""
+    noisy = viewpoints + guide.viewpoint_noise * torch.randn_like(viewpoints)
+    V = viewpoints.shape[1]
+    return noisy, torch.randperm(V), int(torch.randint(1, min(guide.max_observed, V - 1) + 1, ()))
+
+
+def num_observed(config: RunConfig) -> int:
+    """n in every measured step of MulMON: the median of U{1..max_observed}, rounded up."""
+    assert config.views is not None
+    return min(config.views.max_observed, config.data.num_views - 1) // 2 + 1
+
+
+def seed_observing(n: int, guide: MulmonGuide, viewpoints: Tensor) -> int:
+    """The first seed after which the guide observes n of the views."""
+
+    def observed_after(seed: int) -> int:
+        torch.manual_seed(seed)
+        return draw_views(guide, viewpoints)[2]
+
+    return next(seed for seed in itertools.count() if observed_after(seed) == n)
 
 
 def resident(field: str) -> int:

@@ -1,7 +1,17 @@
 """Time and memory of a training step beside the plain way to write it: ``python experiments/benchmark.py --quick``.
 
 Every measurement runs in a fresh process, because peak memory is a process's. The rounds go over all variants in turn,
-so that a busy machine slows all of them alike.
+so that a busy machine slows all of them alike. MulMON draws how many views it observes; here all steps of all variants
+observe the same number, the median of what it may draw, so that their times can be compared.
+
+The file that --json writes has
+
+    machine                     processor, threads, torch, load_average (of the last minute, at the start)
+    rounds                      processes per variant
+    steps                       a list of size, guide, variant, num_iterations (T; null for MONet), device, step_ms and
+                                memory_mib (medians), speed_up and memory_share (relative to the plain variant)
+    memory_against_iterations   a list of size, guide, variant, num_iterations, device and memory_mib; empty without
+                                IODINE
 """
 
 from __future__ import annotations
@@ -10,6 +20,7 @@ import json
 import os
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -19,9 +30,9 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from analysis.step_cost import BASELINE, SINGLE_PASS, VARIANTS, Case, Measurement, measure_in_new_process
+from analysis.step_cost import BASELINE, OURS, VARIANTS, Case, Measurement, measure_in_new_process, num_observed
 from pyro_compvae.checkpoint import write_text
-from pyro_compvae.config import ConfigError
+from pyro_compvae.config import ConfigError, GuideName
 from pyro_compvae.device import choose_device
 from pyro_compvae.presets import preset
 
@@ -31,16 +42,18 @@ ITERATIONS = (2, 5, 10)
 
 @dataclass
 class Arguments:
-    """Compare ways to compute IODINE's training step: step time, peak memory, and memory against T."""
+    """Compare ways to compute a training step: step time, peak memory, and IODINE's memory against T."""
 
     quick: bool = False
-    """Only the tiny size: shows that everything runs, says nothing about real sizes."""
+    """Only the tiny size, whatever --sizes: shows that everything runs, says nothing about real sizes."""
     json: Path | None = None
     """File for the numbers."""
     rounds: int = 1
-    """Processes per variant; one round takes a quarter of an hour on two cores."""
+    """Processes per variant; one round of everything takes some half an hour on two cores."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
+    guides: tuple[GuideName, ...] = ("iodine", "monet", "mulmon")
+    """Guides to measure."""
     sizes: tuple[Literal["paper", "default"], ...] = ("paper", "default")
     """Presets to measure; memory against T is of the first one."""
 
@@ -68,8 +81,9 @@ def check(args: Arguments) -> None:
     """
     if args.rounds < 1:
         raise ConfigError(f"--rounds: expected at least 1, got {args.rounds}")
-    if not args.sizes:
-        raise ConfigError("--sizes: expected at least one of paper and default, got none")
+    for name, given in (("guides", args.guides), ("sizes", args.sizes)):
+        if not given or len(set(given)) < len(given):
+            raise ConfigError(f"--{name}: expected one or more, each once; got {' '.join(given) or 'none'}")
     if args.json is not None and not args.json.parent.is_dir():
         raise ConfigError(f"--json: expected a file in an existing folder, got {args.json}")
     choose_device(args.device)
@@ -80,15 +94,35 @@ def compare_variants(args: Arguments) -> dict[str, Any]:
     sizes = ("tiny",) if args.quick else args.sizes
     device = choose_device(args.device).type
     machine = describe_machine(device)
-    iterations = {size: preset(size).refinement.num_iterations for size in sizes}
-    cases = [Case(size, variant, iterations[size], device) for size in sizes for variant in VARIANTS]
-    growth = [Case(sizes[0], variant, T, device) for variant in (BASELINE, SINGLE_PASS) for T in ITERATIONS]
+    tables = [
+        [Case(size, guide, variant, preset_iterations(size, guide), device) for variant in VARIANTS]
+        for size in sizes
+        for guide in args.guides
+    ]
+    # MulMON refines each view in the same way and would take several times as long to show the same.
+    growth = [
+        Case(sizes[0], "iodine", variant, T, device)
+        for variant in (BASELINE, OURS)
+        for T in ITERATIONS
+        if "iodine" in args.guides
+    ]
+    cases = [case for table in tables for case in table]
     results: dict[Case, list[Measurement]] = {case: [] for case in (*cases, *growth)}
-    for case in tqdm([*cases * args.rounds, *(c for c in growth if c not in cases)], "measuring", unit="process"):
-        results[case].append(measure_in_new_process(case))
-    rows = [row for size in sizes for row in compare({c: results[c] for c in cases if c.size == size})]
+    jobs = [*cases * args.rounds, *(case for case in growth if case not in cases)]
+    # Numbers of the tiny size mean nothing, so two processes may disturb each other there.
+    with ThreadPoolExecutor(2 if args.quick else 1) as pool:
+        measurements = pool.map(measure_in_new_process, jobs)
+        for case, measured in zip(jobs, tqdm(measurements, "measuring", len(jobs), unit="process"), strict=True):
+            results[case].append(measured)
+    rows = [row for table in tables for row in compare({case: results[case] for case in table})]
     memory = [asdict(case) | {"memory_mib": peak_mib(results[case])} for case in growth]
     return {"machine": machine, "rounds": args.rounds, "steps": rows, "memory_against_iterations": memory}
+
+
+def preset_iterations(size: str, guide: GuideName) -> int | None:
+    """The preset's T; None for MONet."""
+    refinement = preset(size, guide).refinement
+    return None if refinement is None else refinement.num_iterations
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -104,7 +138,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def compare(results: dict[Case, list[Measurement]]) -> list[dict[str, Any]]:
-    """Medians of one size's variants, and their ratios to the baseline, which comes first."""
+    """Medians of the variants of one guide and size, and their ratios to the baseline, which comes first."""
     rows: list[dict[str, Any]] = []
     for case, measurements in results.items():
         step_ms = 1000 * median(second for measured in measurements for second in measured.seconds)
@@ -131,27 +165,36 @@ def report(content: dict[str, Any]) -> str:
     ]
     for row in content["steps"]:
         if row["variant"] == BASELINE:
-            lines += ["", describe_size(row["size"])]
+            lines += ["", describe_case(row["size"], row["guide"])]
             lines += [f"{'':24}{'step [ms]':>12}{'speed-up':>12}{'peak [MiB]':>12}{'of plain':>12}"]
         numbers = f"{row['step_ms']:12.1f}{row['speed_up']:11.2f}×{row['memory_mib']:12.1f}{row['memory_share']:12.0%}"
         lines += [f"{row['variant']:24}{numbers}"]
     memory = content["memory_against_iterations"]
-    lines += ["", f"Peak memory [MiB] against T, size {memory[0]['size']}"]
-    lines += [" " * 24 + "".join(f"{f'T = {T}':>12}" for T in ITERATIONS)]
-    for variant in (BASELINE, SINGLE_PASS):
-        peaks = [row["memory_mib"] for row in memory if row["variant"] == variant]
-        lines += [f"{variant:24}" + "".join(f"{peak:12.1f}" for peak in peaks)]
+    if memory:
+        lines += ["", f"iodine, {memory[0]['size']}: peak memory [MiB] against T"]
+        lines += [" " * 24 + "".join(f"{f'T = {T}':>12}" for T in ITERATIONS)]
+        for variant in (BASELINE, OURS):
+            peaks = [row["memory_mib"] for row in memory if row["variant"] == variant]
+            lines += [f"{variant:24}" + "".join(f"{peak:12.1f}" for peak in peaks)]
     return "\n".join(lines)
 
 
-def describe_size(name: str) -> str:
+def describe_case(size: str, guide: GuideName) -> str:
     """One line on a preset's sizes."""
-    config = preset(name)
+    config = preset(size, guide)
     side = config.data.image_size
-    return (
-        f"{name}: {side}×{side} pixels, K {config.num_slots}, D {config.latent_dim}, "
-        f"{config.decoder.channels} channels, batch {config.training.batch_size}, T {config.refinement.num_iterations}"
-    )
+    parts = [
+        f"{side}×{side} pixels",
+        f"K {config.num_slots}",
+        f"D {config.latent_dim}",
+        f"decoder {'-'.join(map(str, config.decoder.channels))}",
+        f"batch {config.training.batch_size}",
+    ]
+    if config.refinement is not None:
+        parts += [f"T {config.refinement.num_iterations}"]
+    if config.views is not None:
+        parts += [f"{config.data.num_views} views, {num_observed(config)} of them observed"]
+    return f"{guide}, {size}: {', '.join(parts)}"
 
 
 if __name__ == "__main__":

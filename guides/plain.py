@@ -1,8 +1,8 @@
-"""The training losses of IODINE and MulMON in plain PyTorch, the way public codes write them.
+"""The training losses of IODINE, MONet and MulMON in plain PyTorch, the way public codes write them.
 
-An executable specification: no Pyro, no shortcut. Slots are broadcast over the image and convolved in full,
-the decoder runs backwards twice per iteration (for the refinement inputs, then for the weights), and all graphs
-live until the end. The tests hold the guides against it, the benchmark takes it as its baseline.
+An executable specification: no Pyro, no shortcut. Slots are broadcast over the image and convolved in full. In IODINE
+and MulMON the decoder runs backwards twice per iteration (for the refinement inputs, then for the weights), and all
+graphs live until the end. The tests hold the guides against it, the benchmark takes it as its baseline.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guides.iodine import IodineGuide
+from guides.monet import MonetGuide
 from guides.mulmon import MulmonGuide
 from guides.refinement import RefinementGuide
 from pyro_compvae.networks import SpatialBroadcastDecoder
@@ -33,11 +34,42 @@ def plain_iodine_loss(guide: IodineGuide, x: Tensor, noise: Sequence[Tensor]) ->
     start = (guide.initial_mean.expand(shape), guide.initial_raw_scale.expand(shape))
 
     def divergence(mean: Tensor, scale: Tensor, z: Tensor, t: int) -> Tensor:
-        return 0.5 * (mean**2 + scale**2 - 1 - 2 * torch.log(scale)).sum()
+        return _prior_kl(mean, scale)
 
     weights = [t / T for t in range(T + 1)]
     objective, _ = _refine(guide, lambda z: z, x, start, iter(noise), weights, divergence)
     return -objective
+
+
+def plain_monet_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
+    """−Σ_b [ log Σ_k a_k N(x_b; μ_k, σ²) − β KL(q ‖ p) − γ KL(a ‖ m) + s L_NMS(z) ], in nats (`MonetGuide`).
+
+    Masks stay in log space throughout: in float32 a scope soon underflows.
+
+    Args:
+        guide: gives the networks, β, γ / β, s and σ_c.
+        x: images (B, 3, H, W).
+        noise: a standard normal draw (B, K, D).
+    """
+    model = guide.model
+    log_scope = torch.zeros_like(x[:, :1])
+    log_attention = []
+    for _ in range(model.num_slots - 1):
+        log_alpha, log_rest = guide.attention(x, log_scope)
+        log_attention.append(log_scope + log_alpha)
+        log_scope = log_scope + log_rest
+    log_a = torch.stack([*log_attention, log_scope], dim=1)  # (B, K, 1, H, W)
+    images = x[:, None].expand(-1, model.num_slots, -1, -1, -1)
+    encoded = guide.encoder(torch.cat((images, log_a), dim=2).flatten(0, 1))  # (B K, 2 D)
+    mean, raw_scale = encoded.view(*noise.shape[:2], -1).chunk(2, dim=2)
+    scale = F.softplus(raw_scale)
+    z = mean + scale * noise
+    means, logits = _decode(model.decoder, z)
+    log_a, log_m = log_a[:, :, 0], torch.log_softmax(logits[:, :, 0], dim=1)
+    likelihood = torch.logsumexp(log_a + _log_components(x, means, model.scale), dim=1).sum()
+    mask_kl = (torch.exp(log_a) * (log_a - log_m)).sum()
+    penalty = guide.kl_weight * (_prior_kl(mean, scale) + guide.mask_strength * mask_kl)
+    return -(likelihood - penalty + guide.lnms_strength * _lnms(z, guide.lnms_scale))
 
 
 def plain_mulmon_loss(
@@ -153,6 +185,11 @@ def _refine(
         step = network.update(hidden).view(B, K, 2 * D)
         mean, raw_scale = mean + step[..., :D], raw_scale + step[..., D:]
     return objective, (mean, raw_scale)
+
+
+def _prior_kl(mean: Tensor, scale: Tensor) -> Tensor:
+    """Σ_b KL(N(mean, scale²) ‖ N(0, I))."""
+    return 0.5 * (mean**2 + scale**2 - 1 - 2 * torch.log(scale)).sum()
 
 
 def _log_components(x: Tensor, means: Tensor, sigma: float) -> Tensor:

@@ -2,25 +2,79 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+import pyro.poutine as poutine
 import pytest
 import torch
 
-from analysis.step_cost import BASELINE, STEPS, VARIANTS, Case, make_guide, measure_in_new_process
+from analysis.step_cost import (
+    BASELINE,
+    OURS,
+    STEPS,
+    VARIANTS,
+    Case,
+    make_guide,
+    measure_in_new_process,
+    num_observed,
+    seed_observing,
+    training_step,
+)
+from guides import MulmonGuide
+from pyro_compvae.config import GuideName
+from pyro_compvae.presets import preset
+
+GUIDES = get_args(GuideName)
 
 
+def make_case(guide: GuideName, variant: str, size: str = "tiny") -> Case:
+    return Case(size, guide, variant, None if guide == "monet" else 2, "cpu")
+
+
+@pytest.mark.parametrize("guide", GUIDES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_all_variants_have_the_same_weights_in_their_layout(variant: str) -> None:
-    case = Case("default", variant, 2, "cpu")
+def test_all_variants_have_the_same_weights_in_their_layout(guide: GuideName, variant: str) -> None:
+    case = make_case(guide, variant, "default")
     layout, precision = VARIANTS[variant]
     assert case.config().training.precision == precision
     assert case.config().lnms
-    guide, baseline = make_guide(case), make_guide(Case("default", BASELINE, 2, "cpu"))
-    assert all(p.is_contiguous(memory_format=layout) for p in guide.parameters() if p.dim() == 4)
-    assert torch.equal(guide.model.decoder.last.weight, baseline.model.decoder.last.weight)
+    made, baseline = make_guide(case), make_guide(make_case(guide, BASELINE, "default"))
+    assert all(p.is_contiguous(memory_format=layout) for p in made.parameters() if p.dim() == 4)
+    assert torch.equal(made.model.decoder.last.weight, baseline.model.decoder.last.weight)
+    assert made.lnms_strength > 0
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_all_variants_compute_the_same_losses(guide: GuideName) -> None:
+    """In the second step too, after an update by the same gradients."""
+    steps = {variant: training_step(make_case(guide, variant)) for variant in VARIANTS}
+    losses = {variant: torch.stack([step(), step()]) for variant, step in steps.items()}
+    assert losses[BASELINE][0] != losses[BASELINE][1], "the weights did not move, so the second step proves nothing"
+    for variant, (_, precision) in VARIANTS.items():
+        tolerance = 1e-4 if precision == "float32" else 2e-2
+        torch.testing.assert_close(losses[variant], losses[BASELINE], rtol=tolerance, atol=0, msg=variant)
+
+
+@pytest.mark.parametrize("size", ["paper", "default", "tiny"])
+def test_mulmon_observes_the_median_number_of_views(size: str) -> None:
+    config = preset(size, "mulmon")
+    assert config.views is not None
+    possible = range(1, min(config.views.max_observed, config.data.num_views - 1) + 1)
+    assert num_observed(config) == possible[len(possible) // 2]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_after_the_seed_found_the_guide_observes_n_views(n: int) -> None:
+    guide = make_guide(make_case("mulmon", OURS))
+    assert isinstance(guide, MulmonGuide)
+    x, viewpoints = torch.rand(2, 6, 3, *guide.model.image_size), torch.rand(2, 6, 3)
+    torch.manual_seed(seed_observing(n, guide, viewpoints))
+    trace = poutine.trace(guide).get_trace(x, viewpoints)
+    assert sum(name.startswith("view_") for name in trace.nodes) == n
 
 
 def test_worker_measures_in_a_new_process() -> None:
-    measured = measure_in_new_process(Case("tiny", "single pass", 2, "cpu"))
+    measured = measure_in_new_process(make_case("mulmon", OURS))
     assert len(measured.seconds) == STEPS
     assert min(measured.seconds) > 0
     assert measured.peak_bytes > 0

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from scripts import load_script
 
-from analysis.step_cost import VARIANTS, Case, Measurement
+from analysis.step_cost import BASELINE, OURS, VARIANTS, Case, Measurement
 
 
 @pytest.fixture(scope="module")
@@ -24,26 +24,45 @@ def test_quick_run_prints_and_writes_consistent_numbers(
     assert benchmark.main(["--quick", "--json", str(tmp_path / "b.json"), "--rounds", "1", "--device", "cpu"]) == 0
     content = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
     assert content["machine"]["threads"] >= 1
-    assert [row["variant"] for row in content["steps"]] == list(VARIANTS)
-    baseline = content["steps"][0]
-    for row in content["steps"]:
+    kinds = [(row["guide"], row["num_iterations"], row["variant"]) for row in content["steps"]]
+    guides = (("iodine", 2), ("monet", None), ("mulmon", 2))
+    assert kinds == [(guide, T, variant) for guide, T in guides for variant in VARIANTS]
+    for i, row in enumerate(content["steps"]):
+        baseline = content["steps"][i - i % len(VARIANTS)]
+        assert row["size"] == "tiny"
         assert row["step_ms"] > 0
         assert row["memory_mib"] > 0
         assert row["speed_up"] == pytest.approx(baseline["step_ms"] / row["step_ms"])
         assert row["memory_share"] == pytest.approx(row["memory_mib"] / baseline["memory_mib"])
-    growth = [(row["variant"], row["num_iterations"]) for row in content["memory_against_iterations"]]
-    assert growth == [(variant, T) for variant in ("plain two-pass", "single pass") for T in (2, 5, 10)]
+    growth = [(row["guide"], row["variant"], row["num_iterations"]) for row in content["memory_against_iterations"]]
+    assert growth == [("iodine", variant, T) for variant in (BASELINE, OURS) for T in (2, 5, 10)]
     assert all(row["memory_mib"] > 0 for row in content["memory_against_iterations"])
     table = capsys.readouterr().out.splitlines()
     for row in content["steps"]:
         assert any(line.startswith(f"{row['variant']:24}") and f"{row['step_ms']:.1f}" in line for line in table)
 
 
+def test_there_is_a_table_per_size_and_guide(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "measure_in_new_process", lambda case: Measurement([1.5], 2**20))
+    assert benchmark.main(["--guides", "monet", "mulmon", "--sizes", "paper", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    tables = [i for i, line in enumerate(lines) if ", paper: " in line]
+    assert [lines[i] for i in tables] == [
+        "monet, paper: 64×64 pixels, K 7, D 16, decoder 32-32-64-64, batch 8",
+        "mulmon, paper: 64×64 pixels, K 7, D 16, decoder 32-32-32-32, batch 8, T 5, 10 views, 4 of them observed",
+    ]
+    for i in tables:
+        assert [line[:24].strip() for line in lines[i + 2 : i + 6]] == list(VARIANTS)
+    assert "against T" not in "".join(lines[tables[0] :]), "without IODINE there is no such table"
+
+
 def test_medians_and_ratios(benchmark: ModuleType) -> None:
-    plain, single = (Case("tiny", variant, 2, "cpu") for variant in ("plain two-pass", "single pass"))
+    plain, ours = (Case("tiny", "mulmon", variant, 2, "cpu") for variant in (BASELINE, OURS))
     results = {
         plain: [Measurement([4.0, 9.0], 300 * 2**20), Measurement([6.0], 500 * 2**20)],
-        single: [Measurement([1.5], 100 * 2**20)],
+        ours: [Measurement([1.5], 100 * 2**20)],
     }
     first, second = benchmark.compare(results)
     assert (first["step_ms"], first["memory_mib"], first["speed_up"], first["memory_share"]) == (6000, 400, 1, 1)
@@ -54,6 +73,8 @@ def test_medians_and_ratios(benchmark: ModuleType) -> None:
     ("arguments", "message"),
     [
         (["--rounds", "0"], "--rounds: expected at least 1, got 0"),
+        (["--guides"], "--guides: expected one or more, each once; got none"),
+        (["--sizes", "paper", "paper"], "--sizes: expected one or more, each once; got paper paper"),
         (["--json", "/no/such/folder/b.json"], "--json: expected a file in an existing folder, got /no/such"),
     ],
 )
