@@ -139,18 +139,11 @@ def plain_loss(guide: SceneGuide, x: Tensor, *viewpoints: Tensor) -> Tensor:
     if isinstance(guide, MonetGuide):
         return plain_monet_loss(guide, x, *draw(1))
     assert isinstance(guide, MulmonGuide)
-    noisy, order, n = draw_views(guide, *viewpoints)
+    noisy, order, n = guide.draw_views(*viewpoints)
     noise = draw(n * guide.num_iterations)
     draw(1)  # the guide's site "z", of which only the density matters
     noise += draw(len(order) - n)
     return plain_mulmon_loss(guide, x[:, order], noisy[:, order], n, noise)
-
-
-def draw_views(guide: MulmonGuide, viewpoints: Tensor) -> tuple[Tensor, Tensor, int]:
-    """What `MulmonGuide` draws first: noisy viewpoints (B, V, 3), the order of the views (V,), and n."""
-    noisy = viewpoints + guide.viewpoint_noise * torch.randn_like(viewpoints)
-    V = viewpoints.shape[1]
-    return noisy, torch.randperm(V), int(torch.randint(1, min(guide.max_observed, V - 1) + 1, ()))
 
 
 def num_observed(config: RunConfig) -> int:
@@ -164,7 +157,7 @@ def seed_observing(n: int, guide: MulmonGuide, viewpoints: Tensor) -> int:
 
     def observed_after(seed: int) -> int:
         torch.manual_seed(seed)
-        return draw_views(guide, viewpoints)[2]
+        return guide.draw_views(viewpoints)[2]
 
     return next(seed for seed in itertools.count() if observed_after(seed) == n)
 

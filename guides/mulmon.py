@@ -95,12 +95,9 @@ class MulmonGuide(RefinementGuide):
             with pyro.plate("scenes", len(x), dim=-1):
                 return self._sample(q)
         check_views(x, viewpoints, self.model.image_size)
-        num_views = x.shape[1]
-        if num_views < 2:
+        if x.shape[1] < 2:
             raise ValueError("x: expected at least 2 views to train on, one observed and one queried; got 1")
-        viewpoints = viewpoints + self.viewpoint_noise * torch.randn_like(viewpoints)
-        order = torch.randperm(num_views)
-        n = int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, ()))
+        viewpoints, order, n = self.draw_views(viewpoints)
         observed, queried = order[:n], order[n:]
         observations = self._observe(x[:, observed], viewpoints[:, observed])
         q = observations.parameters.distribution()
@@ -111,6 +108,13 @@ class MulmonGuide(RefinementGuide):
             self._add_term("queries", self._query(q, x[:, queried], viewpoints[:, queried]))
             self._add_term("prior_kl", prior_kl(q))
         return z
+
+    def draw_views(self, viewpoints: Tensor) -> tuple[Tensor, Tensor, int]:
+        """What a training step draws first: noisy viewpoints (B, V, 3), the order of the views (V,), and n."""
+        num_views = viewpoints.shape[1]
+        noisy = viewpoints + self.viewpoint_noise * torch.randn_like(viewpoints)
+        n = int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, ()))
+        return noisy, torch.randperm(num_views), n
 
     def _observe(self, x: Tensor, viewpoints: Tensor) -> Observations:
         """Take in views one after the other."""

@@ -54,8 +54,8 @@ def test_loss_and_gradients_equal_the_plain_two_pass_form(recurrent: bool, lnms_
 
     torch.manual_seed(seed)  # the draws that the guide makes, in its order
     noisy = viewpoints + 0.015 * torch.randn_like(viewpoints)
-    order = torch.randperm(V)
     n = int(torch.randint(1, 4, ()))
+    order = torch.randperm(V)
     zeros = torch.zeros(B, K, D, dtype=torch.float64)
     noise = [torch.randn_like(zeros) for _ in range(n * T)]
     torch.normal(zeros, torch.ones_like(zeros))  # the site "z"
