@@ -71,6 +71,9 @@ def scene_metrics(guide: SceneGuide, scene: Scene) -> dict[str, Tensor]:
     queries, predicted from the posterior and their viewpoints:
     query_log_likelihood: at a sample of z, nats per view
     query_mse, query_miou, query_ari, query_ari_fg: as above
+
+    Raises:
+        ValueError: if a multi-view scene has one view only.
     """
     if scene.image.dim() == 4:
         posterior = infer(guide, scene)
@@ -79,7 +82,9 @@ def scene_metrics(guide: SceneGuide, scene: Scene) -> dict[str, Tensor]:
         metrics |= _image_metrics(decompose(guide, posterior), scene)
         return metrics | _slot_kls(posterior)
     num_views = scene.image.shape[1]
-    num_observed = max(num_views // 2, 1)
+    if num_views < 2:
+        raise ValueError(f"scene: expected at least 2 views, one to observe and one to query, got {num_views}")
+    num_observed = num_views // 2
     posterior = infer(guide, scene.view(slice(num_observed)))
     z = posterior.sample()
     log_likelihoods, per_view = [], []

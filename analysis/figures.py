@@ -83,7 +83,8 @@ def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int,
         deviations.append(uncertainty(guide, posterior, view.viewpoint)[0].cpu().numpy())
         pictures.append(rows[0])
         names.append(f"observed {v + 1}" if v < num_observed else f"query {v + 1}")
-    largest = max(float(deviation.max()) for deviation in deviations)
+    # A posterior without any spread is black throughout, rounding errors and all.
+    largest = max(1e-6, *(float(deviation.max()) for deviation in deviations))
     for row, deviation in zip(pictures, deviations, strict=True):
         row.insert(2, np.repeat(deviation[..., None] / largest, 3, axis=2))
     columns = [*columns[:2], f"s.d. ≤ {largest:.2f}", *columns[2:]]

@@ -79,12 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(args: Arguments, flags: set[str]) -> int:
     """Train, evaluate on unseen scenes, write the summary; `flags` are the names of the flags that were given."""
-    config = make_config(args)
-    default_name = f"{config.guide}-{config.data.name}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}"
-    run_dir = args.run_dir or Path("runs") / default_name
-    if args.resume:
-        config = resume_config(args, flags, run_dir)
-    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    run_dir = args.run_dir or default_run_dir(make_config(args))
+    config = resume_config(args, flags, run_dir) if args.resume else make_config(args)
+    if not args.resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise CheckpointError(
             f"{run_dir}: expected a new or empty run folder, found one that holds files. "
             "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."
@@ -155,6 +152,11 @@ def make_config(args: Arguments) -> RunConfig:
     return preset(args.preset, args.guide, args.dataset).replace(changes)
 
 
+def default_run_dir(config: RunConfig) -> Path:
+    """Where a run goes that was given no folder."""
+    return Path("runs") / f"{config.guide}-{config.data.name}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}"
+
+
 def named_fields(args: Arguments) -> dict[str, Any]:
     """Fields of the configuration that the command line sets on top of the preset, by name."""
     options = {
@@ -199,10 +201,13 @@ def resume_config(args: Arguments, flags: set[str], run_dir: Path) -> RunConfig:
         raise CheckpointError(f"--resume: expected a run in {run_dir}, found no {config_path.name} there")
     stored = from_yaml(config_path.read_text(encoding="utf-8"))
     named = named_fields(args)
-    fields = {"guide": "guide", "preset": "preset", "dataset": "data.name", "seed": "seed", "lnms": "lnms"}
+    fields = {"preset": "preset", "dataset": "data.name", "seed": "seed", "lnms": "lnms"}
     named |= {fields[flag]: getattr(args, flag) for flag in flags & set(fields)}
-    resumed = stored.replace(named)
-    changed = differences(stored, resumed)
+    if "guide" in flags and args.guide != stored.guide:  # whose sections of the configuration are others
+        resumed, changed = stored, [f"guide is {stored.guide!r} there and {args.guide!r} here"]
+    else:
+        resumed = stored.replace(named)
+        changed = differences(stored, resumed)
     if changed:
         raise CheckpointError(
             f"--resume: expected the configuration of the run in {run_dir}, got another one: {'; '.join(changed)}. "

@@ -229,9 +229,9 @@ class RunConfig:
         content = dataclasses.asdict(self)
         for name, value in changes.items():
             *path, last = name.split(".")
-            section = content
+            section: Any = content
             for part in path:
-                section = section.get(part) or {}
+                section = section.get(part) if isinstance(section, dict) else None
             if not isinstance(section, dict) or last not in section:
                 known = ", ".join(sorted(flatten(self)))
                 raise ConfigError(f"configuration: expected one of the fields {known}; got {name!r}")

@@ -137,6 +137,8 @@ class MultiViewSceneModel(SlotModel):
         if x is not None:
             check_views(x, viewpoints, self.image_size)
             x = x.transpose(0, 1)
+        elif viewpoints.dim() != 3 or viewpoints.shape[2] != VIEWPOINT_DIM or 0 in viewpoints.shape:
+            raise ValueError(f"viewpoints: expected (B, V, {VIEWPOINT_DIM}), {_got(viewpoints)}")
         with pyro.plate("scenes", viewpoints.shape[0], dim=-1):
             z = pyro.sample("z", self.prior())
             with pyro.plate("views", viewpoints.shape[1], dim=-2):

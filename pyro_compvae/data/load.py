@@ -24,7 +24,7 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         multi_view: whether to keep the views of a scene together; otherwise every view is a scene of its own.
 
     Raises:
-        DataError: if data on disk are missing or malformed, or views are asked of data that have none.
+        DataError: if data on disk are missing or malformed, or views are asked of data that have none or only one.
         ValueError: for an unknown split.
     """
     if config.name == "sprites":
@@ -36,7 +36,7 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
     if config.name == "solids":
         solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
         scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)
-        return scenes if multi_view else scenes.as_images()
+        return _views(scenes) if multi_view else scenes.as_images()
     if config.root is None:
         raise DataError(
             f"--data-root: expected the folder that holds {FOLDERS[config.name]}/, got nothing. {WHERE_TO_GET}"
@@ -53,4 +53,13 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
                 "out for validation, got one. Use a larger set."
             )
         scenes = scenes.part(slice(None, cut) if split == "train" else slice(cut, None))
-    return scenes if multi_view else scenes.as_images()
+    return _views(scenes) if multi_view else scenes.as_images()
+
+
+def _views(scenes: SceneSet) -> SceneSet:
+    if scenes.num_views is None or scenes.num_views < 2:
+        raise DataError(
+            f"expected scenes of at least 2 views, one to observe and one to query, got {scenes.num_views}. MONet and "
+            "IODINE do with one."
+        )
+    return scenes

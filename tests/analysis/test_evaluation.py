@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.distributions import Normal
 
-from analysis import decompose, decomposition_figure, evaluate, infer, scene_metrics
-from analysis.evaluation import metric_names
-from pyro_compvae import SceneGuide, SceneModel, SpatialBroadcastDecoder
-from pyro_compvae.data import SceneSet
+import analysis.figures
+from analysis import (
+    decompose,
+    decomposition_figure,
+    evaluate,
+    infer,
+    query_mse_by_views,
+    scene_metrics,
+    traversal_figure,
+    views_figure,
+)
+from analysis.evaluation import metric_names, uncertainty
+from pyro_compvae import MultiViewSceneModel, SceneGuide, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.data import Scene, SceneSet
+
+CPU = torch.device("cpu")
 
 K, D, SIZE = 3, 2, 8
 
@@ -95,8 +110,241 @@ def test_means_leave_out_undefined_scenes_and_do_not_depend_on_batches(guide: Sc
 def test_figure_has_a_row_per_scene(guide: SceneGuide, scenes: SceneSet, tmp_path: Path) -> None:
     scene = scenes[:]
     decomposition_figure(tmp_path / "figure.png", scene, decompose(guide, infer(guide, scene)), "two scenes")
-    content = (tmp_path / "figure.png").read_bytes()
+    assert_png(tmp_path / "figure.png", num_rows=2, num_columns=K + 4)
+
+
+def assert_png(path: Path, num_rows: int, num_columns: int) -> None:
+    """A PNG of the size that so many pictures, and their titles, ask for."""
+    content = path.read_bytes()
     assert content.startswith(b"\x89PNG")
     width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
-    assert width == pytest.approx(1.1 * (K + 4) * 120, abs=2)
-    assert height == pytest.approx((1.1 * 2 + 0.6) * 120, abs=2)
+    assert width == pytest.approx(1.1 * num_columns * 120, abs=2)
+    assert height == pytest.approx((1.1 * num_rows + 0.6) * 120, abs=2)
+
+
+class AddBrightness(nn.Module):
+    """Projector: a view adds the first coordinate of its viewpoint to the slots' grey values, z[0]."""
+
+    def forward(self, both: Tensor) -> Tensor:
+        return torch.cat((both[..., :1] + both[..., D : D + 1], both[..., 1:D]), dim=-1)
+
+
+V = 5
+POSTERIOR_SCALE = 1e-5
+BIAS = {1: 0.3, 2: 0.0, 3: 0.2, 4: 0.1}
+"""How much too bright the guide makes the scene after so many views."""
+DARKER = (0, 0, 20, 40, 0)
+"""How much darker than the model has it a view's image is, of 255."""
+
+
+class FixedViewsGuide(SceneGuide):
+    """q = N(loc + bias, 1e-5²), where the bias depends on the number of views alone; remembers what it was shown."""
+
+    loc = torch.tensor([[51 / 255, 1.0], [153 / 255, -1.0], [0.5, 1.0]])
+
+    def __init__(self, model: MultiViewSceneModel) -> None:
+        super().__init__(model)
+        self.shown: list[Scene] = []
+
+    def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
+        assert scene.viewpoint is not None
+        self.shown.append(scene)
+        return scene.image, scene.viewpoint
+
+    def posterior(self, x: Tensor, viewpoints: Tensor) -> Normal:  # type: ignore[override]
+        assert x.shape[:2] == viewpoints.shape[:2]
+        loc = self.loc.clone()
+        loc[:, 0] += BIAS[x.shape[1]]
+        return Normal(loc.expand(len(x), K, D), POSTERIOR_SCALE)
+
+
+@pytest.fixture
+def views_guide() -> FixedViewsGuide:
+    model = MultiViewSceneModel(HalvesDecoder(D, (SIZE, SIZE), channels=(2,)), K)
+    model.view_encoder, model.projector = nn.Identity(), AddBrightness()
+    return FixedViewsGuide(model)
+
+
+@pytest.fixture
+def views() -> SceneSet:
+    """Two equal scenes: grey halves, brighter from view to view; views 1, 2 and 5 are labelled as the slots have it."""
+    greys = torch.tensor([51] * (SIZE // 2) + [153] * (SIZE // 2))
+    brightness = 10 * torch.arange(V)
+    images = greys + (brightness - torch.tensor(DARKER))[:, None, None, None]  # (V, 1, 1, W)
+    labels = torch.zeros(2, V, SIZE, SIZE, dtype=torch.uint8)
+    labels[:, [0, 1, 4], :, SIZE // 2 :] = 1
+    viewpoints = torch.zeros(2, V, 3)
+    viewpoints[:, :, 0] = brightness / 255
+    return SceneSet(images.expand(2, V, 3, SIZE, SIZE).to(torch.uint8), labels, torch.tensor([1, 1]), viewpoints)
+
+
+def test_metrics_of_observed_views_and_of_queries(views_guide: FixedViewsGuide, views: SceneSet) -> None:
+    """Of five views the first two are observed."""
+    scene = views[:]
+    metrics = scene_metrics(views_guide, scene)
+    assert tuple(metrics) == metric_names(K, multi_view=True)
+    assert set(metric_names(K, multi_view=True)) > set(metric_names(K))
+    assert all(value.shape == (2,) for value in metrics.values())
+    (shown,) = views_guide.shown
+    assert shown.viewpoint is not None
+    assert scene.viewpoint is not None
+    assert torch.equal(shown.image, scene.image[:, :2])
+    assert torch.equal(shown.viewpoint, scene.viewpoint[:, :2])
+
+    num_values = SIZE * SIZE * 3
+    at_its_mean = -num_values * math.log(0.1 * math.sqrt(2 * math.pi))
+    kl = sum(
+        -math.log(POSTERIOR_SCALE) + (POSTERIOR_SCALE**2 + float(m) ** 2 - 1) / 2 for m in views_guide.loc.flatten()
+    )
+    errors = [(darker / 255) ** 2 for darker in DARKER]
+    query_mse = sum(errors[2:]) / 3
+    expected = {
+        "elbo": 2 * at_its_mean - kl,
+        "mse": 0.0,
+        "miou": 1.0,
+        "ari": 1.0,
+        "ari_fg": 1.0,
+        "duplicates": 0.0,
+        "duplicates_latent": 0.0,
+        "active_slots": 2.0,
+        "mask_entropy": 0.0,
+        "query_log_likelihood": at_its_mean - num_values * query_mse / (2 * 0.1**2),
+        "query_mse": query_mse,
+        "query_miou": (0.5 + 0.5 + 1) / 3,  # of two views all is background, which two slots share
+        "query_ari": (0 + 0 + 1) / 3,
+        "query_ari_fg": 1.0,  # undefined without foreground
+    }
+    for name, value in expected.items():
+        atol = 0.1 if name in ("elbo", "query_log_likelihood") else 1e-5
+        torch.testing.assert_close(metrics[name].float(), torch.full((2,), value), rtol=1e-5, atol=atol, msg=name)
+    kls = [metrics[f"kl_slot_{k}"] for k in range(1, K + 1)]
+    assert (kls[0] >= kls[1]).all()
+    assert (kls[1] >= kls[2]).all()
+    torch.testing.assert_close(sum(kls), torch.full((2,), kl))
+
+
+@pytest.mark.parametrize(("num_views", "num_observed"), [(2, 1), (3, 1), (4, 2), (5, 2)])
+def test_the_first_half_of_the_views_is_observed(
+    views_guide: FixedViewsGuide, views: SceneSet, num_views: int, num_observed: int
+) -> None:
+    metrics = scene_metrics(views_guide, views[:].view(slice(num_views)))
+    (shown,) = views_guide.shown
+    assert shown.image.shape[1] == num_observed
+    queries = range(num_observed, num_views)
+    expected = sum((BIAS[num_observed] + DARKER[v] / 255) ** 2 for v in queries) / len(queries)
+    torch.testing.assert_close(metrics["query_mse"], torch.full((2,), expected), rtol=1e-3, atol=1e-6)
+
+
+def test_one_view_leaves_nothing_to_query(views_guide: FixedViewsGuide, views: SceneSet) -> None:
+    with pytest.raises(ValueError, match=r"scene: expected at least 2 views, .* got 1"):
+        scene_metrics(views_guide, views[:].view(slice(1)))
+
+
+def test_query_mse_by_views(views_guide: FixedViewsGuide, views: SceneSet) -> None:
+    curve = query_mse_by_views(views_guide, views, CPU)
+    assert curve == pytest.approx({n: bias**2 for n, bias in BIAS.items()}, rel=1e-5, abs=1e-9)
+    assert [shown.image.shape[1] for shown in views_guide.shown] == [1, 2, 3, 4]
+    for shown in views_guide.shown:
+        assert torch.equal(shown.image, views[:].image[:, : shown.image.shape[1]])
+    assert query_mse_by_views(views_guide, views, CPU, batch_size=1) == pytest.approx(curve)
+
+
+def test_means_of_multi_view_metrics_do_not_depend_on_batches(views_guide: FixedViewsGuide, views: SceneSet) -> None:
+    together = evaluate(views_guide, views, CPU)
+    alone = evaluate(views_guide, views, CPU, batch_size=1)
+    assert together == pytest.approx(alone, rel=1e-4, abs=1e-6)
+    assert together["query_miou"] == pytest.approx(2 / 3)
+
+
+class TintedDecoder(HalvesDecoder):
+    """As `HalvesDecoder`, with colours z[0], 2 z[0] and 3 z[0]."""
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        means, logits = super().forward(z)
+        return means * torch.tensor([1.0, 2.0, 3.0])[:, None, None], logits
+
+
+def test_uncertainty_is_the_mean_over_channels_of_a_standard_deviation() -> None:
+    guide = FixedGuide(SceneModel(TintedDecoder(D, (SIZE, SIZE), channels=(2,)), K))
+    scale = torch.tensor([0.1, 0.3, 5.0])[:, None].expand(2, K, D)
+    num_samples = 800
+    result = uncertainty(guide, Normal(torch.zeros(2, K, D), scale), num_samples=num_samples)
+    assert result.shape == (2, SIZE, SIZE)
+    error = 1 / math.sqrt(2 * num_samples)  # relative, of the standard deviation of a Gaussian
+    for half, deviation in ((result[..., : SIZE // 2], 0.1), (result[..., SIZE // 2 :], 0.3)):
+        expected = (1 + 2 + 3) / 3 * deviation
+        assert (half / expected - 1).abs().max() < 4 * error
+
+
+def test_a_certain_posterior_has_no_uncertainty(views_guide: FixedViewsGuide, views: SceneSet) -> None:
+    scene = views[:].view(0)
+    assert scene.viewpoint is not None
+    certain = Normal(views_guide.loc.expand(2, K, D), 1e-30)
+    assert uncertainty(views_guide, certain, scene.viewpoint).max() < 1e-6
+
+
+Drawing = dict[str, list]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawing:
+    """What the last figure was made of; it is drawn all the same."""
+    drawing: Drawing = {}
+    draw = analysis.figures._draw
+
+    def spy(
+        path: Path, pictures: list[list[NDArray]], columns: list[str], rows: list[str] | None = None, title: str = ""
+    ) -> None:
+        drawing.update(pictures=pictures, columns=columns, rows=list(rows or ()))
+        draw(path, pictures, columns, rows or (), title)
+
+    monkeypatch.setattr(analysis.figures, "_draw", spy)
+    return drawing
+
+
+def test_views_figure_has_a_row_per_view(
+    views_guide: FixedViewsGuide, views: SceneSet, tmp_path: Path, drawn: Drawing
+) -> None:
+    scene = views[:1]
+    views_figure(tmp_path / "views.png", views_guide, scene, 2, "one scene")
+    assert_png(tmp_path / "views.png", num_rows=V, num_columns=K + 5)
+    assert [shown.image.shape[1] for shown in views_guide.shown] == [2]
+    assert drawn["rows"] == ["observed 1", "observed 2", "query 3", "query 4", "query 5"]
+    assert drawn["columns"][:2] == ["observation", "reconstr."]
+    assert drawn["columns"][2].startswith("s.d.")
+    assert drawn["columns"][3:] == ["slot 1", "slot 2", "slot 3", "segment.", "truth"]
+    for v, (observation, reconstruction, deviation, *_) in enumerate(drawn["pictures"]):
+        np.testing.assert_allclose(observation, scene.image[0, v].movedim(0, -1), atol=1e-6)
+        np.testing.assert_allclose(reconstruction - observation, DARKER[v] / 255, atol=1e-3)
+        assert deviation.shape == (SIZE, SIZE, 3)
+    largest = max(row[2].max() for row in drawn["pictures"])
+    assert largest == pytest.approx(1.0)  # white is the largest of all views
+
+
+def test_views_figure_without_any_uncertainty(
+    views_guide: FixedViewsGuide, views: SceneSet, tmp_path: Path, drawn: Drawing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Black, and no division of zero by zero."""
+    monkeypatch.setattr(views_guide, "posterior", lambda x, viewpoints: Normal(views_guide.loc.expand(1, K, D), 1e-30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        views_figure(tmp_path / "views.png", views_guide, views[:1].view(slice(2)), 1)
+    assert all((row[2] < 0.1).all() for row in drawn["pictures"])
+
+
+def test_traversal_figure_moves_one_latent_of_one_slot(
+    views_guide: FixedViewsGuide, views: SceneSet, tmp_path: Path, drawn: Drawing
+) -> None:
+    posterior = Normal(views_guide.loc[None] / 2, 0.1)
+    viewpoint = torch.tensor([[0.1, 0.0, 0.0]])
+    traversal_figure(tmp_path / "traversal.png", views_guide, posterior, 1, viewpoint)
+    assert_png(tmp_path / "traversal.png", num_rows=D, num_columns=5)
+    assert (drawn["rows"], drawn["columns"]) == (["z 1", "z 2"], ["-2", "-1", "+0", "+1", "+2"])
+    # Slot 2 is the right half, its z[0] the grey value, to which the view adds 0.1; z[1] does nothing.
+    left, right = (float(posterior.loc[0, k, 0]) + 0.1 for k in (0, 1))
+    for d, row in enumerate(drawn["pictures"]):
+        for value, picture in zip((-2, -1, 0, 1, 2), row, strict=True):
+            expected = min(max(value + 0.1, 0.0), 1.0) if d == 0 else right
+            np.testing.assert_allclose(picture[:, : SIZE // 2], left, atol=1e-5)
+            np.testing.assert_allclose(picture[:, SIZE // 2 :], expected, atol=1e-5)
+    assert torch.equal(posterior.loc[0], views_guide.loc / 2)  # left as it was

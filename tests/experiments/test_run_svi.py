@@ -19,6 +19,7 @@ from scripts import EXPERIMENTS, load_script
 
 from analysis import load_run
 from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.data import SolidsConfig, solid_scenes, write_clevr_mv
 
 TINY = ["--preset", "tiny", "--device", "cpu"]
 
@@ -70,6 +71,56 @@ def test_a_run_gives_the_promised_files(script: ModuleType, tmp_path: Path, lnms
     assert (run_dir / "config.yaml").read_text().count(f"lnms: {str(lnms == '--lnms').lower()}") == 1
 
 
+IMAGE_METRICS = ("mse", "miou", "ari", "ari_fg", "duplicates", "duplicates_latent", "active_slots", "mask_entropy")
+QUERY_METRICS = ("query_log_likelihood", "query_mse", "query_miou", "query_ari", "query_ari_fg")
+
+
+@pytest.mark.parametrize(
+    ("guide", "dataset", "lnms"), [("monet", "sprites", "--lnms"), ("mulmon", "solids", "--no-lnms")]
+)
+def test_runs_of_monet_and_mulmon_give_the_promised_files(
+    script: ModuleType, tmp_path: Path, guide: str, dataset: str, lnms: str
+) -> None:
+    run_dir = tmp_path / "run"
+    assert script.main([*TINY, "--guide", guide, lnms, "--slots", "5", "--steps", "2", "--run-dir", str(run_dir)]) == 0
+
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["guide"], summary["dataset"], summary["steps"]) == (guide, dataset, 2)
+    assert summary["lnms"] is (lnms == "--lnms")
+    assert summary["num_test_scenes"] == {"sprites": 16, "solids": 4}[dataset]
+    multi_view = guide == "mulmon"
+    metrics = ["elbo", *IMAGE_METRICS, *(QUERY_METRICS if multi_view else ()), *(f"kl_slot_{k}" for k in range(1, 6))]
+    for name in metrics:
+        assert np.isfinite(summary[name]), name
+    assert "kl_slot_6" not in summary
+    assert ("query_mse_by_observed_views" in summary) is multi_view
+    assert ("query_mse" in summary) is multi_view
+    if multi_view:
+        assert list(summary["query_mse_by_observed_views"]) == ["1", "2", "3", "4", "5"]
+        assert all(0 < mse < 1 for mse in summary["query_mse_by_observed_views"].values())
+    with (run_dir / "metrics.csv").open() as file:
+        (_, row) = csv.DictReader(file)
+    assert set(metrics) < set(row)
+    assert all(row[name] for name in metrics)
+    for figure in ("step_0000002.png", "traversal.png"):
+        assert (run_dir / "figures" / figure).read_bytes().startswith(b"\x89PNG")
+
+
+def test_mulmon_on_a_set_on_disk(script: ModuleType, tmp_path: Path) -> None:
+    """In the format of CLE-MV, as `make_data.py` writes it."""
+    config = SolidsConfig(image_size=16, num_views=4)
+    splits = {"train": solid_scenes("train", 10, config=config), "test": solid_scenes("test", 2, config=config)}
+    write_clevr_mv(tmp_path / "data", "clevr_mv", splits)
+    run_dir = tmp_path / "run"
+    arguments = ["--guide", "mulmon", "--dataset", "clevr-mv", "--data-root", str(tmp_path / "data"), "--steps", "2"]
+    assert script.main([*TINY, *arguments, "--run-dir", str(run_dir)]) == 0
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["dataset"], summary["num_test_scenes"]) == ("clevr-mv", 2)  # scenes, not their views
+    assert list(summary["query_mse_by_observed_views"]) == ["1", "2", "3"]
+    assert all(np.isfinite(summary[name]) for name in QUERY_METRICS)
+    assert (run_dir / "figures" / "traversal.png").exists()
+
+
 def test_a_run_loads_for_evaluation(script: ModuleType, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert script.main([*TINY, "--set", "training.kl_warmup_steps=8", "--run-dir", str(run_dir)]) == 0
@@ -88,10 +139,12 @@ def test_a_run_loads_for_evaluation(script: ModuleType, tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
-def test_resume_continues_and_may_extend(script: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guide", ["iodine", "monet", "mulmon"])
+def test_resume_continues_and_may_extend(script: ModuleType, tmp_path: Path, guide: str) -> None:
     """Through the command line, and bitwise equal to an uninterrupted run."""
+    start = [*TINY, "--guide", guide, "--no-lnms", "--set", "training.evaluate_every=100"]
     for run_dir, steps in (("whole", 5), ("parts", 2)):
-        assert script.main([*TINY, "--no-lnms", "--steps", str(steps), "--run-dir", str(tmp_path / run_dir)]) == 0
+        assert script.main([*start, "--steps", str(steps), "--run-dir", str(tmp_path / run_dir)]) == 0
     assert script.main(["--resume", "--steps", "5", "--run-dir", str(tmp_path / "parts")]) == 0
     whole, parts = load_run(tmp_path / "whole"), load_run(tmp_path / "parts")
     assert parts.step == whole.step == 5
@@ -130,12 +183,25 @@ def test_nothing_is_overwritten(script: ModuleType, tmp_path: Path, capsys: pyte
         (["--slots", "5"], "num_slots is 4 there and 5 here"),
         (["--lnms", "--seed", "0"], "lnms is False there and True here; seed is 3 there and 0 here"),
         (["--set", "training.learning_rate=1e-3"], "training.learning_rate is 0.0002 there and 0.001 here"),
+        (["--guide", "monet"], "guide is 'iodine' there and 'monet' here"),
     ):
         assert script.main([*change, "--resume", "--run-dir", str(run_dir)]) == 1
         assert message in capsys.readouterr().err
     assert script.main(["--steps", "1", "--resume", "--run-dir", str(run_dir)]) == 1
     assert "--steps: expected at least the 2 steps that the run has behind it, got 1" in capsys.readouterr().err
     assert files == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+
+
+def test_resume_compares_fields_that_only_the_guide_of_the_run_has(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = str(tmp_path / "run")
+    assert script.main([*TINY, "--guide", "monet", "--steps", "1", "--run-dir", run_dir]) == 0
+    resume = ["--resume", "--steps", "2", "--run-dir", run_dir]
+    assert script.main([*resume, "--set", "attention.bottleneck=9"]) == 1
+    assert "attention.bottleneck is 8 there and 9 here" in capsys.readouterr().err
+    assert script.main([*resume, "--set", "attention.bottleneck=8"]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
 
 
 @pytest.mark.parametrize(
@@ -151,6 +217,16 @@ def test_nothing_is_overwritten(script: ModuleType, tmp_path: Path, capsys: pyte
         ("clevr_aug", [*TINY, "--dataset", "dolphin", "--data-root", "nowhere"]),
         ("--resume: expected a run in", [*TINY, "--resume"]),
         ("batch_size: expected a positive number, got 0", [*TINY, "--batch-size", "0"]),
+        ("sprites have no cameras; MulMON wants", [*TINY, "--guide", "mulmon", "--dataset", "sprites"]),
+        ("expected scenes of at least 2 views", [*TINY, "--guide", "mulmon", "--set", "data.num_views=1"]),
+        ("RunConfig.num_slots: expected at least 2, got 1", [*TINY, "--guide", "monet", "--slots", "1"]),
+        ("RunConfig.num_slots: expected at least 2, got 0", [*TINY, "--guide", "mulmon", "--slots", "0"]),
+        ("got 'attention.bottleneck'", [*TINY, "--guide", "mulmon", "--set", "attention.bottleneck=8"]),
+        ("got 'latent_dim.a.b'", [*TINY, "--set", "latent_dim.a.b=3"]),
+        (
+            "image_size: expected multiples of 4 for 3 attention",
+            [*TINY, "--guide", "monet", "--set", "data.image_size=18"],
+        ),
     ],
 )
 def test_bad_arguments_are_one_paragraph_and_leave_nothing(

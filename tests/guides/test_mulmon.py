@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pyro
 import pyro.poutine as poutine
 import pytest
 import torch
@@ -116,27 +117,18 @@ def test_eval_mode_is_plain_pyro() -> None:
 
 def test_particles_and_predictions_vectorise() -> None:
     guide, (x, viewpoints) = make_guide().eval(), make_views()
+    q = guide.posterior(x, viewpoints)
+
+    def amortised(x: Tensor, viewpoints: Tensor) -> Tensor:
+        """The guide at these views, without another look at them for every particle."""
+        with pyro.plate("scenes", len(x), dim=-1):
+            return guide._sample(q)
+
     elbo = Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=2)
-    assert math.isfinite(elbo.loss(guide.model, _fixed(guide, x, viewpoints), x, viewpoints))
+    assert math.isfinite(elbo.loss(guide.model, amortised, x, viewpoints))
     draws = Predictive(guide.model, num_samples=2)(None, viewpoints)
     assert draws["z"].shape == (2, 1, B, K, D)  # a dimension of one for the views, which z does not have
     assert guide.model(None, viewpoints).shape == (B, V, 3, H, W)
-
-
-def _fixed(guide: MulmonGuide, x: Tensor, viewpoints: Tensor):
-    q = guide.posterior(x, viewpoints)
-
-    def fixed(*_: Tensor) -> Tensor:
-        with guide_plate(len(x)):
-            return guide._sample(q)
-
-    return fixed
-
-
-def guide_plate(size: int):
-    import pyro
-
-    return pyro.plate("scenes", size, dim=-1)
 
 
 class _GreyDecoder(SpatialBroadcastDecoder):

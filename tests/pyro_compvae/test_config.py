@@ -2,26 +2,104 @@
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
+from typing import get_args
 
-from pyro_compvae.config import ConfigError, flatten, from_yaml, to_yaml
+import pytest
+import torch
+from torch import nn
+
+from pyro_compvae.config import SECTIONS, ConfigError, DatasetName, GuideName, flatten, from_yaml, to_yaml
 from pyro_compvae.presets import PRESETS, preset
+from pyro_compvae.training import learning_rate, make_optimiser
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("dataset", ["sprites", "solids", "clevr-mv", "dolphin"])
-def test_yaml_round_trip(name: str, dataset: str) -> None:
-    config = preset(name, "iodine", dataset)  # type: ignore[arg-type]
+@pytest.mark.parametrize("guide", get_args(GuideName))
+@pytest.mark.parametrize("dataset", get_args(DatasetName))
+def test_yaml_round_trip(name: str, guide: GuideName, dataset: DatasetName) -> None:
+    config = preset(name, guide, dataset)
+    assert (config.preset, config.guide, config.data.name) == (name, guide, dataset)
     assert from_yaml(to_yaml(config)) == config
+    changed = config.replace({"decoder.channels": [3, 5], "data.num_views": 4})
+    assert from_yaml(to_yaml(changed)) == changed != config
 
 
-def test_paper_preset_is_table_3() -> None:
-    config = preset("paper")
+@pytest.mark.parametrize("name", PRESETS)
+def test_without_a_data_set_mulmon_takes_the_one_with_views(name: str) -> None:
+    datasets = {guide: preset(name, guide).data.name for guide in get_args(GuideName)}
+    assert datasets == {"iodine": "sprites", "monet": "sprites", "mulmon": "solids"}
+
+
+@pytest.mark.parametrize("guide", get_args(GuideName))
+def test_paper_presets_have_what_all_tables_share(guide: GuideName) -> None:
+    config = preset("paper", guide)
     training = config.training
-    assert (training.learning_rate, training.batch_size, training.steps) == (2e-4, 8, 600_000)
-    assert (training.clip_norm, training.decay_steps) == (5.0, 1_000_000)
-    assert (config.refinement.num_iterations, config.lnms_prior.strength, config.lnms_prior.scale) == (5, 1.0, 0.1)
+    assert (training.batch_size, training.steps, training.clip_norm) == (8, 600_000, 5.0)
+    assert (training.warmup_steps, training.kl_warmup_steps, config.lnms_prior.warmup_steps) == (0, 0, 0)
+    assert training.precision == "float32"
     assert (config.num_slots, config.latent_dim, config.data.image_size, config.scale) == (7, 16, 64, 0.1)
+    assert config.lnms_prior.scale == 0.1
+
+
+def test_paper_preset_of_monet_is_table_2() -> None:
+    config = preset("paper", "monet")
+    training = config.training
+    assert (training.optimiser, training.learning_rate) == ("rmsprop", 3e-4)
+    assert [learning_rate(training, step) for step in (0, 300_000, 600_000)] == [3e-4] * 3  # "N/A"
+    assert training.kl_weight == 0.5
+    assert config.attention is not None
+    assert config.attention.mask_strength * training.kl_weight == 0.5  # the attention prior's
+    assert config.lnms_prior.strength == 0.5
+
+
+@pytest.mark.parametrize("guide", ["iodine", "mulmon"])
+def test_paper_presets_of_iodine_and_mulmon_are_tables_3_and_4(guide: GuideName) -> None:
+    config = preset("paper", guide)
+    training = config.training
+    assert (training.optimiser, training.learning_rate, training.decay_steps) == ("adam", 2e-4, 1_000_000)
+    for step in (0, 300_000, 600_000, 2_000_000):
+        assert learning_rate(training, step) == pytest.approx(max(2e-5 + 1.8e-4 * (1 - step / 1e6), 2e-5), rel=1e-12)
+    assert config.refinement is not None
+    assert (config.refinement.num_iterations, training.kl_weight, config.lnms_prior.strength) == (5, 1.0, 1.0)
+
+
+def test_mulmon_observes_as_its_code_does() -> None:
+    config = preset("paper", "mulmon")
+    assert config.views is not None
+    assert (config.views.max_observed, config.views.viewpoint_noise, config.data.num_views) == (6, 0.015, 10)
+
+
+@pytest.mark.parametrize(
+    ("guide", "optimiser"),
+    [("iodine", torch.optim.Adam), ("monet", torch.optim.RMSprop), ("mulmon", torch.optim.Adam)],
+)
+def test_the_optimiser_is_the_one_that_is_named(guide: GuideName, optimiser: type) -> None:
+    training = preset("paper", guide).training
+    made = make_optimiser(training, [nn.Parameter(torch.zeros(1))])
+    assert type(made) is optimiser
+    assert made.param_groups[0]["lr"] == training.learning_rate
+
+
+@pytest.mark.parametrize("guide", get_args(GuideName))
+@pytest.mark.parametrize("section", ["refinement", "attention", "views"])
+def test_sections_that_do_not_belong_to_the_guide_are_refused(guide: GuideName, section: str) -> None:
+    """One that is missing where it belongs, too."""
+    config = preset("tiny", guide)
+    belongs = section in SECTIONS[guide]
+    donor = next(other for other, sections in SECTIONS.items() if section in sections)
+    given = None if belongs else getattr(preset("tiny", donor), section)  # type: ignore[arg-type]
+    expected, got = ("a section", "none") if belongs else ("none", "one")
+    with pytest.raises(ConfigError, match=f"RunConfig.{section}: expected {expected} with guide {guide}, got {got}"):
+        dataclasses.replace(config, **{section: given})
+    with pytest.raises(ConfigError, match=f"RunConfig.{section}: expected {expected} with guide {guide}, got {got}"):
+        config.replace({section: None if given is None else dataclasses.asdict(given)})
+
+
+def test_fields_of_another_guides_section_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"expected one of the fields .*; got 'attention.bottleneck'"):
+        preset("tiny", "iodine").replace({"attention.bottleneck": 3})
+    assert preset("tiny", "monet").replace({"attention.bottleneck": 3}).attention.bottleneck == 3
 
 
 def test_replace_changes_fields_of_sections() -> None:
@@ -37,6 +115,7 @@ def test_replace_changes_fields_of_sections() -> None:
     [
         ("expected one of the fields .*training.steps.*; got 'training.step'", {"training.step": 3}),
         ("expected one of the fields .*; got 'nothing.here'", {"nothing.here": 3}),
+        ("expected one of the fields .*; got 'latent_dim.a.b'", {"latent_dim.a.b": 3}),
         ('wrong value type for field "training.steps"', {"training.steps": "many"}),
         ("TrainingConfig.steps: expected a positive number, got 0", {"training.steps": 0}),
         ("TrainingConfig.beta1: expected a number in", {"training.beta1": 1.0}),
@@ -50,6 +129,25 @@ def test_replace_changes_fields_of_sections() -> None:
 def test_bad_fields_are_named(message: str, changes: dict) -> None:
     with pytest.raises(ConfigError, match=message):
         preset("tiny").replace(changes)
+
+
+@pytest.mark.parametrize(
+    ("message", "guide", "changes"),
+    [
+        ("AttentionConfig.channels: expected one or more positive", "monet", {"attention.channels": [4, 0]}),
+        ("AttentionConfig.encoder_channels: expected one or more", "monet", {"attention.encoder_channels": []}),
+        ("AttentionConfig.mask_strength: expected a positive number, got 0", "monet", {"attention.mask_strength": 0.0}),
+        ("AttentionConfig.bottleneck: expected a positive number, got -8", "monet", {"attention.bottleneck": -8}),
+        ("ViewsConfig.max_observed: expected a positive number, got 0", "mulmon", {"views.max_observed": 0}),
+        ("ViewsConfig.viewpoint_noise: expected zero or more, got -0.1", "mulmon", {"views.viewpoint_noise": -0.1}),
+        ("DataConfig.num_views: expected a positive number, got 0", "mulmon", {"data.num_views": 0}),
+        ("optimiser", "monet", {"training.optimiser": "sgd"}),
+        ("decoder.activation", "monet", {"decoder.activation": "tanh"}),
+    ],
+)
+def test_bad_fields_of_monet_and_mulmon_are_named(message: str, guide: GuideName, changes: dict) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preset("tiny", guide).replace(changes)
 
 
 def test_unknown_names_are_refused() -> None:

@@ -67,6 +67,15 @@ def test_sprites_have_no_views() -> None:
         load_scenes(DataConfig(), "train", multi_view=True)
 
 
+def test_one_view_leaves_nothing_to_query() -> None:
+    config = DataConfig(name="solids", image_size=16, num_train=1, num_views=1)
+    with pytest.raises(
+        DataError, match=r"expected scenes of at least 2 views, .* got 1\. MONet and IODINE do with one"
+    ):
+        load_scenes(config, "train", multi_view=True)
+    assert load_scenes(config, "train").images.shape == (1, 3, 16, 16)
+
+
 def test_data_on_disk_need_a_root() -> None:
     with pytest.raises(DataError, match=r"--data-root: expected the folder that holds clevr_aug/, got nothing.*MulMON"):
         load_scenes(DataConfig(name="dolphin"), "train")

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from pyro_compvae.networks import BroadcastConv, SpatialBroadcastDecoder, coordinate_grid
 
 
+@pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("size", [(5, 9), (16, 12)])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_first_layer_equals_the_full_convolution(kernel_size: int, size: tuple[int, int], channels_last: bool) -> None:
-    layer = BroadcastConv(6, 7, kernel_size, size, num_frequencies=2).double()
+def test_first_layer_equals_the_full_convolution(
+    kernel_size: int, size: tuple[int, int], channels_last: bool, padded: bool
+) -> None:
+    """In value and gradient; of a 5×9 image a 5×5 kernel without padding leaves 1×5."""
+    layer = BroadcastConv(6, 7, kernel_size, size, num_frequencies=2, padded=padded).double()
     if channels_last:
         layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     z = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     full_input = torch.cat((z[..., None, None].expand(4, 6, *size), layer.coordinates.expand(4, -1, *size)), dim=1)
     expected, result = layer.conv(full_input), layer(z)
+    eaten = 0 if padded else kernel_size - 1
+    assert result.shape == (4, 7, size[0] - eaten, size[1] - eaten)
     torch.testing.assert_close(result, expected)
     weight = torch.randn_like(result)
     inputs = (z, layer.conv.weight, layer.conv.bias)
@@ -48,6 +56,33 @@ def test_decoder_shapes_range_and_independence_of_slots(upsample: int) -> None:
     assert means.max() <= 1
     alone, _ = decoder(z[1, 0, 2:3])
     torch.testing.assert_close(alone[0], means[1, 0, 2])
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_unpadded_decoder_equals_a_plain_broadcast_on_a_larger_canvas(kernel_size: int, upsample: int) -> None:
+    """z broadcast over (H, W) plus what the layers eat, convolved without padding, then 1×1 (MONet, MulMON)."""
+    size, latent_dim, channels = (8, 12), 4, (6, 5, 7)
+    decoder = SpatialBroadcastDecoder(
+        latent_dim, size, channels, kernel_size, upsample=upsample, padded=False, activation="relu"
+    ).double()
+    z = torch.randn(5, 2, 3, latent_dim, dtype=torch.float64)
+    means, logits = decoder(z)
+    assert means.shape == (5, 2, 3, 3, *size)
+    assert logits.shape == (5, 2, 3, 1, *size)
+
+    canvas = tuple(side // upsample + len(channels) * (kernel_size - 1) for side in size)
+    flat = z.flatten(0, 2)
+    features = torch.cat(
+        (flat[..., None, None].expand(-1, -1, *canvas), coordinate_grid(canvas).double().expand(len(flat), -1, -1, -1)),
+        dim=1,
+    )
+    for conv in (decoder.first.conv, *(layer for layer in decoder.hidden if isinstance(layer, nn.Conv2d))):
+        features = F.relu(F.conv2d(features, conv.weight, conv.bias))
+    assert decoder.last.kernel_size == (1, 1)
+    out = F.pixel_shuffle(F.conv2d(features, decoder.last.weight, decoder.last.bias), upsample)
+    torch.testing.assert_close(means, torch.sigmoid(out[:, :3]).unflatten(0, (5, 2, 3)))
+    torch.testing.assert_close(logits, out[:, 3:].unflatten(0, (5, 2, 3)))
 
 
 def test_bfloat16_stays_close_and_returns_float32() -> None:

@@ -7,13 +7,14 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
-from pyro_compvae.config import RunConfig
+from pyro_compvae.config import GuideName, RunConfig
 from pyro_compvae.data import load_scenes
 from pyro_compvae.presets import preset
 from pyro_compvae.training import (
@@ -37,7 +38,8 @@ def make_trainer(run_dir: Path, config: RunConfig) -> Trainer:
         torch.rand(5)  # evaluation may draw; training must not notice
         return {"twice": 2.0 * step}
 
-    return Trainer(guide, config, load_scenes(config.data, "train"), run_dir, CPU, evaluate, ("twice",))
+    scenes = load_scenes(config.data, "train", multi_view=config.guide == "mulmon")
+    return Trainer(guide, config, scenes, run_dir, CPU, evaluate, ("twice",))
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -73,10 +75,13 @@ def test_minibatches_are_epochs_of_permutations() -> None:
     assert len(minibatch(2, 3, seed=1, step=7)) == 2
 
 
-@pytest.mark.parametrize("stop_at", [2, 3, 5])
-def test_resume_is_bitwise_equal_to_an_uninterrupted_run(tmp_path: Path, stop_at: int) -> None:
+@pytest.mark.parametrize(
+    ("guide", "stop_at"), [("iodine", 2), ("iodine", 3), ("iodine", 5), ("monet", 3), ("mulmon", 3)]
+)
+def test_resume_is_bitwise_equal_to_an_uninterrupted_run(tmp_path: Path, guide: GuideName, stop_at: int) -> None:
     """Also for a log that is due between two checkpoints, and with warm-ups and L-NMS on."""
-    config = preset("tiny").replace(
+    config = preset("tiny", guide).replace({"training.optimiser": "rmsprop" if guide == "monet" else "adam"})
+    config = config.replace(
         {"training.steps": 8, "training.log_every": 4, "training.evaluate_every": 4, "training.kl_warmup_steps": 6}
     )
     whole = make_trainer(tmp_path / "whole", config)
@@ -134,9 +139,10 @@ def test_signals_save_and_stop_and_handlers_are_given_back(tmp_path: Path) -> No
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.parametrize("guide", get_args(GuideName))
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_nan_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path, poison: float) -> None:
-    config = preset("tiny").replace({"training.log_every": 2, "training.steps": 6})
+def test_nan_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path, guide: GuideName, poison: float) -> None:
+    config = preset("tiny", guide).replace({"training.log_every": 2, "training.steps": 6})
     trainer = make_trainer(tmp_path, config)
     step = trainer._train_step
 
@@ -144,7 +150,7 @@ def test_nan_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path, p
         step()
         if trainer.step == 3:
             with torch.no_grad():
-                trainer.guide.initial_mean.fill_(poison)
+                trainer.guide.model.decoder.last.bias.fill_(poison)
 
     trainer._train_step = poisoned_step  # type: ignore[method-assign]
     with (
