@@ -138,6 +138,7 @@ def test_bad_fields_are_named(message: str, changes: dict) -> None:
         ("AttentionConfig.encoder_channels: expected one or more", "monet", {"attention.encoder_channels": []}),
         ("AttentionConfig.mask_strength: expected a positive number, got 0", "monet", {"attention.mask_strength": 0.0}),
         ("AttentionConfig.bottleneck: expected a positive number, got -8", "monet", {"attention.bottleneck": -8}),
+        ("num_iterations: expected at least 2 with guide mulmon.*got 1", "mulmon", {"refinement.num_iterations": 1}),
         ("ViewsConfig.max_observed: expected a positive number, got 0", "mulmon", {"views.max_observed": 0}),
         ("ViewsConfig.viewpoint_noise: expected zero or more, got -0.1", "mulmon", {"views.viewpoint_noise": -0.1}),
         ("DataConfig.num_views: expected a positive number, got 0", "mulmon", {"data.num_views": 0}),
