@@ -117,19 +117,28 @@ def evaluate(guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_si
 def query_mse_by_views(
     guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64
 ) -> dict[int, float]:
-    """MSE on the last view, never observed, when the first 1, 2, ..., V − 1 views are."""
-    assert scenes.num_views is not None
-    curve = {}
-    for num_observed in range(1, scenes.num_views):
-        errors = []
-        for batch in _batches(scenes, device, batch_size):
-            query = batch.view(-1)
-            assert query.viewpoint is not None
+    """MSE on one view of every scene, never observed, when 1, 2, ..., V − 1 of the others are.
+
+    The views of each scene come in an order of its own, always the same, so that the query is not in general a
+    neighbour of the first view.
+
+    Raises:
+        ValueError: if the scenes are single images.
+    """
+    if scenes.num_views is None:
+        raise ValueError("scenes: expected several views of each, got single images")
+    V = scenes.num_views
+    order = torch.rand(len(scenes), V, generator=torch.Generator().manual_seed(0)).argsort(1)
+    shuffled = scenes.reorder_views(order)
+    errors: dict[int, list[Tensor]] = {num_observed: [] for num_observed in range(1, V)}
+    for batch in _batches(shuffled, device, batch_size):
+        query = batch.view(-1)
+        assert query.viewpoint is not None
+        for num_observed in errors:
             posterior = infer(guide, batch.view(slice(num_observed)))
             reconstruction = decompose(guide, posterior, query.viewpoint).reconstruction
-            errors.append(mean_squared_error(reconstruction, query.image))
-        curve[num_observed] = torch.cat(errors).double().mean().item()
-    return curve
+            errors[num_observed].append(mean_squared_error(reconstruction, query.image))
+    return {num_observed: torch.cat(parts).double().mean().item() for num_observed, parts in errors.items()}
 
 
 def _batches(scenes: SceneSet, device: torch.device, batch_size: int) -> list[Scene]:

@@ -72,7 +72,12 @@ def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int,
         scene: one scene of V views, as a batch of one.
         num_observed: the first so many views are shown to the guide.
         title: above the picture.
+
+    Raises:
+        ValueError: unless 1 <= num_observed <= V.
     """
+    if not 1 <= num_observed <= scene.image.shape[1]:
+        raise ValueError(f"num_observed: expected 1 to {scene.image.shape[1]} views, got {num_observed}")
     posterior = infer(guide, scene.view(slice(num_observed)))
     names, pictures, deviations = [], [], []
     columns: list[str] = []

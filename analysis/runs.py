@@ -9,7 +9,7 @@ import torch
 
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
-from pyro_compvae.config import RunConfig, from_yaml
+from pyro_compvae.config import RunConfig, differences, from_yaml
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.models import SlotModel
 from pyro_compvae.training import kl_weight
@@ -43,15 +43,14 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
         raise CheckpointError(f"{path}: expected a run folder with a config.yaml, found none")
     config = from_yaml(config_path.read_text(encoding="utf-8"))
     content = load_checkpoint(path / "checkpoint.pt", device)
-    steps = {"training.steps": config.training.steps}
-    if from_yaml(content["config"]).replace(steps) != config:
+    if differences(from_yaml(content["config"]), config):
         raise CheckpointError(
             f"{path}: expected checkpoint.pt and config.yaml of the same run, but their configurations differ. "
             "Has one of them been copied from elsewhere or edited?"
         )
     guide = build_guide(config).to(device)
     guide.load_state_dict(content["guide"])
-    # The refinement network was trained on gradients of the ELBO at this β; it is 1 once the warm-up is over.
+    # The refinement network was trained on gradients of the ELBO at this β; constant once the warm-up is over.
     guide.kl_weight = kl_weight(config, max(content["step"] - 1, 0))
     if num_slots is not None:
         config = config.replace({"num_slots": num_slots})

@@ -14,7 +14,9 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from pyro_compvae.data import CLE_MV, SolidScene, SolidsConfig, load_meshes, solid_scenes, write_clevr_mv
+from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.meshes import load_meshes
+from pyro_compvae.data.solids import CLE_MV, SolidScene, SolidsConfig, solid_scenes
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
 

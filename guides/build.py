@@ -6,9 +6,9 @@ import dataclasses
 
 import torch
 
-from guides.attention import AttentionNetwork, ComponentEncoder
 from guides.iodine import IodineGuide
 from guides.monet import MonetGuide
+from guides.monet_networks import AttentionNetwork, ComponentEncoder
 from guides.mulmon import MulmonGuide
 from guides.refinement_network import RefinementNetwork
 from pyro_compvae.config import RunConfig

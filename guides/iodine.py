@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from guides.evaluation import Gaussian
 from guides.refinement import Refinement, RefinementGuide
 from guides.refinement_network import RefinementNetwork
+from guides.single_pass import Gaussian
+from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
 from pyro_compvae.models import SceneModel, check_images
 
@@ -65,10 +66,10 @@ class IodineGuide(RefinementGuide):
             z = self._sample(q)
             if self.training:
                 for t, term in enumerate(refinement.terms, start=1):
-                    self._add_term(f"iteration_{t}", term)
+                    add_term(f"iteration_{t}", term)
                 self._add_lnms(z)
                 if self.kl_weight != 1:
-                    self._add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
+                    add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
         return z
 
     def _infer(self, x: Tensor) -> Refinement:

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from guides.attention import AttentionNetwork, ComponentEncoder
+from guides.monet_networks import AttentionNetwork, ComponentEncoder
+from pyro_compvae.factors import add_term
 from pyro_compvae.guide import SceneGuide, prior_kl
 from pyro_compvae.models import PriorModel, SceneModel, check_images
 
@@ -85,12 +86,12 @@ class MonetGuide(SceneGuide):
             if self.training:
                 decoded = self.model.likelihood(z)
                 joint = log_attention + decoded.component_log_prob(x)
-                self._add_term("attention_likelihood", joint.logsumexp(1).sum((-2, -1)))
+                add_term("attention_likelihood", joint.logsumexp(1).sum((-2, -1)))
                 mask_kl = (log_attention.exp() * (log_attention - decoded.log_masks)).sum((1, 2, 3))
-                self._add_term("mask_kl", -self.mask_strength * mask_kl)
+                add_term("mask_kl", -self.mask_strength * mask_kl)
                 self._add_lnms(z)
                 if self.kl_weight != 1:
-                    self._add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
+                    add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
         return z
 
     def _encode(self, x: Tensor, log_masks: Tensor) -> Normal:

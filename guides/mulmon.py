@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from guides.evaluation import Gaussian, evaluate
 from guides.refinement import Divergence, RefinementGuide
 from guides.refinement_network import RefinementNetwork
+from guides.single_pass import Gaussian, evaluate
 from pyro_compvae.data.scenes import Scene
+from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
 from pyro_compvae.models import MultiViewSceneModel, PriorModel, check_views
 
@@ -46,8 +47,9 @@ class MulmonGuide(RefinementGuide):
     contributes. In eval mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the views
     given.
 
-    Departures from the published code: the pixel's likelihood is joint over channels; q_0 is the prior, where the code
-    learns it; λ holds a softplus scale instead of a log-variance; the counterfactual input is in nats.
+    Departures from the published code: the pixel's likelihood is joint over channels; means are in [0, 1]; q_0 is the
+    prior, where the code learns it; λ holds a softplus scale instead of a log-variance; the refinement network sees
+    log-likelihoods where theirs sees likelihoods, and the gradient of mask logits where theirs sees that of masks.
 
     Args:
         model: the generative model; decoder, projector and view encoder are trained along.
@@ -81,7 +83,8 @@ class MulmonGuide(RefinementGuide):
 
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
         """Views (B, V, 3, H, W) and viewpoints (B, V, 3)."""
-        assert scene.viewpoint is not None
+        if scene.viewpoint is None:
+            raise ValueError("scene: expected viewpoints, got none; MulMON cannot do without cameras")
         return scene.image, scene.viewpoint
 
     def posterior(self, x: Tensor, viewpoints: Tensor) -> Normal:  # type: ignore[override]
@@ -104,9 +107,9 @@ class MulmonGuide(RefinementGuide):
         with pyro.plate("scenes", len(x), dim=-1):
             z = self._sample(q)
             for v, term in enumerate(observations.terms, start=1):
-                self._add_term(f"view_{v}", term)
-            self._add_term("queries", self._query(q, x[:, queried], viewpoints[:, queried]))
-            self._add_term("prior_kl", prior_kl(q))
+                add_term(f"view_{v}", term)
+            add_term("queries", self._query(q, x[:, queried], viewpoints[:, queried]))
+            add_term("prior_kl", prior_kl(q))
         return z
 
     def draw_views(self, viewpoints: Tensor) -> tuple[Tensor, Tensor, int]:

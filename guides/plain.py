@@ -47,7 +47,7 @@ def plain_monet_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
     Masks stay in log space throughout: in float32 a scope soon underflows.
 
     Args:
-        guide: gives the networks, β, γ / β, s and σ_c.
+        guide: gives the networks, β, γ, s and σ_c.
         x: images (B, 3, H, W).
         noise: a standard normal draw (B, K, D).
     """
@@ -68,7 +68,7 @@ def plain_monet_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
     log_a, log_m = log_a[:, :, 0], torch.log_softmax(logits[:, :, 0], dim=1)
     likelihood = torch.logsumexp(log_a + _log_components(x, means, model.scale), dim=1).sum()
     mask_kl = (torch.exp(log_a) * (log_a - log_m)).sum()
-    penalty = guide.kl_weight * (_prior_kl(mean, scale) + guide.mask_strength * mask_kl)
+    penalty = guide.kl_weight * _prior_kl(mean, scale) + guide.mask_strength * mask_kl
     return -(likelihood - penalty + guide.lnms_strength * _lnms(z, guide.lnms_scale))
 
 

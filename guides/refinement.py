@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from guides.evaluation import Evaluation, Gaussian, evaluate
 from guides.refinement_network import RefinementNetwork
+from guides.single_pass import Evaluation, Gaussian, evaluate, refinement_inputs
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.lnms import lnms_log_density
 from pyro_compvae.mixture import SpatialGaussianMixture
@@ -94,7 +94,8 @@ class RefinementGuide(SceneGuide):
                 terms.append(weight * term)
             if t < num_updates:
                 gradient = self._elbo_gradient(parameters, noise, evaluation, divergence, t)
-                parameters, state = self.network(evaluation, parameters, gradient, state)
+                inputs = refinement_inputs(evaluation, x)
+                parameters, state = self.network(inputs, parameters, gradient, state)
         return Refinement(parameters, terms)
 
     def _elbo_gradient(

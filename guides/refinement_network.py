@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from guides.evaluation import SLOT_CHANNELS, Evaluation, Gaussian
+from guides.single_pass import SLOT_CHANNELS, Gaussian, RefinementInputs
 from pyro_compvae.networks import ACTIVATIONS, convolution_precision, coordinate_grid
 
 
@@ -72,16 +72,16 @@ class RefinementNetwork(nn.Module):
         for c_in, c_out in pairwise(channels):
             layers += [conv(c_in, c_out), act()]
         features = channels[-1]
+        height, width = image_size
+        for _ in channels:
+            height, width = ((size + 2 * padding - kernel_size) // 2 + 1 for size in (height, width))
+        if min(height, width) < 1:
+            raise ValueError(
+                f"image_size: expected images large enough for {len(channels)} refinement layers, got {image_size}"
+            )
         if pooling == "average":
             layers += [nn.AdaptiveAvgPool2d(1)]
         else:
-            height, width = image_size
-            for _ in channels:
-                height, width = ((size + 2 * padding - kernel_size) // 2 + 1 for size in (height, width))
-            if min(height, width) < 1:
-                raise ValueError(
-                    f"image_size: expected images large enough for {len(channels)} refinement layers, got {image_size}"
-                )
             features *= height * width
         self.convs = nn.Sequential(*layers, nn.Flatten())
         dense: list[nn.Module] = []
@@ -99,19 +99,16 @@ class RefinementNetwork(nn.Module):
 
     def forward(
         self,
-        evaluation: Evaluation,
+        inputs: RefinementInputs,
         parameters: Gaussian,
         gradient: Gaussian,
         state: tuple[Tensor, Tensor] | None,
     ) -> tuple[Gaussian, tuple[Tensor, Tensor] | None]:
         """One refinement: λ (B, K, D), d ELBO/dλ (detached) and the LSTM state, if any → the new λ and state."""
         B, K, D = parameters.mean.shape
-        image = evaluation.image_inputs
-        image = torch.cat((image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
+        image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
         # Activations of all iterations would wait for the end; computing them again costs little beside the decoder.
-        features = checkpoint(
-            self._features, image, evaluation.slot_inputs, use_reentrant=False, preserve_rng_state=False
-        )
+        features = checkpoint(self._features, image, inputs.slots, use_reentrant=False, preserve_rng_state=False)
         normalised = (F.layer_norm(part, (D,)) for part in gradient)
         flat = torch.cat((*parameters, *normalised), dim=-1)
         hidden, state = self.hidden(torch.cat((features, flat.flatten(0, 1)), dim=-1), state)

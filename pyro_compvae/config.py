@@ -108,8 +108,8 @@ class AttentionConfig:
     mask_warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "bottleneck", "encoder_hidden", "mask_strength")
-        _not_negative(self, "mask_warmup_steps")
+        _positive(self, "bottleneck", "encoder_hidden")
+        _not_negative(self, "mask_strength", "mask_warmup_steps")
         _widths(self, "channels", "encoder_channels")
 
 
@@ -193,7 +193,7 @@ class RunConfig:
     views: MulMON.
     """
 
-    guide: GuideName = "iodine"
+    guide: GuideName
     preset: str = "paper"
     lnms: bool = True
     seed: int = 0
@@ -260,9 +260,9 @@ def differences(found: RunConfig, asked: RunConfig) -> list[str]:
     """How two configurations differ in what a resumed run may not change, a phrase per field."""
     there, here = flatten(found), flatten(asked)
     return [
-        f"{name} is {there[name]!r} there and {here[name]!r} here"
-        for name in there
-        if there[name] != here[name] and name not in MAY_DIFFER
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in there | here
+        if there.get(name) != here.get(name) and name not in MAY_DIFFER
     ]
 
 

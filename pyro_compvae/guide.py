@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from pyro_compvae.data.scenes import Scene
 from pyro_compvae.lnms import lnms_factor
 from pyro_compvae.models import SlotModel
+
+if TYPE_CHECKING:  # data sets need libraries that guides do not
+    from pyro_compvae.data.scenes import Scene
 
 
 class SceneGuide(PyroModule):
@@ -56,10 +60,6 @@ class SceneGuide(PyroModule):
     def _sample(self, q: Normal) -> Tensor:
         """The site "z" of the guide, within the plate "scenes"."""
         return pyro.sample("z", pyro.distributions.Normal(q.loc, q.scale).to_event(2))
-
-    def _add_term(self, name: str, term: Tensor) -> None:
-        """Add a term (B,) to the objective; a guide's factor *lowers* the ELBO by its value, hence the minus sign."""
-        pyro.factor(name, -term, has_rsample=True)
 
     def _add_lnms(self, z: Tensor) -> None:
         if self.lnms_strength != 0:

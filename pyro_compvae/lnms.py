@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-import pyro
 import torch.nn.functional as F
 from torch import Tensor
+
+from pyro_compvae.factors import add_term
 
 
 def slot_correlation(z: Tensor) -> Tensor:
@@ -51,7 +52,6 @@ def lnms_log_density(z: Tensor, scale: float = 0.1) -> Tensor:
 def lnms_factor(z: Tensor, strength: float, scale: float = 0.1) -> None:
     """Add strength · L_NMS(z) to the objective, from within a Pyro *guide* (paper, Eq. 4).
 
-    A guide's factor f *lowers* the ELBO by f, hence the minus sign here and nowhere else. The slots must be
-    reparameterised samples; L-NMS belongs to training only, so guides call this in train mode only.
+    The slots must be reparameterised samples. L-NMS belongs to training: guides call this in train mode only.
     """
-    pyro.factor("lnms", -strength * lnms_log_density(z, scale), has_rsample=True)
+    add_term("lnms", strength * lnms_log_density(z, scale))

@@ -51,14 +51,14 @@ def preset(name: str, guide: GuideName = "iodine", dataset: DatasetName | None =
 
 def _paper_iodine(dataset: DatasetName) -> RunConfig:
     """Table 3; the networks are those of Greff et al. 2019 for CLEVR6, with D = 16 as the paper has it."""
-    return RunConfig(guide="iodine", data=DataConfig(dataset, image_size=64), refinement=RefinementConfig())
+    return RunConfig(guide="iodine", data=_data(dataset, 64), refinement=RefinementConfig())
 
 
 def _paper_monet(dataset: DatasetName) -> RunConfig:
     """Table 2; the networks are those of Burgess et al. 2019 as re-implemented in object-centric-library."""
     return RunConfig(
         guide="monet",
-        data=DataConfig(dataset, image_size=64),
+        data=_data(dataset, 64),
         decoder=DecoderConfig(channels=(32, 32, 64, 64), padded=False, activation="relu"),
         attention=AttentionConfig(),
         lnms_prior=LnmsConfig(strength=0.5),
@@ -70,7 +70,7 @@ def _paper_mulmon(dataset: DatasetName) -> RunConfig:
     """Table 4; the networks are those of MulMON's published code."""
     return RunConfig(
         guide="mulmon",
-        data=DataConfig(dataset, image_size=64, num_views=10),
+        data=_data(dataset, 64, num_views=10),
         decoder=DecoderConfig(channels=(32, 32, 32, 32), padded=False, activation="relu"),
         refinement=RefinementConfig(
             channels=(32, 32, 64, 64), mlp=(256, 128), hidden=128, pooling="flatten", padded=False, activation="relu"
@@ -130,15 +130,12 @@ def _default(
 ) -> RunConfig:
     """What the guides' default presets share; data on disk are harder, and take a larger image and more slots."""
     if dataset in ("sprites", "solids"):
-        scenes: dict[str, Any] = (
-            {"num_train": 20_000, "num_test": 320} if dataset == "sprites" else {"num_train": 400, "num_test": 80}
-        )
         return RunConfig(
             guide=guide,
             preset="default",
             num_slots=5,
             latent_dim=8,
-            data=DataConfig(dataset, image_size=24, **scenes),
+            data=_data(dataset, 24),
             decoder=DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=3),
             lnms_prior=lnms_prior,
             training=training,
@@ -149,13 +146,20 @@ def _default(
         preset="default",
         num_slots=7,
         latent_dim=16,
-        data=DataConfig(dataset, image_size=32),
+        data=_data(dataset, 32),
         # On renders, coarse grids let slots share pixels by turns: stripes instead of objects.
         decoder=DecoderConfig(channels=(16, 16, 16), num_frequencies=3),
         lnms_prior=lnms_prior,
         training=replace(training, evaluate_every=50),
         **sections,
     )
+
+
+def _data(dataset: DatasetName, image_size: int, num_views: int = 6) -> DataConfig:
+    """Scenes of solids have several views and take longer to make, so there are fewer of them."""
+    if dataset == "solids":
+        return DataConfig(dataset, image_size=image_size, num_views=num_views, num_train=400, num_test=80)
+    return DataConfig(dataset, image_size=image_size)
 
 
 def _default_training(steps: int, batch_size: int = 16, kl_weight: float = 1.0) -> TrainingConfig:

@@ -11,16 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.data.scenes import DataError, SceneSet
 
 WHERE_TO_GET = (
     "CLE-MV (clevr_mv) and CLE-Aug (clevr_aug) are published with https://github.com/NanboLi/MulMON; "
     "https://github.com/NanboLi/CLEVR-Object-Centric generates such scenes."
 )
-
-
-class DataError(ValueError):
-    """A data set on disk is missing, or is not what its format promises."""
 
 
 class _IndexedScene(NamedTuple):

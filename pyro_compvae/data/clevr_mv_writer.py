@@ -1,4 +1,7 @@
-"""Scenes of solids as files in the format of CLE-MV, which `read_clevr_mv` and MulMON's loader read."""
+"""Scenes of solids as files in the format of CLE-MV, which `read_clevr_mv` reads.
+
+So does MulMON's own loader, but for scenes in which the farthest object of a view is hidden; it refuses them.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_compvae.checkpoint import atomic_path, write_text
-from pyro_compvae.data.clevr_mv import DataError
 from pyro_compvae.data.raycast import silhouettes
+from pyro_compvae.data.scenes import DataError
 from pyro_compvae.data.solids import SolidScene
 
 

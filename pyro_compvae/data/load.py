@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_compvae.config import DataConfig
-from pyro_compvae.data.clevr_mv import WHERE_TO_GET, DataError, read_clevr_mv
-from pyro_compvae.data.scenes import SceneSet
-from pyro_compvae.data.solids import SolidsConfig, make_solids
+from pyro_compvae.data.clevr_mv import WHERE_TO_GET, read_clevr_mv
+from pyro_compvae.data.scenes import DataError, SceneSet
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
@@ -34,6 +33,8 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         size = config.num_train if split == "train" else config.num_test
         return make_sprites(split, size, config=sprites)
     if config.name == "solids":
+        from pyro_compvae.data.solids import SolidsConfig, make_solids  # slow to import, and only needed here
+
         solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
         scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)
         return _views(scenes) if multi_view else scenes.as_images()

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import trimesh
 
-from pyro_compvae.data.clevr_mv import DataError
+from pyro_compvae.data.scenes import DataError
 
 SUFFIXES = (".obj", ".ply", ".stl")
 

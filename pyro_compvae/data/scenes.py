@@ -8,6 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SPLITS = {"train": 0, "validation": 1, "test": 2}
+"""Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
+
+
+class DataError(ValueError):
+    """A data set on disk is missing, or is not what its format promises."""
+
 
 class Scene(NamedTuple):
     """One scene, or a batch of them with a leading dimension B; multi-view scenes have a dimension V.
@@ -29,8 +36,13 @@ class Scene(NamedTuple):
         return Scene(self.image.to(device), self.labels.to(device), self.num_objects.to(device), viewpoint)
 
     def view(self, index: int | slice) -> Scene:
-        """One view (int) of a batch of multi-view scenes, as single images, or some of the views (slice)."""
-        assert self.viewpoint is not None
+        """One view (int) of a batch of multi-view scenes, as single images, or some of the views (slice).
+
+        Raises:
+            ValueError: if the scenes are single images.
+        """
+        if self.viewpoint is None or self.viewpoint.dim() != 3:
+            raise ValueError(f"scene: expected several views (B, V, 3, H, W), got images {tuple(self.image.shape)}")
         return Scene(self.image[:, index], self.labels[:, index], self.num_objects, self.viewpoint[:, index])
 
 
@@ -98,6 +110,14 @@ class SceneSet:
             labels=self.labels.flatten(0, 1),
             num_objects=self.num_objects.repeat_interleave(self.num_views),
             viewpoints=self.viewpoints.flatten(0, 1),
+        )
+
+    def reorder_views(self, order: Tensor) -> SceneSet:
+        """The same scenes with their views in another order: view v of scene n becomes order[n, v], (N, V)."""
+        assert self.viewpoints is not None
+        scene = torch.arange(len(self))[:, None]
+        return SceneSet(
+            self.images[scene, order], self.labels[scene, order], self.num_objects, self.viewpoints[scene, order]
         )
 
     @property

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import trimesh
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from pyro_compvae.data.clevr_mv import viewpoint_vectors
 from pyro_compvae.data.meshes import SHAPES
 from pyro_compvae.data.raycast import Cameras, Raycaster
-from pyro_compvae.data.scenes import SceneSet
-from pyro_compvae.data.sprites import SPLITS
+from pyro_compvae.data.scenes import SPLITS, SceneSet
 
 # Linear colours, times 255.
 PALETTES: dict[str, dict[str, tuple[int, int, int]]] = {
@@ -140,7 +140,10 @@ CLE_MV = SolidsConfig(
     distinct_colours=False,
     ground=0.25,
 )
-"""The published statistics of CLE-MV (MulMON), but for its renderer: no metal, no soft light."""
+"""The published statistics of CLE-MV (MulMON), fitted to renders of its generator, but for metal and soft light.
+
+Objects keep apart by the circles that they turn in, where the generator asks for margins along the four directions.
+"""
 
 
 @dataclass(frozen=True)
@@ -193,12 +196,20 @@ def make_solids(
         ValueError: for an unknown split, num_scenes < 1, seed < 0, or a configuration whose scenes are too crowded.
     """
     config = config or SolidsConfig()
-    scenes = list(solid_scenes(split, num_scenes, seed, config, meshes))
+    scenes = solid_scenes(split, num_scenes, seed, config, meshes)
+    size = config.image_size
+    images = torch.empty(num_scenes, config.num_views, 3, size, size, dtype=torch.uint8)
+    labels = torch.empty(num_scenes, config.num_views, size, size, dtype=torch.uint8)
+    num_objects = torch.empty(num_scenes, dtype=torch.int64)
+    for i, scene in enumerate(tqdm(scenes, f"{split} scenes", num_scenes, leave=False)):
+        images[i] = torch.from_numpy(scene.images).movedim(-1, 1)
+        labels[i] = torch.from_numpy(scene.labels)
+        num_objects[i] = len(scene.solids)
     viewpoints = torch.from_numpy(viewpoint_vectors(config.cameras().locations))
     return SceneSet(
-        images=torch.from_numpy(np.stack([scene.images for scene in scenes])).movedim(-1, 2).contiguous(),
-        labels=torch.from_numpy(np.stack([scene.labels for scene in scenes])),
-        num_objects=torch.tensor([len(scene.solids) for scene in scenes]),
+        images=images,
+        labels=labels,
+        num_objects=num_objects,
         viewpoints=viewpoints.repeat(num_scenes, 1, 1),
     )
 

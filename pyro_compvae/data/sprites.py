@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.data.scenes import SPLITS, SceneSet
 
 COLOURS = np.array(
     [
@@ -23,9 +23,6 @@ COLOURS = np.array(
 )
 EXPONENTS = {"diamond": 1.5, "disc": 2.0, "square": 3.0}
 """Shapes are superellipses |u|^p + |v|^p <= r^p: between two pixels, a sharp corner would be a matter of chance."""
-SPLITS = {"train": 0, "validation": 1, "test": 2}
-"""Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
-
 CHUNK = 1000
 MAX_ROUNDS = 100
 

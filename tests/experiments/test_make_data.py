@@ -11,7 +11,8 @@ import torch
 import trimesh
 from scripts import load_script
 
-from pyro_compvae.data import CLE_MV, make_solids, read_clevr_mv
+from pyro_compvae.data import read_clevr_mv
+from pyro_compvae.data.solids import CLE_MV, make_solids
 
 
 @pytest.fixture(scope="module")

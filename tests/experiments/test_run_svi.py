@@ -19,7 +19,8 @@ from scripts import EXPERIMENTS, load_script
 
 from analysis import load_run
 from pyro_compvae.checkpoint import CheckpointError
-from pyro_compvae.data import SolidsConfig, solid_scenes, write_clevr_mv
+from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.solids import SolidsConfig, solid_scenes
 
 TINY = ["--preset", "tiny", "--device", "cpu"]
 

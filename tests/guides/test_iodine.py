@@ -11,9 +11,9 @@ from pyro.infer import Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from guides import IodineGuide
-from guides.evaluation import leave_one_out_logsumexp
 from guides.plain import plain_iodine_loss
 from guides.refinement_network import RefinementNetwork
+from guides.single_pass import leave_one_out_logsumexp
 from pyro_compvae import SceneModel, SpatialBroadcastDecoder
 
 B, K, D, H, W, T = 3, 3, 4, 8, 10, 3

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_compvae.data.clevr_mv import DataError, read_clevr_mv
+from pyro_compvae.data import DataError, read_clevr_mv
 from pyro_compvae.data.scenes import SceneSet
 
 SIZE = 8

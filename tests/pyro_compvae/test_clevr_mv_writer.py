@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_compvae.data import DataError, SolidsConfig, make_solids, read_clevr_mv, solid_scenes, write_clevr_mv
+from pyro_compvae.data import DataError, read_clevr_mv
+from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.solids import SolidsConfig, make_solids, solid_scenes
 
 # From low down, so that objects hide one another.
 CONFIG = SolidsConfig(image_size=24, num_views=4, min_objects=3, sizes=(0.6, 1.0), camera_height=1.5)

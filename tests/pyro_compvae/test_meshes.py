@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from pyro_compvae.data import DataError, load_meshes
-from pyro_compvae.data.meshes import SHAPES
+from pyro_compvae.data import DataError
+from pyro_compvae.data.meshes import SHAPES, load_meshes
 
 
 def export(path: Path) -> trimesh.Trimesh:

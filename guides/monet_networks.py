@@ -23,7 +23,7 @@ class AttentionNetwork(nn.Module):
         image_size: (H, W), multiples of 2 to the number of blocks less one.
         channels: width of each block on the way down; mirrored on the way up.
         bottleneck: width of the dense layers.
-        precision: of the convolutions, "float32" or "bfloat16".
+        precision: of convolutions and bottleneck, "float32" or "bfloat16".
     """
 
     def __init__(
@@ -35,9 +35,11 @@ class AttentionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         factor = 2 ** (len(channels) - 1)
-        if any(size % factor for size in image_size):
+        # A single pixel would have nothing to be normalised by.
+        if any(size % factor or size == factor for size in image_size):
             raise ValueError(
-                f"image_size: expected multiples of {factor} for {len(channels)} attention blocks, got {image_size}"
+                f"image_size: expected multiples of {factor}, but not {factor} itself, for {len(channels)} attention "
+                f"blocks, got {image_size}"
             )
         self.down = nn.ModuleList(_block(c_in, c_out) for c_in, c_out in pairwise((4, *channels)))
         self.coarse = (channels[-1], image_size[0] // factor, image_size[1] // factor)

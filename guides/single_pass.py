@@ -26,18 +26,30 @@ SLOT_CHANNELS = 11
 
 
 class Evaluation(NamedTuple):
-    """log p(x | z) at one point, and what the refinement network sees of it.
+    """log p(x | z) at one point, with its gradients.
 
-    log_likelihood: (B,) nats, differentiable with respect to z and the decoder's weights
-    gradient: d log p(x | z) / dz, (B, K, D), detached
-    image_inputs: the same for all slots, (B, 4, H, W), detached
-    slot_inputs: (B, K, SLOT_CHANNELS, H, W), detached
+    log_likelihood: (B,) nats, differentiable with respect to z and the decoder's weights; all else is detached
+    gradient: d log p(x | z) / dz, (B, K, D)
+    mixture: p(x | z)
+    means_gradient, logits_gradient: d log p(x | z) with respect to the mixture's means and mask logits
     """
 
     log_likelihood: Tensor
     gradient: Tensor
-    image_inputs: Tensor
-    slot_inputs: Tensor
+    mixture: SpatialGaussianMixture
+    means_gradient: Tensor
+    logits_gradient: Tensor
+
+
+class RefinementInputs(NamedTuple):
+    """What the refinement network sees of an evaluation in image space, detached.
+
+    image: the same for all slots, (B, 4, H, W)
+    slots: (B, K, SLOT_CHANNELS, H, W)
+    """
+
+    image: Tensor
+    slots: Tensor
 
 
 class _AttachGradient(torch.autograd.Function):
@@ -90,32 +102,39 @@ def evaluate(
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
         mixture = likelihood(leaf)
-        component_log_prob = mixture.component_log_prob(x)
-        joint = mixture.log_masks + component_log_prob  # (B, K, H, W)
-        pixel_log_prob = torch.logsumexp(joint, dim=1)  # (B, H, W)
-        log_likelihood = pixel_log_prob.sum((-2, -1))
+        log_likelihood = mixture.pixel_log_prob(x).sum((-2, -1))
         wanted = (mixture.means, mixture.mask_logits, leaf, *weights)
         means_gradient, logits_gradient, *gradients = torch.autograd.grad(log_likelihood.sum(), wanted)
-    with torch.no_grad():
-        log_masks = mixture.log_masks
-        without_slot = leave_one_out_logsumexp(joint) - leave_one_out_logsumexp(log_masks)
-        slot_inputs = torch.cat(
-            (
-                mixture.means,
-                mixture.mask_logits,
-                log_masks.exp().unsqueeze(2),
-                torch.softmax(component_log_prob, dim=1).unsqueeze(2),
-                _normalise(means_gradient),
-                _normalise(logits_gradient),
-                _normalise((pixel_log_prob.unsqueeze(1) - without_slot).unsqueeze(2)),
-            ),
-            dim=2,
-        )
-        image_inputs = torch.cat((x, _normalise(pixel_log_prob.unsqueeze(1))), dim=1)
     value = log_likelihood.detach()
     if z.requires_grad or weights:
         value = _AttachGradient.apply(value, gradients, z, *weights)
-    return Evaluation(value, gradients[0], image_inputs, slot_inputs)
+    detached = SpatialGaussianMixture(
+        mixture.means.detach(), mixture.mask_logits.detach(), mixture.scale, validate_args=False
+    )
+    return Evaluation(value, gradients[0], detached, means_gradient, logits_gradient)
+
+
+@torch.no_grad()
+def refinement_inputs(evaluation: Evaluation, x: Tensor) -> RefinementInputs:
+    """Everything in image space that IODINE and MulMON show their network, for images x (B, 3, H, W)."""
+    mixture = evaluation.mixture
+    component_log_prob, log_masks = mixture.component_log_prob(x), mixture.log_masks
+    joint = log_masks + component_log_prob  # (B, K, H, W)
+    pixel_log_prob = torch.logsumexp(joint, dim=1)  # (B, H, W)
+    without_slot = leave_one_out_logsumexp(joint) - leave_one_out_logsumexp(log_masks)
+    slots = torch.cat(
+        (
+            mixture.means,
+            mixture.mask_logits,
+            log_masks.exp().unsqueeze(2),
+            torch.softmax(component_log_prob, dim=1).unsqueeze(2),
+            _normalise(evaluation.means_gradient),
+            _normalise(evaluation.logits_gradient),
+            _normalise((pixel_log_prob.unsqueeze(1) - without_slot).unsqueeze(2)),
+        ),
+        dim=2,
+    )
+    return RefinementInputs(torch.cat((x, _normalise(pixel_log_prob.unsqueeze(1))), dim=1), slots)
 
 
 def leave_one_out_logsumexp(values: Tensor) -> Tensor:
