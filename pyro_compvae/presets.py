@@ -94,8 +94,8 @@ def _default_iodine(dataset: DatasetName) -> RunConfig:
 def _default_monet(dataset: DatasetName) -> RunConfig:
     """Two CPU cores, less than half an hour.
 
-    What differs from the paper, beside the sizes: Adam, a warm-up of β and γ, Fourier features in the decoder, whose grid
-    is that of the image: with sub-pixel output the attention learns to colour pixels from a palette in every cell.
+    What differs from the paper, beside the sizes: Adam, a warm-up of β and γ, Fourier features in the decoder, whose
+    grid is that of the image: with sub-pixel output, attention learns to colour pixels from a palette in every cell.
     """
     attention = AttentionConfig(
         channels=(16, 32, 32, 32),
