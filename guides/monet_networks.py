@@ -12,6 +12,14 @@ from torch import Tensor, nn
 from pyro_compvae.networks import convolution_precision
 
 
+LOGIT_GAIN = 10
+"""Masks start decisive, by this factor on the weights of the last layer.
+
+With masks that start alike for all slots, all encoders see the same, every slot learns to paint the whole image, and
+attention has nothing left to choose between; decisive ones divide the image by colour from the first step.
+"""
+
+
 class AttentionNetwork(nn.Module):
     """Which part of the scope that is left does the next component take? A U-Net.
 
@@ -61,6 +69,8 @@ class AttentionNetwork(nn.Module):
             for from_below, skip, out in zip(below, upwards[:-1], upwards[1:], strict=False)
         )
         self.logits = nn.Conv2d(channels[0], 2, 1)
+        with torch.no_grad():
+            self.logits.weight *= LOGIT_GAIN
         self.precision = precision
 
     def forward(self, x: Tensor, log_scope: Tensor) -> tuple[Tensor, Tensor]:
