@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from pyro_compvae.networks import convolution_precision
 
-
 LOGIT_GAIN = 10
 """Masks start decisive, by this factor on the weights of the last layer.
 
