@@ -94,8 +94,8 @@ def _default_iodine(dataset: DatasetName) -> RunConfig:
 def _default_monet(dataset: DatasetName) -> RunConfig:
     """Two CPU cores, less than half an hour.
 
-    What differs from the paper, beside the sizes: Adam, a warm-up of β and γ, Fourier features in the decoder, whose
-    grid is that of the image: with sub-pixel output, attention learns to colour pixels from a palette in every cell.
+    What differs from the paper, beside the sizes: Adam, and a warm-up of β and γ. The decoder's grid is that of the
+    image: with sub-pixel output, attention learns to colour pixels from a palette in every cell.
     """
     attention = AttentionConfig(
         channels=(16, 32, 32, 32),
@@ -104,9 +104,9 @@ def _default_monet(dataset: DatasetName) -> RunConfig:
         encoder_hidden=128,
         mask_warmup_steps=2_000,
     )
-    training = replace(_default_training(6_000, kl_weight=0.5), kl_warmup_steps=2_000)
+    training = replace(_default_training(3_000, kl_weight=0.5), kl_warmup_steps=2_000)
     config = _default("monet", dataset, LnmsConfig(strength=0.075), training, attention=attention)
-    return replace(config, decoder=DecoderConfig(channels=(16, 16, 16), num_frequencies=3))
+    return replace(config, decoder=DecoderConfig(channels=(16, 16, 16)))
 
 
 def _default_mulmon(dataset: DatasetName) -> RunConfig:
