@@ -136,7 +136,7 @@ def test_bad_fields_are_named(message: str, changes: dict) -> None:
     [
         ("AttentionConfig.channels: expected one or more positive", "monet", {"attention.channels": [4, 0]}),
         ("AttentionConfig.encoder_channels: expected one or more", "monet", {"attention.encoder_channels": []}),
-        ("AttentionConfig.mask_strength: expected a positive number, got 0", "monet", {"attention.mask_strength": 0.0}),
+        ("AttentionConfig.mask_strength: expected zero or more, got -1.0", "monet", {"attention.mask_strength": -1.0}),
         ("AttentionConfig.bottleneck: expected a positive number, got -8", "monet", {"attention.bottleneck": -8}),
         ("num_iterations: expected at least 2 with guide mulmon.*got 1", "mulmon", {"refinement.num_iterations": 1}),
         ("ViewsConfig.max_observed: expected a positive number, got 0", "mulmon", {"views.max_observed": 0}),
