@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from guides import MonetGuide
-from guides.monet_networks import AttentionNetwork, ComponentEncoder
+from guides.monet_networks import LOGIT_GAIN, AttentionNetwork, ComponentEncoder
 from guides.plain import plain_monet_loss
 from pyro_compvae import SceneModel, SpatialBroadcastDecoder
 
@@ -30,6 +30,13 @@ def make_guide(lnms_strength: float = 0.0, num_slots: int = K) -> MonetGuide:
         mask_strength=0.4,
         lnms_strength=lnms_strength,
     )
+
+
+def with_mild_masks(guide: MonetGuide) -> MonetGuide:
+    """The transcription below takes masks, not their logs, so it is accurate only where none is close to 0."""
+    with torch.no_grad():
+        guide.attention.logits.weight /= LOGIT_GAIN
+    return guide
 
 
 def published_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
@@ -59,7 +66,7 @@ def published_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
 @pytest.mark.parametrize("lnms_strength", [0.0, 0.3])
 @pytest.mark.parametrize("kl_weight", [0.5, 1.0])
 def test_loss_and_gradients_equal_the_published_objective(lnms_strength: float, kl_weight: float) -> None:
-    guide = make_guide(lnms_strength).double().train()
+    guide = with_mild_masks(make_guide(lnms_strength)).double().train()
     guide.kl_weight = kl_weight
     x = torch.rand(B, 3, SIZE, SIZE, dtype=torch.float64)
     zeros = torch.zeros(B, K, D, dtype=torch.float64)
@@ -71,7 +78,7 @@ def test_loss_and_gradients_equal_the_published_objective(lnms_strength: float, 
 
 
 def test_plain_loss_equals_the_published_objective() -> None:
-    guide = make_guide(0.3).double().train()
+    guide = with_mild_masks(make_guide(0.3)).double().train()
     guide.kl_weight = 0.5
     x = torch.rand(B, 3, SIZE, SIZE, dtype=torch.float64)
     noise = torch.randn(B, K, D, dtype=torch.float64)
