@@ -117,7 +117,8 @@ def _default_mulmon(dataset: DatasetName) -> RunConfig:
         LnmsConfig(strength=0.15),
         # Without the KL from view to view, λ feeds back on itself and may run away.
         replace(_default_training(3_000, batch_size=8), kl_warmup_steps=300),
-        refinement=replace(_SMALL_REFINEMENT, num_iterations=4),
+        # Each step of every view contracts, so little of it must do.
+        refinement=replace(_SMALL_REFINEMENT, num_iterations=4, contraction=0.2),
         views=ViewsConfig(max_observed=3),
     )
 
