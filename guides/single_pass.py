@@ -30,13 +30,16 @@ class Evaluation(NamedTuple):
 
     log_likelihood: (B,) nats, differentiable with respect to z and the decoder's weights; all else is detached
     gradient: d log p(x | z) / dz, (B, K, D)
-    mixture: p(x | z)
+    means, mask_logits, log_masks, component_log_prob: of the mixture p(x | z), as `SpatialGaussianMixture` has them
     means_gradient, logits_gradient: d log p(x | z) with respect to the mixture's means and mask logits
     """
 
     log_likelihood: Tensor
     gradient: Tensor
-    mixture: SpatialGaussianMixture
+    means: Tensor
+    mask_logits: Tensor
+    log_masks: Tensor
+    component_log_prob: Tensor
     means_gradient: Tensor
     logits_gradient: Tensor
 
@@ -102,30 +105,36 @@ def evaluate(
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
         mixture = likelihood(leaf)
-        log_likelihood = mixture.pixel_log_prob(x).sum((-2, -1))
+        component_log_prob = mixture.component_log_prob(x)  # (B, K, H, W)
+        log_likelihood = torch.logsumexp(mixture.log_masks + component_log_prob, dim=1).sum((-2, -1))
         wanted = (mixture.means, mixture.mask_logits, leaf, *weights)
         means_gradient, logits_gradient, *gradients = torch.autograd.grad(log_likelihood.sum(), wanted)
     value = log_likelihood.detach()
     if z.requires_grad or weights:
         value = _AttachGradient.apply(value, gradients, z, *weights)
-    detached = SpatialGaussianMixture(
-        mixture.means.detach(), mixture.mask_logits.detach(), mixture.scale, validate_args=False
+    return Evaluation(
+        log_likelihood=value,
+        gradient=gradients[0],
+        means=mixture.means.detach(),
+        mask_logits=mixture.mask_logits.detach(),
+        log_masks=mixture.log_masks.detach(),
+        component_log_prob=component_log_prob.detach(),
+        means_gradient=means_gradient,
+        logits_gradient=logits_gradient,
     )
-    return Evaluation(value, gradients[0], detached, means_gradient, logits_gradient)
 
 
 @torch.no_grad()
 def refinement_inputs(evaluation: Evaluation, x: Tensor) -> RefinementInputs:
     """Everything in image space that IODINE and MulMON show their network, for images x (B, 3, H, W)."""
-    mixture = evaluation.mixture
-    component_log_prob, log_masks = mixture.component_log_prob(x), mixture.log_masks
+    component_log_prob, log_masks = evaluation.component_log_prob, evaluation.log_masks
     joint = log_masks + component_log_prob  # (B, K, H, W)
     pixel_log_prob = torch.logsumexp(joint, dim=1)  # (B, H, W)
     without_slot = leave_one_out_logsumexp(joint) - leave_one_out_logsumexp(log_masks)
     slots = torch.cat(
         (
-            mixture.means,
-            mixture.mask_logits,
+            evaluation.means,
+            evaluation.mask_logits,
             log_masks.exp().unsqueeze(2),
             torch.softmax(component_log_prob, dim=1).unsqueeze(2),
             _normalise(evaluation.means_gradient),

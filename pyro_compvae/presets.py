@@ -142,28 +142,18 @@ def _default(
     **sections: Any,
 ) -> RunConfig:
     """What the guides' default presets share; data on disk are harder, and take a larger image and more slots."""
-    if dataset in ("sprites", "solids"):
-        return RunConfig(
-            guide=guide,
-            preset="default",
-            num_slots=5,
-            latent_dim=8,
-            data=_data(dataset, 24),
-            decoder=DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=3),
-            lnms_prior=lnms_prior,
-            training=training,
-            **sections,
-        )
+    made = dataset in ("sprites", "solids")
+    # On renders, coarse grids let slots share pixels by turns: stripes instead of objects.
+    grid: dict[str, Any] = {"channels": (32, 32, 32), "upsample": 3} if made else {"channels": (16, 16, 16)}
     return RunConfig(
         guide=guide,
         preset="default",
-        num_slots=7,
-        latent_dim=16,
-        data=_data(dataset, 32),
-        # On renders, coarse grids let slots share pixels by turns: stripes instead of objects.
-        decoder=DecoderConfig(channels=(16, 16, 16), num_frequencies=3),
+        num_slots=5 if made else 7,
+        latent_dim=8 if made else 16,
+        data=_data(dataset, 24 if made else 32),
+        decoder=DecoderConfig(num_frequencies=3, **grid),
         lnms_prior=lnms_prior,
-        training=replace(training, evaluate_every=50),
+        training=training if made else replace(training, evaluate_every=50),
         **sections,
     )
 
