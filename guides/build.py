@@ -13,7 +13,7 @@ from guides.mulmon import MulmonGuide
 from guides.refinement_network import RefinementNetwork
 from pyro_compvae.config import RunConfig
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.models import MultiViewSceneModel, SceneModel
+from pyro_compvae.models import VIEWPOINT_DIM, MultiViewSceneModel, SceneModel
 from pyro_compvae.networks import SpatialBroadcastDecoder
 
 
@@ -66,7 +66,7 @@ def _mulmon(config: RunConfig) -> MulmonGuide:
     )
     return MulmonGuide(
         model,
-        _refinement_network(config),
+        _refinement_network(config, VIEWPOINT_DIM if v.refine_with_viewpoint else 0),
         num_iterations=config.refinement.num_iterations,
         max_observed=v.max_observed,
         viewpoint_noise=v.viewpoint_noise,
@@ -82,12 +82,18 @@ def _decoder(config: RunConfig) -> SpatialBroadcastDecoder:
     )
 
 
-def _refinement_network(config: RunConfig) -> RefinementNetwork:
+def _refinement_network(config: RunConfig, context_dim: int = 0) -> RefinementNetwork:
     assert config.refinement is not None
     options = dataclasses.asdict(config.refinement)
     for name in ("num_iterations", "initial_scale"):
         del options[name]
-    return RefinementNetwork(config.latent_dim, _image_size(config), **options, precision=config.training.precision)
+    return RefinementNetwork(
+        config.latent_dim,
+        _image_size(config),
+        **options,
+        context_dim=context_dim,
+        precision=config.training.precision,
+    )
 
 
 def _image_size(config: RunConfig) -> tuple[int, int]:

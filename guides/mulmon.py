@@ -138,6 +138,7 @@ class MulmonGuide(RefinementGuide):
                 _divergence_from(parameters.distribution()),
                 weights,
                 T - 1,
+                viewpoints[:, v] if self.network.context_dim else None,
             )
             if view_terms:
                 terms.append(torch.stack(view_terms).sum(0))

@@ -62,6 +62,7 @@ class RefinementGuide(SceneGuide):
         divergence: Divergence,
         weights: Sequence[float],
         num_updates: int,
+        context: Tensor | None = None,
     ) -> Refinement:
         """Evaluate λ_0, λ_1, ... on images x (B, 3, H, W), one evaluation per weight, with updates in between.
 
@@ -77,6 +78,7 @@ class RefinementGuide(SceneGuide):
             divergence: of q(z | λ_t) from its prior.
             weights: of the evaluations in the objective.
             num_updates: as many as evaluations, or one less.
+            context: (B, context_dim) that f sees besides, if it was built for one.
         """
         trained = tuple(p for p in self.model.parameters() if p.requires_grad)
         state = None
@@ -95,7 +97,7 @@ class RefinementGuide(SceneGuide):
             if t < num_updates:
                 gradient = self._elbo_gradient(parameters, noise, evaluation, divergence, t)
                 inputs = refinement_inputs(evaluation, x)
-                parameters, state = self.network(inputs, parameters, gradient, state)
+                parameters, state = self.network(inputs, parameters, gradient, state, context)
         return Refinement(parameters, terms)
 
     def _elbo_gradient(

@@ -35,6 +35,7 @@ class RefinementNetwork(nn.Module):
         num_frequencies: Fourier features of the coordinates; 0 in the paper.
         padded: same-padded convolutions, as in IODINE, or unpadded ones, as in MulMON.
         activation: "elu" (IODINE) or "relu" (MulMON).
+        context_dim: width of what else the hidden layer sees of a scene; 0 in the papers.
         precision: of the convolutions, "float32" or "bfloat16".
     """
 
@@ -54,6 +55,7 @@ class RefinementNetwork(nn.Module):
         num_frequencies: int = 0,
         padded: bool = True,
         activation: str = "elu",
+        context_dim: int = 0,
         precision: str = "float32",
     ) -> None:
         super().__init__()
@@ -89,12 +91,13 @@ class RefinementNetwork(nn.Module):
             dense += [nn.Linear(features, width), act()]
             features = width
         self.mlp = nn.Sequential(*dense)
-        features += 4 * latent_dim
+        features += 4 * latent_dim + context_dim
         self.lstm = nn.LSTMCell(features, hidden) if recurrent else None
         self.dense = None if recurrent else nn.Sequential(nn.Linear(features, hidden), act())
         self.update = nn.Linear(hidden, 2 * latent_dim)
         with torch.no_grad():
             self.update.bias[latent_dim:] -= contraction
+        self.context_dim = context_dim
         self.precision = precision
 
     def forward(
@@ -103,14 +106,18 @@ class RefinementNetwork(nn.Module):
         parameters: Gaussian,
         gradient: Gaussian,
         state: tuple[Tensor, Tensor] | None,
+        context: Tensor | None = None,
     ) -> tuple[Gaussian, tuple[Tensor, Tensor] | None]:
-        """One refinement: λ (B, K, D), d ELBO/dλ (detached) and the LSTM state, if any → the new λ and state."""
+        """One refinement: λ (B, K, D), d ELBO/dλ (detached), the LSTM state, if any, and context (B, context_dim),
+        if any → the new λ and state."""
         B, K, D = parameters.mean.shape
         image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
         # Activations of all iterations would wait for the end; computing them again costs little beside the decoder.
         features = checkpoint(self._features, image, inputs.slots, use_reentrant=False, preserve_rng_state=False)
         normalised = (F.layer_norm(part, (D,)) for part in gradient)
         flat = torch.cat((*parameters, *normalised), dim=-1)
+        if context is not None:
+            flat = torch.cat((flat, context.unsqueeze(1).expand(-1, K, -1)), dim=-1)
         hidden, state = self.hidden(torch.cat((features, flat.flatten(0, 1)), dim=-1), state)
         mean_step, scale_step = self.update(hidden).unflatten(0, (B, K)).chunk(2, dim=-1)
         return Gaussian(parameters.mean + mean_step, parameters.raw_scale + scale_step), state

@@ -119,6 +119,8 @@ class ViewsConfig:
 
     max_observed: most views observed in a training step; those left are queries.
     viewpoint_noise: standard deviation of the noise on viewpoints in training.
+    refine_with_viewpoint: whether the refinement network sees the viewpoint of the image before it. In the published
+        code it learns of cameras through the gradients alone.
     """
 
     view_dim: int = 3
@@ -126,6 +128,7 @@ class ViewsConfig:
     projector_hidden: int = 512
     max_observed: int = 6
     viewpoint_noise: float = 0.015
+    refine_with_viewpoint: bool = False
 
     def __post_init__(self) -> None:
         _positive(self, "view_dim", "view_hidden", "projector_hidden", "max_observed")

@@ -117,6 +117,15 @@ class MultiViewSceneModel(SlotModel):
             nn.ReLU(),
             nn.Linear(projector_hidden, self.latent_dim),
         )
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Keep the variance of z and of viewpoints from layer to layer; torch's default takes most of it away."""
+        for module in (*self.view_encoder, *self.projector):
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                module.bias.zero_()
 
     def likelihood(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
         """p(x | z, viewpoint): slots (..., K, D) and viewpoints (..., 3), whose batch shapes broadcast."""
