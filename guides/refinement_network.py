@@ -97,6 +97,10 @@ class RefinementNetwork(nn.Module):
         self.update = nn.Linear(hidden, 2 * latent_dim)
         with torch.no_grad():
             self.update.bias[latent_dim:] -= contraction
+            if context_dim:
+                # Among a thousand features torch's default would hardly let it be seen.
+                weight = self.lstm.weight_ih if self.lstm is not None else self.dense[0].weight
+                nn.init.normal_(weight[:, -context_dim:], std=context_dim**-0.5)
         self.context_dim = context_dim
         self.precision = precision
 

@@ -1,0 +1,108 @@
+"""What importance weights say about log p(x), and how far to believe it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_compvae.evidence.pareto import pareto_smoothed
+
+RELIABLE, USABLE = 0.7, 1.0
+"""Bands of k̂ (Vehtari et al. 2024): below 0.7 the smoothed estimate converges fast enough; above 1 not at all."""
+
+
+class EvidenceEstimate(NamedTuple):
+    """log p(x) of B scenes from L weighted draws each, in nats.
+
+    log_evidence: (B,), log of the mean weight. The mean weight is unbiased, so its log is a lower bound in
+        expectation.
+    standard_error: (B,), of log_evidence, by the delta method; it knows nothing of what no draw has seen, so it
+        means something only where khat is below 0.7.
+    khat: (B,), shape of the generalised Pareto distribution fitted to the largest weights. Below 0.7: reliable; up to
+        1: slow and biased low; above: the mean weight may be infinite for all the draws show. NaN with too few draws.
+    ess: (B,), effective sample size 1 / Σ w̄², of L.
+    log_weights: (L, B).
+    """
+
+    log_evidence: Tensor
+    standard_error: Tensor
+    khat: Tensor
+    ess: Tensor
+    log_weights: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """Mean log weight, (B,): the bound whose slack is the KL divergence from proposal to posterior."""
+        return self.log_weights.mean(0)
+
+    @property
+    def reliable(self) -> Tensor:
+        """Where khat is below 0.7, (B,)."""
+        return self.khat < RELIABLE
+
+    def iwae(self, num_samples: int) -> Tensor:
+        """The importance-weighted bound with so many samples (Burda et al. 2016), (B,), mean over groups of draws.
+
+        Raises:
+            ValueError: unless num_samples is from 1 to L.
+        """
+        L = len(self.log_weights)
+        if not 1 <= num_samples <= L:
+            raise ValueError(f"num_samples: expected 1 to {L}, the draws there are, got {num_samples}")
+        groups = self.log_weights[: L - L % num_samples].unflatten(0, (-1, num_samples))
+        return log_mean_exp(groups, dim=1).mean(0)
+
+    def jackknife(self) -> Tensor:
+        """log p(x) with the bias of order 1/L taken away (Nowozin 2018, JVI-1), (B,). No bound; it varies more."""
+        L = len(self.log_weights)
+        others = leave_one_out_logsumexp(self.log_weights) - math.log(L - 1)
+        return L * self.log_evidence - (L - 1) * others.mean(0)
+
+    def smoothed(self) -> Tensor:
+        """log p(x) from Pareto-smoothed weights (Vehtari et al. 2024), (B,): less variance, a little bias."""
+        return log_mean_exp(pareto_smoothed(self.log_weights)[0])
+
+    def verdict(self) -> str:
+        """How far to believe the estimates, in a sentence."""
+        B, good = len(self.khat), int(self.reliable.sum())
+        if bool(self.khat.isnan().all()):
+            return f"{len(self.log_weights)} draws are too few to tell whether to believe the estimates"
+        bad = int((self.khat >= USABLE).sum())
+        ess = f"median effective sample size {float(self.ess.median()):.0f} of {len(self.log_weights)}"
+        if good == B:
+            return f"believe it: k̂ < {RELIABLE} for all {B} scenes, {ess}"
+        return (
+            f"believe {good} of {B} scenes (k̂ < {RELIABLE}); {B - good - bad} are biased low by an unknown amount, "
+            f"{bad} are lower bounds and no more (k̂ ≥ {USABLE:g}); {ess}"
+        )
+
+
+def estimate_from_log_weights(log_weights: Tensor) -> EvidenceEstimate:
+    """Evidence estimates of log importance weights (L, B), nats."""
+    log_weights = log_weights.double()
+    L = len(log_weights)
+    log_evidence = log_mean_exp(log_weights)
+    squares = torch.softmax(log_weights, dim=0).square().sum(0)
+    # Var(mean weight) / (mean weight)², with the unbiased variance.
+    relative_variance = (squares - 1 / L).clamp(min=0) * L / max(L - 1, 1)
+    standard_error = relative_variance.sqrt() if L > 1 else torch.full_like(log_evidence, math.nan)
+    return EvidenceEstimate(log_evidence, standard_error, pareto_smoothed(log_weights)[1], 1 / squares, log_weights)
+
+
+def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:
+    """log of the mean of exp(values) along a dimension."""
+    return torch.logsumexp(values, dim) - math.log(values.shape[dim])
+
+
+def leave_one_out_logsumexp(values: Tensor, dim: int = 0) -> Tensor:
+    """log Σ_{j≠i} exp(values_j) for every i along a dimension, of the shape of `values`.
+
+    From cumulative sums of both sides: nothing is subtracted, so nothing cancels where one value dominates.
+    """
+    nothing = torch.full_like(values.narrow(dim, 0, 1), -torch.inf)
+    before = values.logcumsumexp(dim).narrow(dim, 0, values.shape[dim] - 1)
+    after = values.flip(dim).logcumsumexp(dim).flip(dim).narrow(dim, 1, values.shape[dim] - 1)
+    return torch.logaddexp(torch.cat((nothing, before), dim), torch.cat((after, nothing), dim))

@@ -1,0 +1,129 @@
+"""Importance sampling of log p(x), scene by scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
+from pyro_compvae.evidence.proposals import Proposal, normal_proposal
+from pyro_compvae.evidence.traces import (
+    LogJoint,
+    TraceError,
+    check_eval,
+    particles_trace,
+    per_scene_log_prob,
+    prototype,
+    sample_sites,
+)
+
+
+def importance_log_evidence(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *arguments: Tensor,
+    num_samples: int,
+    chunk_size: int = 50,
+    symmetrise: bool = True,
+) -> EvidenceEstimate:
+    r"""Estimate log p(x) of every scene with draws from a guide.
+
+        log p̂(x_b) = log 1/L Σ_l w_lb,    w_lb = p(x_b, z_lb) / q(z_lb | x_b)     or, symmetrised, / q̄(z_lb | x_b)
+
+    with q̄ = 1/K! Σ_π Π_j q_j(z_π(j)), exactly, by a permanent. Without symmetrisation any pair of Pyro programs whose
+    sites lie in ``pyro.plate("scenes")`` will do, and the mean log weight is the ELBO. With it, the model's only latent
+    site is "z" with exchangeable slots, and the guide has ``posterior(*arguments)``, a Normal of shape (B, K, D).
+
+    Memory grows with ``chunk_size``, not with ``num_samples``.
+
+    Args:
+        model, guide: in eval mode.
+        arguments: of both: images x (B, 3, H, W) in [0, 1], or (B, V, 3, H, W) and viewpoints (B, V, 3).
+        num_samples: L, draws per scene.
+        chunk_size: draws per scene held at a time.
+        symmetrise: whether to weigh draws by q̄ instead of q.
+
+    Raises:
+        ValueError: for fewer than one sample, or a guide without ``posterior`` where it is needed.
+        TraceError: (a ValueError) for sites outside the plate, factors in the guide, or train mode.
+        FloatingPointError: for NaN weights, with the scene and the site.
+    """
+    check_counts(num_samples, chunk_size)
+    check_eval(guide, "guide")
+    if symmetrise:
+        if not hasattr(guide, "posterior"):
+            raise TraceError(
+                "guide: expected a method posterior(*arguments) → Normal (B, K, D), which symmetrise=True needs; "
+                f"{type(guide).__name__} has none. Pass symmetrise=False."
+            )
+        log_joint = LogJoint(model, *arguments)
+        with torch.no_grad():
+            q = guide.posterior(*arguments)
+        return proposal_log_evidence(log_joint, normal_proposal(q), num_samples, chunk_size)
+    nesting = _check_pair(model, guide, arguments)
+    log_weights = []
+    with torch.no_grad():
+        for size in chunk_sizes(num_samples, chunk_size):
+            q_trace = particles_trace(guide, arguments, size, nesting)
+            p_trace = particles_trace(poutine.replay(model, q_trace), arguments, size, nesting)
+            log_p = per_scene_log_prob(p_trace, size, nesting, "model")
+            log_weights.append(log_p - per_scene_log_prob(q_trace, size, nesting, "guide"))
+    return estimate_from_log_weights(torch.cat(log_weights))
+
+
+def proposal_log_evidence(
+    log_joint: LogJoint, proposal: Proposal, num_samples: int, chunk_size: int = 50, symmetrise: bool = True
+) -> EvidenceEstimate:
+    """Estimate log p(x) of every scene with draws from any proposal for its slots.
+
+    Args:
+        log_joint: log p(x, z) of the scenes.
+        proposal: where to draw z from.
+        num_samples: L, draws per scene.
+        chunk_size: draws per scene held at a time.
+        symmetrise: whether to weigh draws by q̄ instead of q.
+    """
+    check_counts(num_samples, chunk_size)
+    log_q = proposal.symmetric_log_prob if symmetrise else proposal.log_prob
+    log_weights = []
+    with torch.no_grad():
+        for size in chunk_sizes(num_samples, chunk_size):
+            z = proposal.rsample(size)
+            log_weights.append(log_joint(z) - log_q(z))
+    return estimate_from_log_weights(torch.cat(log_weights))
+
+
+def chunk_sizes(total: int, chunk_size: int) -> list[int]:
+    """How `total` draws divide into chunks of at most `chunk_size`."""
+    return [min(chunk_size, total - start) for start in range(0, total, chunk_size)]
+
+
+def check_counts(num_samples: int, chunk_size: int) -> None:
+    """Refuse less than one.
+
+    Raises:
+        ValueError: for a number of samples or a chunk size below 1.
+    """
+    for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+
+
+def _check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: tuple[Tensor, ...]) -> int:
+    """The depth of plates of a pair whose latent sites are the same.
+
+    Raises:
+        TraceError: if they are not.
+    """
+    check_eval(model, "model")
+    guide_nesting, guide_trace = prototype(guide, arguments, "guide")
+    model_nesting, model_trace = prototype(poutine.replay(model, guide_trace), arguments, "model")
+    latent = {name for name, site in sample_sites(model_trace) if not site["is_observed"]}
+    sampled = {name for name, _ in sample_sites(guide_trace)}
+    if latent != sampled:
+        raise TraceError(f"expected the guide to sample the model's latent sites {sorted(latent)}, got {sorted(sampled)}")
+    return max(guide_nesting, model_nesting)

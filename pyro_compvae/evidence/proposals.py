@@ -1,0 +1,115 @@
+"""Distributions to draw the slots of a batch of scenes from, made symmetric under permutations of the slots.
+
+The posterior of K exchangeable slots has K! copies of every mode, and what inference finds covers one. Importance
+sampling from one copy misses up to log K! nats however many draws there are (Lee & Robert, arXiv 1311.6000). The
+symmetrised proposal q̄(z) = 1/K! Σ_π q(z_π) covers all. A draw from q̄ is a draw from q with its slots shuffled, and the
+weight p(x, z) / q̄(z) does not change under shuffling, so z is drawn from q.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from pyro_compvae.evidence.elliptical import Elliptical
+from pyro_compvae.permutation import all_permutations, log_permanent
+
+MAX_PERMUTED_SLOTS = 8
+"""Largest K of which all K! permutations are summed."""
+
+
+class Proposal(Protocol):
+    """A normalised distribution over the slots of B scenes."""
+
+    num_slots: int
+
+    def rsample(self, num_samples: int) -> Tensor:
+        """z (L, B, K, D), differentiable."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """z (L, B, K, D) → (L, B), nats."""
+
+    def symmetric_log_prob(self, z: Tensor) -> Tensor:
+        """log q̄(z): z (L, B, K, D) → (L, B), nats."""
+
+
+class FactorisedProposal:
+    """Independent slots: q(z) = Π_k q_k(z_k), so that q̄(z) = perm(A) / K! with A_jk = q_j(z_k), exactly.
+
+    Args:
+        slots: batch shape (B, K), on D dimensions.
+    """
+
+    def __init__(self, slots: Elliptical) -> None:
+        self.slots = slots
+        self.num_slots = slots.loc.shape[-2]
+
+    def rsample(self, num_samples: int) -> Tensor:
+        """z (L, B, K, D), differentiable."""
+        return self.slots.rsample(num_samples)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """z (L, B, K, D) → (L, B), nats."""
+        return self.slots.log_prob(z).sum(-1)
+
+    def symmetric_log_prob(self, z: Tensor) -> Tensor:
+        """log q̄(z): z (L, B, K, D) → (L, B), nats."""
+        columns = [self.slots.log_prob(z[..., k, :].unsqueeze(-2).expand_as(z)) for k in range(self.num_slots)]
+        return log_permanent(torch.stack(columns, dim=-1)) - math.lgamma(self.num_slots + 1)
+
+
+class JointProposal:
+    """Slots that depend on one another; q̄(z) is the mean over all K! permutations, for K up to 8.
+
+    A sum over some of them would be too small, and the weights too large.
+
+    Args:
+        joint: batch shape (B,), on K·D dimensions.
+        num_slots: K.
+    """
+
+    def __init__(self, joint: Elliptical, num_slots: int) -> None:
+        self.joint = joint
+        self.num_slots = num_slots
+
+    def rsample(self, num_samples: int) -> Tensor:
+        """z (L, B, K, D), differentiable."""
+        return self.joint.rsample(num_samples).unflatten(-1, (self.num_slots, -1))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """z (L, B, K, D) → (L, B), nats."""
+        return self.joint.log_prob(z.flatten(-2))
+
+    def symmetric_log_prob(self, z: Tensor) -> Tensor:
+        """log q̄(z): z (L, B, K, D) → (L, B), nats.
+
+        Raises:
+            ValueError: for more than 8 slots.
+        """
+        if self.num_slots > MAX_PERMUTED_SLOTS:
+            raise ValueError(
+                f"symmetrise: expected at most {MAX_PERMUTED_SLOTS} slots for a proposal that correlates them, got "
+                f"{self.num_slots}, which have {math.factorial(self.num_slots):,} permutations; take one that "
+                "factorises over slots (diagonal, block)"
+            )
+        L = len(z)
+        permutations = all_permutations(self.num_slots).to(z.device)
+        parts = []
+        for some in permutations.split(max(1, PERMUTED_DRAWS // L)):
+            permuted = z[..., some, :].movedim(-3, 0)  # (P, L, B, K, D)
+            parts.append(self.log_prob(permuted.flatten(0, 1)).unflatten(0, (-1, L)).logsumexp(0))
+        return torch.stack(parts).logsumexp(0) - math.log(len(permutations))
+
+
+PERMUTED_DRAWS = 4096
+"""Permuted draws per scene held at a time."""
+
+
+def normal_proposal(q: Normal) -> FactorisedProposal:
+    """The proposal that a guide's posterior is, batch shape (B, K, D); in float64, so that densities add nothing to the
+    rounding of the likelihood."""
+    return FactorisedProposal(Elliptical(q.loc.double(), torch.diag_embed(q.scale.double())))

@@ -1,0 +1,143 @@
+"""Pyro programs as densities: one number per scene, not one per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Unit
+from torch import Tensor, nn
+
+SCENES = "scenes"
+"""The plate of scenes."""
+
+
+class TraceError(ValueError):
+    """A model or a guide is not one whose log-density can be had per scene."""
+
+
+class LogJoint:
+    """log p(x, z) of every scene as a function of z, for a Pyro model whose only latent site is "z".
+
+    Args:
+        model: in eval mode; its sites lie in the plate "scenes", and all but "z" are observed.
+        arguments: what the model is called with: the images, and the viewpoints if it has several views.
+
+    Attributes:
+        num_scenes, event_shape, dtype: of "z": B, and (K, D) for the models of this package.
+
+    Raises:
+        TraceError: if the model is not of that kind.
+    """
+
+    def __init__(self, model: Callable[..., Any], *arguments: Tensor) -> None:
+        check_eval(model, "model")
+        self.model = model
+        self.arguments = arguments
+        self._nesting, trace = prototype(model, arguments, "model")
+        latent = [name for name, site in sample_sites(trace) if not site["is_observed"]]
+        if latent != ["z"]:
+            raise TraceError(f'model: expected the latent site "z" and no other, got {latent}')
+        site = trace.nodes["z"]
+        self.event_shape = tuple(site["fn"].event_shape)
+        self._scenes_dim = _scenes_frame("z", site, "model").dim
+        self.num_scenes = site["fn"].batch_shape[self._scenes_dim]
+        self.dtype = site["value"].dtype
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """log p(x, z) in nats: z (L, B, K, D) → (L, B) in float64, differentiable with respect to z."""
+        L, B = z.shape[:2]
+        batch_shape = [1] * self._nesting
+        batch_shape[self._scenes_dim] = B
+        z = z.to(self.dtype).reshape(L, *batch_shape, *self.event_shape)
+        trace = particles_trace(poutine.condition(self.model, {"z": z}), self.arguments, L, self._nesting)
+        return per_scene_log_prob(trace, L, self._nesting, "model").double()
+
+
+def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str) -> tuple[int, poutine.Trace]:
+    """Run a program once: the depth of its plates, and a trace whose sites have been checked.
+
+    Raises:
+        TraceError: for sites outside the plate "scenes", factors in a guide, and scaled or subsampled sites.
+    """
+    with torch.no_grad():
+        trace = poutine.trace(program).get_trace(*arguments)
+    sites = sample_sites(trace)
+    if not sites:
+        raise TraceError(f"{what}: expected sample sites, found none")
+    for name, site in sites:
+        _scenes_frame(name, site, what)
+        if what == "guide" and site["is_observed"]:
+            kind = "factor" if isinstance(site["fn"], Unit) else "observed site"
+            raise TraceError(
+                f"guide: expected nothing but samples, found the {kind} {name!r}, which would spoil the weights; "
+                "call guide.eval() first"
+            )
+        if not (isinstance(site["scale"], (int, float)) and site["scale"] == 1):
+            raise TraceError(f"{what}: expected sites of scale 1, got {site['scale']} at {name!r}; drop subsampling")
+    frames = [frame for _, site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
+    return max(-frame.dim for frame in frames), trace
+
+
+def particles_trace(
+    program: Callable[..., Any], arguments: tuple[Any, ...], num_particles: int, nesting: int
+) -> poutine.Trace:
+    """A trace of so many vectorised runs of a program, in a plate to the left of all others, with log-probabilities."""
+    with pyro.plate("_particles", num_particles, dim=-1 - nesting):
+        trace = poutine.trace(program).get_trace(*arguments)
+    trace.compute_log_prob()
+    return trace
+
+
+def per_scene_log_prob(trace: poutine.Trace, num_particles: int, nesting: int, what: str) -> Tensor:
+    """The sum over all sites of a trace of `particles_trace`, for every particle and scene: (L, B).
+
+    Raises:
+        FloatingPointError: if a site is NaN or +inf, with the scene and the site.
+    """
+    total: Tensor | None = None
+    for name, site in sample_sites(trace):
+        log_prob = site["log_prob"]
+        log_prob = log_prob.reshape((1,) * (nesting + 1 - log_prob.dim()) + log_prob.shape)
+        scenes_dim = _scenes_frame(name, site, what).dim
+        other_plates = [dim for dim in range(-nesting, 0) if dim != scenes_dim]
+        log_prob = (log_prob.sum(other_plates) if other_plates else log_prob).expand(num_particles, -1)
+        bad = log_prob.isnan() | log_prob.isposinf()
+        if bad.any():
+            particle, scene = bad.nonzero()[0].tolist()
+            raise FloatingPointError(
+                f"{what}: expected finite log-probabilities, got {float(log_prob[particle, scene])} at site {name!r} "
+                f"for scene {scene}"
+            )
+        total = log_prob if total is None else total + log_prob
+    assert total is not None
+    return total
+
+
+def sample_sites(trace: poutine.Trace) -> list[tuple[str, dict[str, Any]]]:
+    """The sites of a trace that are random or observed, without those of subsampled plates."""
+    return [
+        (name, site)
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not poutine.util.site_is_subsample(site)
+    ]
+
+
+def check_eval(program: Callable[..., Any], what: str) -> None:
+    """Refuse a module in train mode, whose extra terms belong to training.
+
+    Raises:
+        TraceError: if it is one.
+    """
+    if isinstance(program, nn.Module) and program.training:
+        raise TraceError(f"{what}: expected eval mode, got train mode; call {what}.eval() first")
+
+
+def _scenes_frame(name: str, site: dict[str, Any], what: str) -> Any:
+    for frame in site["cond_indep_stack"]:
+        if frame.name == SCENES:
+            return frame
+    raise TraceError(f'{what}: expected all sites in pyro.plate("{SCENES}"), got {name!r} outside of it')

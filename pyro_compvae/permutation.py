@@ -1,0 +1,70 @@
+"""Permutations of exchangeable slots."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import combinations, permutations
+
+import torch
+from torch import Tensor
+
+MAX_SLOTS = 16
+"""Largest matrix of `log_permanent`: its cost is K 2^(K-1) per matrix."""
+
+ZERO = -1e30
+"""Stands for log 0: K of it still fit into float32, and no sum of real log densities comes near."""
+
+
+def log_permanent(log_matrix: Tensor) -> Tensor:
+    r"""log perm(A) = log Σ_π Π_j A_{j π(j)} of matrices given by their logarithms.
+
+    Dynamic programming over sets of columns (Bellman 1962; Held & Karp 1962): after j rows, F_j(S) is the sum over all
+    ways to match them with the columns S, |S| = j,
+
+        F_j(S) = Σ_{k ∈ S} F_{j-1}(S \ {k}) A_jk,      perm(A) = F_K({1..K})
+
+    in log space. Every term is positive, so nothing cancels, unlike in Ryser's formula. Exact; O(K 2^K) for each
+    matrix, batched, differentiable.
+
+    Args:
+        log_matrix: (..., K, K), the logarithms of entries >= 0; -inf is an entry of 0.
+
+    Returns:
+        (...).
+
+    Raises:
+        ValueError: unless the matrices are square and K is from 1 to 16.
+    """
+    if log_matrix.dim() < 2 or log_matrix.shape[-1] != log_matrix.shape[-2]:
+        raise ValueError(f"log_matrix: expected square matrices (..., K, K), got {tuple(log_matrix.shape)}")
+    K = log_matrix.shape[-1]
+    if not 1 <= K <= MAX_SLOTS:
+        raise ValueError(f"log_matrix: expected 1 to {MAX_SLOTS} slots, got {K}")
+    # Row by row, the largest entry is taken out: products of K entries stay within range in float32 as well.
+    largest = log_matrix.detach().amax(-1, keepdim=True)
+    largest = torch.where(largest.isfinite(), largest, 0)
+    # An entry of zero gets a finite logarithm on the way: the gradient of logsumexp over nothing but -inf is NaN.
+    rows = (log_matrix - largest).clamp(min=ZERO).unbind(-2)
+    sums = rows[0]
+    for size in range(2, K + 1):
+        columns, predecessors = _subsets(K, size, log_matrix.device)
+        sums = torch.logsumexp(sums[..., predecessors] + rows[size - 1][..., columns], dim=-1)
+    sums = sums.squeeze(-1)
+    return torch.where(sums > ZERO / 2, sums + largest.sum((-2, -1)), -torch.inf)
+
+
+@lru_cache(maxsize=128)
+def _subsets(num_columns: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For every set of `size` columns: its members, and the place of the set without each among the smaller sets.
+
+    Both (number of sets, size), in lexicographic order.
+    """
+    smaller = {subset: index for index, subset in enumerate(combinations(range(num_columns), size - 1))}
+    subsets = list(combinations(range(num_columns), size))
+    predecessors = [[smaller[subset[:i] + subset[i + 1 :]] for i in range(size)] for subset in subsets]
+    return torch.tensor(subsets, device=device), torch.tensor(predecessors, device=device)
+
+
+def all_permutations(num_slots: int) -> Tensor:
+    """The K! permutations of K slots, (K!, K), the identity first."""
+    return torch.tensor(list(permutations(range(num_slots))))
