@@ -111,7 +111,10 @@ def plain_mulmon_loss(
             return (log_ratio + 0.5 * ((z - prior_mean) / prior_scale) ** 2 - 0.5 * ((z - mean) / scale) ** 2).sum()
 
         weights = [2 / (n + 1) * (v + 1) / n * 2 / (T + 1) * (t + 1) / T for t in range(T)]
-        terms, (mean, raw_scale) = _refine(guide, seen_from(v), x[:, v], (mean, raw_scale), draws, weights, divergence)
+        context = viewpoints[:, v] if guide.network.context_dim else None
+        terms, (mean, raw_scale) = _refine(
+            guide, seen_from(v), x[:, v], (mean, raw_scale), draws, weights, divergence, context
+        )
         objective = objective + terms
     num_queries = x.shape[1] - n
     for v in range(n, x.shape[1]):
@@ -130,6 +133,7 @@ def _refine(
     noise: Iterator[Tensor],
     weights: Sequence[float],
     divergence: Callable[[Tensor, Tensor, Tensor, int], Tensor],
+    context: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The weighted terms of the objective, summed, and the last λ; an update between any two evaluations."""
     model, network = guide.model, guide.network
@@ -180,7 +184,9 @@ def _refine(
         first = network.image_conv
         first_layer = F.conv2d(inputs.flatten(0, 1), kernel, first.bias, first.stride, first.padding)
         features = network.mlp(network.convs(first_layer))
-        flat = (mean, raw_scale, _layer_norm(mean_gradient, 1), _layer_norm(scale_gradient, 1))
+        flat = [mean, raw_scale, _layer_norm(mean_gradient, 1), _layer_norm(scale_gradient, 1)]
+        if context is not None:
+            flat.append(context[:, None].expand(-1, K, -1))
         hidden, state = network.hidden(torch.cat((features, torch.cat(flat, dim=2).flatten(0, 1)), dim=1), state)
         step = network.update(hidden).view(B, K, 2 * D)
         mean, raw_scale = mean + step[..., :D], raw_scale + step[..., D:]

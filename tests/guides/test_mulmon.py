@@ -20,7 +20,7 @@ from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecode
 B, V, K, D, H, W, T = 2, 4, 3, 4, 8, 10, 3
 
 
-def make_network(recurrent: bool) -> RefinementNetwork:
+def make_network(recurrent: bool, context_dim: int = 0) -> RefinementNetwork:
     return RefinementNetwork(
         D,
         (H, W),
@@ -31,13 +31,15 @@ def make_network(recurrent: bool) -> RefinementNetwork:
         pooling="flatten",
         padded=False,
         activation="relu",
+        context_dim=context_dim,
     )
 
 
-def make_guide(lnms_strength: float = 0.0, recurrent: bool = True) -> MulmonGuide:
+def make_guide(lnms_strength: float = 0.0, recurrent: bool = True, context_dim: int = 0) -> MulmonGuide:
     decoder = SpatialBroadcastDecoder(D, (H, W), channels=(6, 6), padded=False, activation="relu")
     model = MultiViewSceneModel(decoder, K, view_hidden=5, projector_hidden=11)
-    return MulmonGuide(model, make_network(recurrent), T, max_observed=3, lnms_strength=lnms_strength)
+    network = make_network(recurrent, context_dim)
+    return MulmonGuide(model, network, T, max_observed=3, lnms_strength=lnms_strength)
 
 
 def make_views(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -47,8 +49,11 @@ def make_views(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("recurrent", [True, False])
 @pytest.mark.parametrize("lnms_strength", [0.0, 0.8])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_loss_and_gradients_equal_the_plain_two_pass_form(recurrent: bool, lnms_strength: float, seed: int) -> None:
-    guide = make_guide(lnms_strength, recurrent).double().train()
+@pytest.mark.parametrize("context_dim", [0, 3])
+def test_loss_and_gradients_equal_the_plain_two_pass_form(
+    recurrent: bool, lnms_strength: float, seed: int, context_dim: int
+) -> None:
+    guide = make_guide(lnms_strength, recurrent, context_dim).double().train()
     x, viewpoints = make_views(torch.float64)
     torch.manual_seed(seed)
     loss = TraceMeanField_ELBO()(guide.training_model, guide)(x, viewpoints)
@@ -63,6 +68,21 @@ def test_loss_and_gradients_equal_the_plain_two_pass_form(recurrent: bool, lnms_
     noise += [torch.normal(zeros, torch.ones_like(zeros)) for _ in range(V - n)]
     plain = plain_mulmon_loss(guide, x[:, order], noisy[:, order], n, noise)
     assert_same_loss_and_gradients(loss, plain, guide)
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_the_refinement_network_may_see_the_viewpoint(recurrent: bool) -> None:
+    """With a decoder that does not: a camera that turns changes the posterior of one network and not of the other."""
+    x, viewpoints = make_views()
+    turned = viewpoints.flip(-1)
+    for context_dim in (0, 3):
+        guide = make_guide(recurrent=recurrent, context_dim=context_dim).eval()
+        guide.model.projector = _FirstOnly()
+        locs = []
+        for seen_from in (viewpoints, turned):
+            torch.manual_seed(0)
+            locs.append(guide.posterior(x, seen_from).loc)
+        assert torch.equal(*locs) == (context_dim == 0)
 
 
 def test_the_seeds_above_cover_several_numbers_of_views() -> None:
