@@ -59,8 +59,8 @@ class SlotMixture:
         z_bk ~ N(0, 1)                          k = 1..K            site "z", event (K, 1)
         x_bi ~ 1/K Σ_k N(z_bk, s²)              i = 1..n            site "x", event (n)
 
-    Its evidence is an exact sum over the K^n ways to assign the pixels. Given x of `simulate`, whose slots are far apart
-    in units of s, all but the K! ways that agree with the truth have next to no weight.
+    Its evidence is an exact sum over the K^n ways to assign the pixels. Given x of `simulate` with a small s, all but
+    the K! ways that agree with the truth have next to no weight.
     """
 
     def __init__(self, num_slots: int, scale: float, pixels_per_slot: int = 2) -> None:
