@@ -50,7 +50,7 @@ def log_permanent(log_matrix: Tensor) -> Tensor:
         columns, predecessors = _subsets(K, size, log_matrix.device)
         sums = torch.logsumexp(sums[..., predecessors] + rows[size - 1][..., columns], dim=-1)
     sums = sums.squeeze(-1)
-    return torch.where(sums > ZERO / 2, sums + largest.sum((-2, -1)), -torch.inf)
+    return torch.where(sums < ZERO / 2, -torch.inf, sums + largest.sum((-2, -1)))  # NaN stays NaN
 
 
 @lru_cache(maxsize=128)
@@ -62,7 +62,8 @@ def _subsets(num_columns: int, size: int, device: torch.device) -> tuple[Tensor,
     smaller = {subset: index for index, subset in enumerate(combinations(range(num_columns), size - 1))}
     subsets = list(combinations(range(num_columns), size))
     predecessors = [[smaller[subset[:i] + subset[i + 1 :]] for i in range(size)] for subset in subsets]
-    return torch.tensor(subsets, device=device), torch.tensor(predecessors, device=device)
+    with torch.inference_mode(False):  # kept for later calls, which may want gradients
+        return torch.tensor(subsets, device=device), torch.tensor(predecessors, device=device)
 
 
 def all_permutations(num_slots: int) -> Tensor:

@@ -56,8 +56,14 @@ class EvidenceEstimate(NamedTuple):
         return log_mean_exp(groups, dim=1).mean(0)
 
     def jackknife(self) -> Tensor:
-        """log p(x) with the bias of order 1/L taken away (Nowozin 2018, JVI-1), (B,). No bound; it varies more."""
+        """log p(x) with the bias of order 1/L taken away (Nowozin 2018, JVI-1), (B,). No bound; it varies more.
+
+        Raises:
+            ValueError: with a single draw, which cannot be left out.
+        """
         L = len(self.log_weights)
+        if L < 2:
+            raise ValueError(f"jackknife: expected at least 2 draws, got {L}")
         others = leave_one_out_logsumexp(self.log_weights) - math.log(L - 1)
         return L * self.log_evidence - (L - 1) * others.mean(0)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import Normal
 
 from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
 from pyro_compvae.evidence.proposals import Proposal, normal_proposal
@@ -61,8 +63,11 @@ def importance_log_evidence(
                 f"{type(guide).__name__} has none. Pass symmetrise=False."
             )
         log_joint = LogJoint(model, *arguments)
-        with torch.no_grad():
+        with torch.no_grad(), pyro.validation_enabled(False):  # NaN is reported with its scene, below
             q = guide.posterior(*arguments)
+        expected = (log_joint.num_scenes, *log_joint.event_shape)
+        if not isinstance(q, Normal) or q.batch_shape != expected:
+            raise TraceError(f"guide: expected its posterior to be a Normal of batch shape {expected}, got {q}")
         return proposal_log_evidence(log_joint, normal_proposal(q), num_samples, chunk_size)
     nesting = _check_pair(model, guide, arguments)
     log_weights = []
@@ -123,7 +128,10 @@ def _check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments:
     guide_nesting, guide_trace = prototype(guide, arguments, "guide")
     model_nesting, model_trace = prototype(poutine.replay(model, guide_trace), arguments, "model")
     latent = {name for name, site in sample_sites(model_trace) if not site["is_observed"]}
-    sampled = {name for name, _ in sample_sites(guide_trace)}
+    # Pyro's autoguides sample auxiliary sites, of which those named as in the model are deterministic functions.
+    sampled = {name for name, site in sample_sites(guide_trace) if not site["infer"].get("is_auxiliary")}
     if latent != sampled:
-        raise TraceError(f"expected the guide to sample the model's latent sites {sorted(latent)}, got {sorted(sampled)}")
+        raise TraceError(
+            f"guide: expected to sample the model's latent sites {sorted(latent)}, got {sorted(sampled)}"
+        )
     return max(guide_nesting, model_nesting)

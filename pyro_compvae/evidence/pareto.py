@@ -13,6 +13,12 @@ from torch import Tensor
 MIN_DRAWS = 25
 """With fewer, the tail has less than five draws, and ArviZ fits nothing."""
 
+NEGLIGIBLE = 1e4
+"""Nats below the largest weight at which a weight counts for nothing in float64; -inf among them."""
+
+ROUNDING = 1e-6
+"""Weights that differ by no more nats than this are all the same."""
+
 
 def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """Smooth the largest importance weights by a generalised Pareto distribution (Vehtari et al. 2024).
@@ -22,16 +28,21 @@ def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The log weights, their largest values replaced by expected order statistics, and k̂ (B,); unsmoothed, and NaN,
-        where the draws are too few.
+        where the draws are too few or no weight is positive; k̂ = -inf where the weights are all the same.
     """
     if len(log_weights) < MIN_DRAWS:
         return log_weights, torch.full_like(log_weights[0], math.nan)
     raw = log_weights.detach().double().T.contiguous().cpu().numpy()
-    smoothed, khat = _psis(raw)
+    largest = raw.max(-1, keepdims=True)
+    nothing = np.isneginf(largest)
+    finite = np.where(nothing, 0.0, np.maximum(raw, largest - NEGLIGIBLE))
+    smoothed, khat = _psis(finite)
     # ArviZ normalises; the smallest weight, which is never smoothed, tells by how much.
-    smallest = raw.argmin(-1, keepdims=True)
-    smoothed += np.take_along_axis(raw, smallest, -1) - np.take_along_axis(smoothed, smallest, -1)
-    khat[np.ptp(raw, -1) == 0] = -np.inf  # ArviZ sees no tail to fit and says inf, but nothing varies less
+    smallest = finite.argmin(-1, keepdims=True)
+    smoothed += np.take_along_axis(finite, smallest, -1) - np.take_along_axis(smoothed, smallest, -1)
+    smoothed = np.where(nothing | (raw < finite), raw, smoothed)
+    khat[np.ptp(finite, -1) <= ROUNDING] = -np.inf  # ArviZ sees no tail and says inf, but nothing varies less
+    khat[nothing.squeeze(-1)] = np.nan
     return torch.from_numpy(smoothed.T.copy()).to(log_weights), torch.from_numpy(khat).to(log_weights)
 
 

@@ -63,7 +63,7 @@ def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str
     Raises:
         TraceError: for sites outside the plate "scenes", factors in a guide, and scaled or subsampled sites.
     """
-    with torch.no_grad():
+    with torch.no_grad(), pyro.validation_enabled(False):  # as in `particles_trace`
         trace = poutine.trace(program).get_trace(*arguments)
     sites = sample_sites(trace)
     if not sites:
@@ -86,9 +86,11 @@ def particles_trace(
     program: Callable[..., Any], arguments: tuple[Any, ...], num_particles: int, nesting: int
 ) -> poutine.Trace:
     """A trace of so many vectorised runs of a program, in a plate to the left of all others, with log-probabilities."""
-    with pyro.plate("_particles", num_particles, dim=-1 - nesting):
-        trace = poutine.trace(program).get_trace(*arguments)
-    trace.compute_log_prob()
+    # Without validation, which would stop at NaN, and not say in which scene; `per_scene_log_prob` does.
+    with pyro.validation_enabled(False):
+        with pyro.plate("_particles", num_particles, dim=-1 - nesting):
+            trace = poutine.trace(program).get_trace(*arguments)
+        trace.compute_log_prob()
     return trace
 
 
@@ -138,6 +140,6 @@ def check_eval(program: Callable[..., Any], what: str) -> None:
 
 def _scenes_frame(name: str, site: dict[str, Any], what: str) -> Any:
     for frame in site["cond_indep_stack"]:
-        if frame.name == SCENES:
+        if frame.name == SCENES and frame.vectorized:
             return frame
     raise TraceError(f'{what}: expected all sites in pyro.plate("{SCENES}"), got {name!r} outside of it')
