@@ -1,6 +1,16 @@
 """Estimates of log p(x) that can be believed, or that say that they cannot."""
 
+from pyro_compvae.evidence.annealing import annealed_log_evidence
+from pyro_compvae.evidence.bidirectional import Sandwich, bidirectional_log_evidence, simulate
 from pyro_compvae.evidence.estimate import EvidenceEstimate
 from pyro_compvae.evidence.importance import importance_log_evidence, proposal_log_evidence
 
-__all__ = ["EvidenceEstimate", "importance_log_evidence", "proposal_log_evidence"]
+__all__ = [
+    "EvidenceEstimate",
+    "Sandwich",
+    "annealed_log_evidence",
+    "bidirectional_log_evidence",
+    "importance_log_evidence",
+    "proposal_log_evidence",
+    "simulate",
+]

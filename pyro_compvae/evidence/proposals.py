@@ -113,3 +113,20 @@ def normal_proposal(q: Normal) -> FactorisedProposal:
     """The proposal that a guide's posterior is, batch shape (B, K, D); in float64, so that densities add nothing to the
     rounding of the likelihood."""
     return FactorisedProposal(Elliptical(q.loc.double(), torch.diag_embed(q.scale.double())))
+
+
+class ExchangeableProposal(FactorisedProposal):
+    """Slots that are independent and identically distributed, so that q̄ = q."""
+
+    def symmetric_log_prob(self, z: Tensor) -> Tensor:
+        """log q̄(z): z (L, B, K, D) → (L, B), nats."""
+        return self.log_prob(z)
+
+
+def standard_normal_proposal(
+    num_scenes: int, num_slots: int, latent_dim: int, device: torch.device | None = None
+) -> ExchangeableProposal:
+    """The prior N(0, I) of the slots of B scenes, in float64."""
+    loc = torch.zeros(num_scenes, num_slots, latent_dim, dtype=torch.float64, device=device)
+    identity = torch.eye(latent_dim, dtype=torch.float64, device=device).expand(num_scenes, num_slots, -1, -1)
+    return ExchangeableProposal(Elliptical(loc, identity))
