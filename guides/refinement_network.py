@@ -92,14 +92,15 @@ class RefinementNetwork(nn.Module):
             features = width
         self.mlp = nn.Sequential(*dense)
         features += 4 * latent_dim + context_dim
-        self.lstm = nn.LSTMCell(features, hidden) if recurrent else None
-        self.dense = None if recurrent else nn.Sequential(nn.Linear(features, hidden), act())
+        layer = nn.LSTMCell(features, hidden) if recurrent else nn.Linear(features, hidden)
+        self.lstm = layer if isinstance(layer, nn.LSTMCell) else None
+        self.dense = nn.Sequential(layer, act()) if isinstance(layer, nn.Linear) else None
         self.update = nn.Linear(hidden, 2 * latent_dim)
         with torch.no_grad():
             self.update.bias[latent_dim:] -= contraction
             if context_dim:
                 # Among a thousand features torch's default would hardly let it be seen.
-                weight = self.lstm.weight_ih if self.lstm is not None else self.dense[0].weight
+                weight = layer.weight_ih if isinstance(layer, nn.LSTMCell) else layer.weight
                 nn.init.normal_(weight[:, -context_dim:], std=context_dim**-0.5)
         self.context_dim = context_dim
         self.precision = precision

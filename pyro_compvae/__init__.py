@@ -5,6 +5,7 @@ from pyro_compvae.lnms import lnms_factor, lnms_log_density, slot_correlation
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import MultiViewSceneModel, SceneModel
 from pyro_compvae.networks import SpatialBroadcastDecoder
+from pyro_compvae.permutation import log_permanent
 
 __all__ = [
     "MultiViewSceneModel",
@@ -14,5 +15,6 @@ __all__ = [
     "SpatialGaussianMixture",
     "lnms_factor",
     "lnms_log_density",
+    "log_permanent",
     "slot_correlation",
 ]

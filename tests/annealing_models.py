@@ -54,9 +54,9 @@ class LinearGaussianModel(nn.Module):
 class SeparatedModel(nn.Module):
     r"""Two slots in one dimension, each near to one of two observed places: two modes that are far apart.
 
-        z_b1, z_b2 ~ N(0, 1),    x_b = sorted (z_b1, z_b2) + N(0, s² I_2)
+    z_b1, z_b2 ~ N(0, 1),    x_b = sorted (z_b1, z_b2) + N(0, s² I_2)
 
-        p(x) = 2 ∫∫_{z1 < z2} N(z1) N(z2) N(x1; z1, s²) N(x2; z2, s²) ≈ 2 Π_j N(x_j; 0, 1 + s²),    x2 - x1 ≫ s
+    p(x) = 2 ∫∫_{z1 < z2} N(z1) N(z2) N(x1; z1, s²) N(x2; z2, s²) ≈ 2 Π_j N(x_j; 0, 1 + s²),    x2 - x1 ≫ s
     """
 
     def __init__(self, scale: float = 0.1) -> None:

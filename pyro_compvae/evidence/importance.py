@@ -131,7 +131,5 @@ def _check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments:
     # Pyro's autoguides sample auxiliary sites, of which those named as in the model are deterministic functions.
     sampled = {name for name, site in sample_sites(guide_trace) if not site["infer"].get("is_auxiliary")}
     if latent != sampled:
-        raise TraceError(
-            f"guide: expected to sample the model's latent sites {sorted(latent)}, got {sorted(sampled)}"
-        )
+        raise TraceError(f"guide: expected to sample the model's latent sites {sorted(latent)}, got {sorted(sampled)}")
     return max(guide_nesting, model_nesting)

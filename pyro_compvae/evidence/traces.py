@@ -41,7 +41,7 @@ class LogJoint:
         latent = [name for name, site in sample_sites(trace) if not site["is_observed"]]
         if latent != ["z"]:
             raise TraceError(f'model: expected the latent site "z" and no other, got {latent}')
-        site = trace.nodes["z"]
+        site: Any = trace.nodes["z"]
         self.event_shape = tuple(site["fn"].event_shape)
         self._scenes_dim = _scenes_frame("z", site, "model").dim
         self.num_scenes = site["fn"].batch_shape[self._scenes_dim]
@@ -119,7 +119,7 @@ def per_scene_log_prob(trace: poutine.Trace, num_particles: int, nesting: int, w
     return total
 
 
-def sample_sites(trace: poutine.Trace) -> list[tuple[str, dict[str, Any]]]:
+def sample_sites(trace: poutine.Trace) -> list[tuple[str, Any]]:
     """The sites of a trace that are random or observed, without those of subsampled plates."""
     return [
         (name, site)
