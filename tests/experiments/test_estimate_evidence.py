@@ -1,0 +1,88 @@
+"""The script that estimates log-evidence, on tiny runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import arviz
+import numpy as np
+import pytest
+import torch
+import xarray
+from scripts import load_script
+
+from analysis.evidence import EvidenceConfig
+
+TINY = ["--num-samples", "40", "--fit-steps", "3", "--ais-chains", "3", "--ais-temperatures", "2"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return load_script("estimate_evidence")
+
+
+def trained(folder: Path, guide: str) -> Path:
+    assert load_script("run_svi").main(["--preset", "tiny", "--guide", guide, "--run-dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("guide", ["iodine", "mulmon"])
+def test_table_and_file(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str) -> None:
+    run = trained(tmp_path / "run", guide)
+    capsys.readouterr()
+    assert script.main([str(run), "--num-scenes", "3", *TINY]) == 0
+    table = capsys.readouterr().out
+    for name in ("guide", "guide_symmetric", "diagonal", "block", "full", "ais"):
+        assert f"\n{name}" in table
+    assert "lower bounds and no more" in table, "four training steps make no posterior to believe"
+
+    data = arviz.from_netcdf(run / "evidence.nc")["sample_stats"]
+    assert data["log_weight_full"].shape == (1, 40, 3)
+    assert data["log_weight_ais"].shape == (1, 3, 3)
+    # The same draws: the symmetry term of every one is the log ratio of q̄ and q, at most log K! = log 24.
+    symmetry = data["log_weight_guide_symmetric"] - data["log_weight_guide"]
+    assert float(symmetry.max()) < np.log(24) + 1e-6
+    assert float(symmetry.std()) > 0
+
+
+def test_a_second_call_goes_on_and_repeats_nothing(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "BATCH", 2)
+    run = trained(tmp_path / "run", "iodine")
+    assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
+    batches, estimate = [], script.estimate_scenes
+
+    def counted(*args: object) -> object:
+        batches.append(args)
+        return estimate(*args)
+
+    monkeypatch.setattr(script, "estimate_scenes", counted)
+    assert script.main([str(run), "--num-scenes", "4", *TINY]) == 0
+    assert len(batches) == 1
+    resumed = xarray.load_dataset(run / "evidence.nc", group="sample_stats")
+    for file in (run / "evidence").iterdir():
+        file.unlink()
+    assert script.main([str(run), "--num-scenes", "4", *TINY]) == 0
+    assert len(batches) == 3
+    xarray.testing.assert_identical(xarray.load_dataset(run / "evidence.nc", group="sample_stats"), resumed)
+    torch.manual_seed(5)
+    assert script.main([str(run), "--num-scenes", "2", *TINY, "--seed", "1"]) == 0
+    other = xarray.load_dataset(run / "evidence.nc", group="sample_stats")
+    assert not np.array_equal(other["log_weight_guide"], resumed["log_weight_guide"][..., :2])
+
+
+def test_bad_arguments_are_one_line(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(tmp_path / "nowhere")]) == 1
+    assert "expected a run folder with a config.yaml" in capsys.readouterr().err
+    assert script.main([str(tmp_path), "--num-scenes", "0"]) == 1
+    assert "--num-scenes: expected at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["num_samples", "chunk_size", "fit_steps", "ais_temperatures"])
+def test_impossible_settings_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        EvidenceConfig(**{name: 0})
+    with pytest.raises(ValueError, match="ais_chains: expected zero or more, got -1"):
+        EvidenceConfig(ais_chains=-1)
