@@ -118,7 +118,7 @@ def _default_mulmon(dataset: DatasetName) -> RunConfig:
     return _default(
         "mulmon",
         dataset,
-        LnmsConfig(strength=0.15),
+        LnmsConfig(strength=0.05),
         # Without the KL from view to view, λ feeds back on itself and may run away.
         replace(_default_training(5_000, batch_size=8), kl_warmup_steps=300),
         # Each step of every view contracts, so little of it must do.
