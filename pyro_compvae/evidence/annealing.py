@@ -106,6 +106,10 @@ def annealed_log_evidence(
     pilot's. Whether that was enough, no estimate can tell from one side: `bidirectional_log_evidence` can, on simulated
     scenes. With one temperature this is importance sampling.
 
+    The start lends the leapfrog its covariance. One much narrower than the posterior in some direction, such as a
+    factorised guide of slots that make up for each other, makes steps too short to get anywhere, at acceptance rates
+    and standard errors that look well; start from a fit with full covariance then, or from the prior.
+
     Args:
         model: in eval mode; its only latent site is "z" with exchangeable slots.
         guide: in eval mode, with posterior(*arguments) → Normal (B, K, D); None starts at the prior N(0, I).
