@@ -14,7 +14,8 @@ from scripts import load_script
 
 from analysis.evidence import EvidenceConfig
 
-TINY = ["--num-samples", "40", "--fit-steps", "3", "--ais-chains", "3", "--ais-temperatures", "2"]
+TINY = ["--num-samples", "40", "--fit-steps", "3"]
+AIS = ["--ais-chains", "3", "--ais-temperatures", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +32,18 @@ def trained(folder: Path, guide: str) -> Path:
 def test_table_and_file(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str) -> None:
     run = trained(tmp_path / "run", guide)
     capsys.readouterr()
-    assert script.main([str(run), "--num-scenes", "3", *TINY]) == 0
+    annealed = guide == "iodine"  # once is enough
+    assert script.main([str(run), "--num-scenes", "2", *TINY, *(AIS if annealed else [])]) == 0
     table = capsys.readouterr().out
-    for name in ("guide", "guide_symmetric", "diagonal", "block", "full", "ais"):
+    for name in ("guide", "guide_symmetric", "diagonal", "block", "full"):
         assert f"\n{name}" in table
+    assert ("\nais" in table) == annealed
     assert "lower bounds and no more" in table, "four training steps make no posterior to believe"
 
     data = arviz.from_netcdf(run / "evidence.nc")["sample_stats"]
-    assert data["log_weight_full"].shape == (1, 40, 3)
-    assert data["log_weight_ais"].shape == (1, 3, 3)
+    assert data["log_weight_full"].shape == (1, 40, 2)
+    if annealed:
+        assert data["log_weight_ais"].shape == (1, 3, 2)
     # The same draws: the symmetry term of every one is the log ratio of q̄ and q, at most log K! = log 24.
     symmetry = data["log_weight_guide_symmetric"] - data["log_weight_guide"]
     assert float(symmetry.max()) < np.log(24) + 1e-6
