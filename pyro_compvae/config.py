@@ -58,6 +58,7 @@ class DecoderConfig:
     kernel_size: int = 3
     num_frequencies: int = 0
     upsample: int = 1
+    icnr: bool = False
     padded: bool = True
     activation: Literal["elu", "relu"] = "elu"
 

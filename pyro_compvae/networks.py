@@ -111,6 +111,8 @@ class SpatialBroadcastDecoder(nn.Module):
         num_frequencies: Fourier features of the coordinates; 0 in the published models.
         upsample: the convolutions run on a grid this many times coarser than the image, and the last one gives every
             grid cell its upsample² pixels (sub-pixel convolution); 1 in the published models.
+        icnr: with sub-pixel convolution, start with all pixels of a grid cell alike (Aitken et al. 2017), so that slots
+            do not share a cell by taking pixels of it each.
         padded: same-padded convolutions, as in IODINE; or, as in MONet and MulMON, unpadded ones on a canvas larger
             than the image by what they eat, and a last one of 1×1.
         activation: "elu" (IODINE) or "relu" (MONet, MulMON).
@@ -129,6 +131,7 @@ class SpatialBroadcastDecoder(nn.Module):
         kernel_size: int = 3,
         num_frequencies: int = 0,
         upsample: int = 1,
+        icnr: bool = False,
         padded: bool = True,
         activation: str = "elu",
         precision: str = "float32",
@@ -149,7 +152,7 @@ class SpatialBroadcastDecoder(nn.Module):
         self.hidden = nn.Sequential(*hidden)
         self.last = nn.Conv2d(channels[-1], 4 * upsample**2, kernel_size if padded else 1, padding=padding)
         self.precision = precision
-        self._initialise()
+        self._initialise(icnr)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W)."""
@@ -162,7 +165,7 @@ class SpatialBroadcastDecoder(nn.Module):
         return torch.sigmoid(means), mask_logits
 
     @torch.no_grad()
-    def _initialise(self) -> None:
+    def _initialise(self, icnr: bool) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -172,3 +175,6 @@ class SpatialBroadcastDecoder(nn.Module):
         # Sines, cosines and linear coordinates have mean squares of about one half.
         nn.init.normal_(weight_coordinates, std=(2 / weight_coordinates[0].numel()) ** 0.5)
         self.last.weight *= 0.5
+        if icnr:
+            pixels = self.last.weight.unflatten(0, (4, self.upsample**2))
+            pixels.copy_(pixels[:, :1].clone())

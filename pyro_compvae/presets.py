@@ -115,7 +115,7 @@ def _default_mulmon(dataset: DatasetName) -> RunConfig:
     The refinement network is told the viewpoint: through the gradients alone, as published, it takes many times as long
     to find out how places in an image turn into places in the scene.
     """
-    return _default(
+    config = _default(
         "mulmon",
         dataset,
         LnmsConfig(strength=0.05),
@@ -125,6 +125,7 @@ def _default_mulmon(dataset: DatasetName) -> RunConfig:
         refinement=replace(_SMALL_REFINEMENT, num_iterations=4, contraction=0.2),
         views=ViewsConfig(max_observed=3, refine_with_viewpoint=True),
     )
+    return replace(config, decoder=replace(config.decoder, icnr=True))
 
 
 _SMALL_REFINEMENT = RefinementConfig(

@@ -130,7 +130,7 @@ class AddBrightness(nn.Module):
 
 
 V = 5
-POSTERIOR_SCALE = 1e-5
+POSTERIOR_SCALE = 1e-6
 BIAS = {1: 0.3, 2: 0.0, 3: 0.2, 4: 0.1}
 """How much too bright the guide makes the scene after so many views."""
 DARKER = (0, 0, 20, 40, 0)
@@ -138,7 +138,7 @@ DARKER = (0, 0, 20, 40, 0)
 
 
 class FixedViewsGuide(SceneGuide):
-    """q = N(loc + bias, 1e-5²), where the bias depends on the number of views alone; remembers what it was shown."""
+    """q = N(loc + bias, 1e-6²), where the bias depends on the number of views alone; remembers what it was shown."""
 
     loc = torch.tensor([[51 / 255, 1.0], [153 / 255, -1.0], [0.5, 1.0]])
 

@@ -104,3 +104,14 @@ def test_bad_arguments_are_named() -> None:
     decoder = SpatialBroadcastDecoder(4, (8, 8), precision="float16")
     with pytest.raises(ValueError, match="precision: expected float32 or bfloat16, got 'float16'"):
         decoder(torch.zeros(1, 1, 4))
+
+
+def test_with_icnr_the_pixels_of_a_grid_cell_start_alike() -> None:
+    z = torch.randn(2, 4)
+    for icnr in (False, True):
+        decoder = SpatialBroadcastDecoder(4, (9, 12), channels=(5, 5), upsample=3, icnr=icnr)
+        for image in decoder(z):
+            cells = image.unflatten(-1, (4, 3)).unflatten(-3, (3, 3))  # (..., row, y, column, x)
+            alike = torch.allclose(cells, cells[..., :1, :, :1].expand_as(cells))
+            assert alike == icnr
+            assert image.std() > 0.01
