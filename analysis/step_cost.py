@@ -63,8 +63,13 @@ class Case:
 
 def measure_in_new_process(case: Case) -> Measurement:
     """`measure` in a process of its own."""
-    command = [sys.executable, "-m", "analysis.step_cost", json.dumps(asdict(case))]
-    return Measurement(*json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+    return Measurement(*in_new_process("analysis.step_cost", asdict(case)))
+
+
+def in_new_process(module: str, case: dict[str, Any]) -> list[Any]:
+    """What a module prints as JSON when it is run with a case as its argument."""
+    command = [sys.executable, "-m", module, json.dumps(case)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def measure(case: Case) -> Measurement:

@@ -1,4 +1,4 @@
-"""Time and memory of a training step beside the plain way to write it: ``python experiments/benchmark.py --quick``.
+"""Time and memory of training steps and importance samples: ``python experiments/benchmark.py --quick``.
 
 Every measurement runs in a fresh process, because peak memory is a process's. The rounds go over all variants in turn,
 so that a busy machine slows all of them alike. MulMON draws how many views it observes; here all steps of all variants
@@ -12,6 +12,8 @@ The file that --json writes has
                                 memory_mib (medians), speed_up and memory_share (relative to the plain variant)
     memory_against_iterations   a list of size, guide, variant, num_iterations, device and memory_mib; empty without
                                 IODINE
+    importance_sampling         a list of size, way, num_samples, device, seconds, permanent_share (of seconds) and
+                                memory_mib; empty without IODINE
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from analysis import evidence_cost
+from analysis.evidence_cost import OURS_WAY, WAYS, SamplingCase
 from analysis.step_cost import BASELINE, OURS, VARIANTS, Case, Measurement, measure_in_new_process, num_observed
 from pyro_compvae.checkpoint import write_text
 from pyro_compvae.config import ConfigError, GuideName
@@ -39,10 +43,16 @@ from pyro_compvae.presets import preset
 ITERATIONS = (2, 5, 10)
 """T in the table of memory against T."""
 
+NUM_SAMPLES = 40
+"""Importance samples that are timed at every size."""
+
+GROWTH_SAMPLES = (100, 10_000)
+"""L in the table of memory against L, which is of the smallest size."""
+
 
 @dataclass
 class Arguments:
-    """Compare ways to compute a training step: step time, peak memory, and IODINE's memory against T."""
+    """Compare ways to compute a training step and importance samples: time, peak memory, and what memory grows with."""
 
     quick: bool = False
     """Only the tiny size, whatever --sizes: shows that everything runs, says nothing about real sizes."""
@@ -116,7 +126,25 @@ def compare_variants(args: Arguments) -> dict[str, Any]:
             results[case].append(measured)
     rows = [row for table in tables for row in compare({case: results[case] for case in table})]
     memory = [asdict(case) | {"memory_mib": peak_mib(results[case])} for case in growth]
-    return {"machine": machine, "rounds": args.rounds, "steps": rows, "memory_against_iterations": memory}
+    return {
+        "machine": machine,
+        "rounds": args.rounds,
+        "steps": rows,
+        "memory_against_iterations": memory,
+        "importance_sampling": sample(sizes, device) if "iodine" in args.guides else [],
+    }
+
+
+def sample(sizes: tuple[str, ...], device: str) -> list[dict[str, Any]]:
+    """Importance samples of one scene: both ways at every size, and ours with many samples at the smallest."""
+    cases = [SamplingCase(size, way, NUM_SAMPLES, device) for size in sizes for way in WAYS]
+    cases += [SamplingCase(sizes[-1], OURS_WAY, num_samples, device) for num_samples in GROWTH_SAMPLES]
+    rows = []
+    for case in tqdm(cases, "sampling", unit="process"):
+        cost = evidence_cost.measure_in_new_process(case)
+        shares = {"permanent_share": cost.symmetric_seconds / cost.seconds, "memory_mib": cost.peak_bytes / 2**20}
+        rows.append(asdict(case) | {"seconds": cost.seconds} | shares)
+    return rows
 
 
 def preset_iterations(size: str, guide: GuideName) -> int | None:
@@ -176,6 +204,13 @@ def report(content: dict[str, Any]) -> str:
         for variant in (BASELINE, OURS):
             peaks = [row["memory_mib"] for row in memory if row["variant"] == variant]
             lines += [f"{variant:24}" + "".join(f"{peak:12.1f}" for peak in peaks)]
+    samples = content["importance_sampling"]
+    if samples:
+        lines += ["", "importance sampling of one scene, IODINE's model; q̄ is the exact permanent, in ours"]
+        lines += [f"{'':30}{'L':>8}{'samples/s':>12}{'q̄, of time':>12}{'peak [MiB]':>12}"]
+    for row in samples:
+        numbers = f"{row['num_samples'] / row['seconds']:12.1f}{row['permanent_share']:12.1%}{row['memory_mib']:12.1f}"
+        lines += [f"{row['size'] + ', ' + row['way']:30}{row['num_samples']:8,}{numbers}"]
     return "\n".join(lines)
 
 

@@ -1,4 +1,12 @@
-"""Estimate log p(x) of a run's test scenes: ``python experiments/estimate_evidence.py RUN_DIR``."""
+"""Estimate log p(x) of a run's test scenes: ``python experiments/estimate_evidence.py RUN_DIR``.
+
+It writes into the run folder
+
+    evidence.nc                 log weights of every estimator (chain, draw, scene), in the group "sample_stats"
+    figures/evidence.png        the estimates against the number of draws
+    sandwich.nc                 with --bdmc: both bounds and the importance estimate of every simulated scene
+    evidence/                   batches that are done; the same call goes on from them
+"""
 
 from __future__ import annotations
 
@@ -7,19 +15,21 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
 import xarray
 from tqdm import tqdm
 
-from analysis.evidence import EvidenceConfig, estimate_scenes, evidence_table
-from analysis.runs import load_run
+from analysis.evidence import EvidenceConfig, certify, estimate_scenes, evidence_table, sandwich_table
+from analysis.evidence_figure import evidence_figure
+from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError, atomic_path
-from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import choose_device
-from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
+from pyro_compvae.evidence import EvidenceEstimate
+from pyro_compvae.evidence.estimate import estimate_from_log_weights
 
 BATCH = 16
 """Scenes that are estimated together, and saved together."""
@@ -34,6 +44,10 @@ class Arguments:
     num_scenes: int = 64
     """Test scenes, the first ones."""
     evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=EvidenceConfig)
+    bdmc: bool = False
+    """Whether to sandwich log p(x) of scenes simulated from the model, too."""
+    bdmc_scenes: int = 16
+    """How many of them."""
     seed: int = 0
     """Of all draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -51,48 +65,88 @@ def main(arguments: list[str] | None = None) -> int:
 
 def estimate(args: Arguments) -> int:
     """Estimate batch by batch; what an interrupted call had done is not done again."""
-    if args.num_scenes < 1:
-        raise ValueError(f"--num-scenes: expected at least 1, got {args.num_scenes}")
+    for name in ("num_scenes", "bdmc_scenes"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
     device = choose_device(args.device)
     run = load_run(args.run_dir, device)
+    args.evidence.families_of(run.model.num_slots)
     scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
-    num_scenes = min(args.num_scenes, len(scenes))
-    settings = {"step": run.step, "seed": args.seed, **dataclasses.asdict(args.evidence)}
-    folder = args.run_dir / "evidence"
-    folder.mkdir(exist_ok=True)
-    batches = []
-    for start in tqdm(range(0, num_scenes, BATCH), "batches of scenes"):
-        stop = min(start + BATCH, num_scenes)
-        path = folder / f"scenes_{start:05d}_{stop:05d}.nc"
-        if not (path.is_file() and json.loads(read(path).attrs["settings"]) == settings):
-            torch.manual_seed(args.seed + start)
-            batch = estimate_scenes(run, scenes[start:stop].to(device), args.evidence)
-            save(path, batch, settings, start)
-        batches.append(read(path))
-    data = xarray.concat(batches, dim="scene", combine_attrs="override")
-    save_dataset(args.run_dir / "evidence.nc", data)
-    estimates = {
-        str(name).removeprefix("log_weight_"): estimate_from_log_weights(torch.from_numpy(values.values[0].copy()))
-        for name, values in data.items()
-    }
-    views = scenes.num_views or 1
-    print(evidence_table(estimates, 3 * run.config.data.image_size**2 * views))
+    estimates = estimate_in_batches(args, run, scenes, device)
+    title = f"{args.run_dir.name}, {len(estimates['guide'].log_evidence)} test scenes"
+    figures = args.run_dir / "figures"
+    figures.mkdir(exist_ok=True)
+    evidence_figure(figures / "evidence.png", estimates, title)
+    print(evidence_table(estimates, 3 * run.config.data.image_size**2 * (scenes.num_views or 1)))
     for name, result in estimates.items():
         print(f"{name}: {result.verdict()}")
+    if args.bdmc:
+        torch.manual_seed(args.seed)
+        viewpoints = scenes[: args.bdmc_scenes].viewpoint if run.config.guide == "mulmon" else None
+        num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
+        sandwich, importance = certify(
+            run, num_scenes, args.evidence, None if viewpoints is None else viewpoints.to(device)
+        )
+        numbers = {
+            "lower": sandwich.lower,
+            "upper": sandwich.upper,
+            "importance": importance.log_evidence,
+            "khat": importance.khat,
+        }
+        data = xarray.Dataset({name: ("scene", values.cpu().numpy()) for name, values in numbers.items()})
+        save_dataset(args.run_dir / "sandwich.nc", data.assign_attrs(settings=settings_of(args, run)))
+        print(sandwich_table(sandwich, importance))
     return 0
 
 
-def save(path: Path, batch: dict[str, EvidenceEstimate], settings: dict[str, int], start: int) -> None:
+def estimate_in_batches(
+    args: Arguments, run: Run, scenes: SceneSet, device: torch.device
+) -> dict[str, EvidenceEstimate]:
+    """The estimates of all scenes, from the batches that are done and those that are not."""
+    num_scenes = min(args.num_scenes, len(scenes))
+    settings = settings_of(args, run)
+    folder = args.run_dir / "evidence"
+    folder.mkdir(exist_ok=True)
+    batches = []
+    with tqdm(total=num_scenes, unit="scene") as bar:
+        for start in range(0, num_scenes, BATCH):
+            stop = min(start + BATCH, num_scenes)
+            path = folder / f"scenes_{start:05d}_{stop:05d}.nc"
+            if not (path.is_file() and read(path).attrs["settings"] == settings):
+                torch.manual_seed(args.seed + start)
+                scene = scenes[start:stop].to(device)
+                batch = estimate_scenes(run, scene, args.evidence, lambda name: bar.set_postfix(done=name))
+                save(path, batch, settings, start)
+            batches.append(read(path))
+            bar.update(stop - start)
+    data = xarray.concat(batches, dim="scene", combine_attrs="override")
+    save_dataset(args.run_dir / "evidence.nc", data)
+    return {
+        str(name).removeprefix("log_weight_"): estimate_from_log_weights(torch.from_numpy(values.values[0].copy()))
+        for name, values in data.items()
+    }
+
+
+def settings_of(args: Arguments, run: Run) -> str:
+    """All that the numbers depend on besides the scenes; what was computed with other settings is computed again."""
+    settings: dict[str, Any] = {"step": run.step, "seed": args.seed, **dataclasses.asdict(args.evidence)}
+    return json.dumps(settings)
+
+
+def save(path: Path, batch: dict[str, EvidenceEstimate], settings: str, start: int) -> None:
     """Log weights of a batch, (chain, draw, scene); AIS has draws of its own number."""
     data = xarray.Dataset(
         {
-            f"log_weight_{name}": (("chain", f"draw_{name}" if name == "ais" else "draw", "scene"), e.log_weights[None])
+            f"log_weight_{name}": (
+                ("chain", f"draw_{name}" if name == "ais" else "draw", "scene"),
+                e.log_weights[None].cpu().numpy(),
+            )
             for name, e in batch.items()
         },
         coords={"scene": range(start, start + len(batch["guide"].log_evidence)), "chain": [0]},
-        attrs={"settings": json.dumps(settings)},
+        attrs={"settings": settings},
     )
-    save_dataset(path, data.map(lambda values: values.astype("float64")))
+    save_dataset(path, data.map(lambda values: values.astype("float64"), keep_attrs=True))
 
 
 def save_dataset(path: Path, data: xarray.Dataset) -> None:

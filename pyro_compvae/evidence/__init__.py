@@ -2,16 +2,19 @@
 
 from pyro_compvae.evidence.annealing import annealed_log_evidence
 from pyro_compvae.evidence.bidirectional import Sandwich, bidirectional_log_evidence, simulate
+from pyro_compvae.evidence.conditional import ConditionalEvidence, conditional_log_evidence
 from pyro_compvae.evidence.estimate import EvidenceEstimate
 from pyro_compvae.evidence.fitting import Fit, fit_gaussian
 from pyro_compvae.evidence.importance import importance_log_evidence, proposal_log_evidence
 
 __all__ = [
+    "ConditionalEvidence",
     "EvidenceEstimate",
     "Fit",
     "Sandwich",
     "annealed_log_evidence",
     "bidirectional_log_evidence",
+    "conditional_log_evidence",
     "fit_gaussian",
     "importance_log_evidence",
     "proposal_log_evidence",

@@ -16,6 +16,9 @@ from pyro_compvae.evidence.traces import LogJoint
 Family = Literal["diagonal", "block", "full"]
 """Gaussians with independent latents, with a covariance within each slot, and with one across all slots."""
 
+MIN_EFFECTIVE_SHARE, MAX_LOWERINGS = 0.25, 40
+"""Share of the draws that must count for a weighted step, and how often the exponent is lowered for that."""
+
 
 class Fit(NamedTuple):
     """A fitted Gaussian of every scene.
@@ -41,32 +44,51 @@ def fit_gaussian(
     log_joint: LogJoint,
     start: Normal | Fit,
     family: Family,
-    steps: int = 500,
-    num_samples: int = 8,
-    learning_rate: float = 0.03,
+    steps: int = 150,
+    num_samples: int = 16,
+    step_size: float = 0.3,
+    exponent: float = 0.0,
 ) -> Fit:
-    r"""Maximise the ELBO of every scene over a family of Gaussians, all scenes at once.
+    r"""Fit a Gaussian to the posterior of every scene by natural gradients, all scenes at once.
 
-        z = μ + S ε,  μ = μ_0 + σ_0 u,  S = diag(σ_0) (diag(e^s) + strictly lower triangle)
+    With z = μ + S ε, the gradient that a draw feels in the coordinates in which q is spherical is
 
-    so that parameters have no unit: σ_0 is the starting scale of every latent. Adam with a cosine schedule; the
-    gradient holds q fixed but for its draws (Roeder et al. 2017), which has no variance where q is the posterior.
+        h = Sᵀ ∇_z [log p(x, z) − log q(z)] = Sᵀ ∇ log p(x, z) + ε
+
+    which is zero for every draw where q is the posterior: the path derivative (Roeder et al. 2017). In these
+    coordinates the Fisher information is constant, 1 for μ and the lower triangle and 2 for the diagonal, so that
+
+        μ ← μ + ρ S Σ_l w̄_l h_l
+        S ← S (exp(diag(ρ A) / 2) + strictly lower triangle of ρ A),      A = Σ_l w̄_l h_l ε_lᵀ
+
+    is a natural-gradient step (Glasmachers et al. 2010), and no scale of the latents has to be known beforehand. It
+    needs tens of steps where Adam needs hundreds.
+
+    With w̄ = 1/L it ascends the ELBO, whose Gaussians are narrower than the posterior: poor proposals. With
+    w̄ ∝ (p/q)^exponent it ascends the Rényi bound (1/exponent) log E_q[(p/q)^exponent] (Li & Turner 2016; the
+    gradient is the doubly reparameterised one of Tucker et al. 2019), which makes them cover more. The exponent is
+    lowered for scenes where less than a quarter of the draws would count; start that from a fit with exponent 0.
 
     Args:
         log_joint: log p(x, z) of the scenes.
-        start: the guide's posterior, batch shape (B, K, D), or a fit of a smaller family.
+        start: the guide's posterior, batch shape (B, K, D), or a fit of the same or a smaller family.
         family: "diagonal", "block" or "full".
-        steps: of Adam.
-        num_samples: draws per scene and step.
-        learning_rate: at the start.
+        steps: number of them; each evaluates the log joint and its gradient num_samples times per scene.
+        num_samples: draws per scene and step, an even number: they come as pairs ±ε.
+        step_size: ρ at the start; it falls to a twentieth along a cosine.
+        exponent: in [0, 1).
 
     Raises:
-        ValueError: for an unknown family, one that is smaller than the start's, or numbers below 1.
+        ValueError: for an unknown family, one that is smaller than the start's, or numbers out of range.
     """
     if family not in get_args(Family):
         raise ValueError(f"family: expected one of {', '.join(get_args(Family))}, got {family!r}")
-    if steps < 1 or num_samples < 1:
-        raise ValueError(f"expected at least 1 step and 1 sample, got {steps} and {num_samples}")
+    if steps < 1 or num_samples < 2 or num_samples % 2:
+        raise ValueError(
+            f"expected at least 1 step and an even number of samples, got {steps} steps and {num_samples} samples"
+        )
+    if not 0 <= exponent < 1:
+        raise ValueError(f"exponent: expected at least 0 and less than 1, got {exponent}")
     B, K, D = start.loc.shape
     loc, scale_tril = start.loc.double(), _scale_tril(start)
     if family == "full" and scale_tril.dim() == 4:
@@ -75,35 +97,51 @@ def fit_gaussian(
         family == "diagonal" and bool((scale_tril.tril(-1) != 0).any())
     ):
         raise ValueError(f"start: expected a fit of {family!r} or of a smaller family, got a larger one")
-
-    unit = scale_tril.diagonal(dim1=-2, dim2=-1).clone()  # σ_0: (B, K, D) or (B, K·D)
-    loc = loc.reshape(unit.shape)
-    shift = torch.zeros_like(unit, requires_grad=True)
-    log_scale = torch.zeros_like(unit, requires_grad=True)
-    lower = (scale_tril / unit.unsqueeze(-1)).tril(-1).requires_grad_()
-    parameters = [shift, log_scale] if family == "diagonal" else [shift, log_scale, lower]
-
-    def gaussian() -> Elliptical:
-        factor = torch.diag_embed(log_scale.exp()) + lower.tril(-1)
-        return Elliptical(loc + unit * shift, unit.unsqueeze(-1) * factor)
-
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=0.01 * learning_rate)
+    # Independent groups of latents, (B, G, N) and (B, G, N, N): a group per slot, or one of all slots.
+    scale_tril = scale_tril.reshape(B, -1, *scale_tril.shape[-2:])
+    loc = loc.reshape(scale_tril.shape[:-1])
     elbos = []
-    with torch.enable_grad():
-        for _ in range(steps):
-            q = gaussian()
-            z = q.rsample(num_samples)
-            log_q = Elliptical(q.loc.detach(), q.scale_tril.detach()).log_prob(z).reshape(num_samples, B, -1).sum(-1)
-            elbo = (log_joint(z.reshape(num_samples, B, K, D)) - log_q).mean(0)
-            optimiser.zero_grad()
-            # Only these: the decoder's weights are frozen, and their gradients would cost as much again.
-            (-elbo.sum()).backward(inputs=parameters)
-            optimiser.step()
-            schedule.step()
-            elbos.append(elbo.detach())
-    fitted = gaussian()
-    return Fit(fitted.loc.detach().reshape(B, K, D), fitted.scale_tril.detach(), torch.stack(elbos))
+    for step in range(steps):
+        rho = step_size * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        half = torch.randn(num_samples // 2, *loc.shape, dtype=loc.dtype, device=loc.device)
+        noise = torch.cat((half, -half))
+        z = (loc + torch.einsum("bgij,lbgj->lbgi", scale_tril, noise)).reshape(num_samples, B, K, D)
+        with torch.enable_grad():
+            leaf = z.requires_grad_()
+            log_p = log_joint(leaf)
+            (gradient,) = torch.autograd.grad(log_p.sum(), leaf)
+        log_weights = log_p.detach() - Elliptical(loc, scale_tril).log_prob(leaf.detach().reshape(noise.shape)).sum(-1)
+        elbos.append(log_weights.mean(0))
+        weights = _tempered_weights(log_weights, exponent)
+        path = torch.einsum("bgji,lbgj->lbgi", scale_tril, gradient.reshape(noise.shape)) + noise
+        move = _within_trust_region(rho * torch.einsum("lb,lbgi->bgi", weights, path))
+        change = torch.einsum("lb,lbgi,lbgj->bgij", weights, path, noise)
+        diagonal = 0.5 * change.diagonal(dim1=-2, dim2=-1)
+        lower = torch.zeros_like(change) if family == "diagonal" else change.tril(-1)
+        change = _within_trust_region(rho * (torch.diag_embed(diagonal) + lower))
+        loc = loc + torch.einsum("bgij,bgj->bgi", scale_tril, move)
+        factor = torch.diag_embed(change.diagonal(dim1=-2, dim2=-1).exp()) + change.tril(-1)
+        scale_tril = scale_tril @ factor
+    return Fit(loc.reshape(B, K, D), scale_tril.squeeze(1) if family == "full" else scale_tril, torch.stack(elbos))
+
+
+def _tempered_weights(log_weights: Tensor, exponent: float) -> Tensor:
+    """Normalised weights (L, B) ∝ exp(a log w), a the exponent or what leaves a quarter of the draws to count."""
+    power = torch.full_like(log_weights[0], exponent)
+    weights = torch.softmax(power * log_weights, dim=0)
+    for _ in range(MAX_LOWERINGS):
+        few = 1 / weights.square().sum(0) < MIN_EFFECTIVE_SHARE * len(log_weights)
+        if not few.any():
+            break
+        power = torch.where(few, 0.7 * power, power)
+        weights = torch.softmax(power * log_weights, dim=0)
+    return weights
+
+
+def _within_trust_region(update: Tensor) -> Tensor:
+    """Updates (B, ...) in the coordinates in which q is spherical, scaled down to a norm of at most 1 per scene."""
+    norm = update.flatten(1).norm(dim=1).reshape(-1, *[1] * (update.dim() - 1))
+    return update / norm.clamp(min=1)
 
 
 def _scale_tril(start: Normal | Fit) -> Tensor:

@@ -27,8 +27,8 @@ PILOT_STEP = 0.5
 PILOT_TRANSITIONS = 4
 """HMC transitions of the pilot at every temperature, each followed by an update of the step sizes."""
 
-FIRST_TEMPERATURE, SLOWEST_GROWTH = 1e-7, 1.1
-"""The pilot's temperatures start no lower and grow no slower, so that it ends after 170 at most."""
+FIRST_TEMPERATURE, SLOWEST_GROWTH = 1e-7, 1.25
+"""The pilot's temperatures start no lower and grow no slower, so that it ends after 75 at most."""
 
 GAIN = 0.5
 """Change of the log step size per unit of acceptance above target."""

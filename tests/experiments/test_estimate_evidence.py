@@ -14,8 +14,9 @@ from scripts import load_script
 
 from analysis.evidence import EvidenceConfig
 
-TINY = ["--num-samples", "40", "--fit-steps", "3"]
+TINY = ["--num-samples", "40", "--fit-steps", "3", "--cover-steps", "2"]
 AIS = ["--ais-chains", "3", "--ais-temperatures", "2"]
+NO_AIS = ["--ais-chains", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +34,25 @@ def test_table_and_file(script: ModuleType, tmp_path: Path, capsys: pytest.Captu
     run = trained(tmp_path / "run", guide)
     capsys.readouterr()
     annealed = guide == "iodine"  # once is enough
-    assert script.main([str(run), "--num-scenes", "2", *TINY, *(AIS if annealed else [])]) == 0
+    families = ["--families", "diagonal", "block", "full", "--inflation", "1.5"] if annealed else []
+    assert script.main([str(run), "--num-scenes", "2", *TINY, *(AIS if annealed else NO_AIS), *families]) == 0
     table = capsys.readouterr().out
-    for name in ("guide", "guide_symmetric", "diagonal", "block", "full"):
-        assert f"\n{name}" in table
-    assert ("\nais" in table) == annealed
+    names = ["guide", "guide_symmetric", "full", "full_covering"]
+    names += ["guide_inflated", "diagonal", "diagonal_covering", "block", "block_covering", "ais"] if annealed else []
+    assert {line.split()[0] for line in table.splitlines()[1:] if "±" in line and ":" not in line} == {
+        *names,
+        *(() if annealed else ("observed",)),
+    }
+    assert ("log p(query views | observed views)" in table) == (guide == "mulmon")
+    assert (run / "figures" / "evidence.png").stat().st_size > 10_000
     assert "lower bounds and no more" in table, "four training steps make no posterior to believe"
 
     data = arviz.from_netcdf(run / "evidence.nc")["sample_stats"]
     assert data["log_weight_full"].shape == (1, 40, 2)
     if annealed:
         assert data["log_weight_ais"].shape == (1, 3, 2)
+    if guide == "mulmon":
+        assert data["log_weight_observed"].shape == (1, 40, 2)
     # The same draws: the symmetry term of every one is the log ratio of q̄ and q, at most log K! = log 24.
     symmetry = data["log_weight_guide_symmetric"] - data["log_weight_guide"]
     assert float(symmetry.max()) < np.log(24) + 1e-6
@@ -55,7 +64,7 @@ def test_a_second_call_goes_on_and_repeats_nothing(
 ) -> None:
     monkeypatch.setattr(script, "BATCH", 2)
     run = trained(tmp_path / "run", "iodine")
-    assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
+    assert script.main([str(run), "--num-scenes", "2", *TINY, *NO_AIS]) == 0
     batches, estimate = [], script.estimate_scenes
 
     def counted(*args: object) -> object:
@@ -63,18 +72,36 @@ def test_a_second_call_goes_on_and_repeats_nothing(
         return estimate(*args)
 
     monkeypatch.setattr(script, "estimate_scenes", counted)
-    assert script.main([str(run), "--num-scenes", "4", *TINY]) == 0
+    assert script.main([str(run), "--num-scenes", "4", *TINY, *NO_AIS]) == 0
     assert len(batches) == 1
     resumed = xarray.load_dataset(run / "evidence.nc", group="sample_stats")
     for file in (run / "evidence").iterdir():
         file.unlink()
-    assert script.main([str(run), "--num-scenes", "4", *TINY]) == 0
+    assert script.main([str(run), "--num-scenes", "4", *TINY, *NO_AIS]) == 0
     assert len(batches) == 3
     xarray.testing.assert_identical(xarray.load_dataset(run / "evidence.nc", group="sample_stats"), resumed)
     torch.manual_seed(5)
-    assert script.main([str(run), "--num-scenes", "2", *TINY, "--seed", "1"]) == 0
+    assert script.main([str(run), "--num-scenes", "2", *TINY, *NO_AIS, "--seed", "1"]) == 0
     other = xarray.load_dataset(run / "evidence.nc", group="sample_stats")
     assert not np.array_equal(other["log_weight_guide"], resumed["log_weight_guide"][..., :2])
+
+
+@pytest.mark.parametrize("guide", ["monet", pytest.param("mulmon", marks=pytest.mark.slow)])
+def test_the_sandwich_of_simulated_scenes(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str
+) -> None:
+    run = trained(tmp_path / "run", guide)
+    capsys.readouterr()
+    bdmc = ["--bdmc", "--bdmc-scenes", "2", "--bdmc-chains", "3", "--bdmc-temperatures", "2"]
+    assert script.main([str(run), "--num-scenes", "1", *TINY, *NO_AIS, *bdmc]) == 0
+    table = capsys.readouterr().out
+    data = xarray.load_dataset(run / "sandwich.nc", group="sample_stats")
+    assert data.sizes == {"scene": 2}
+    for b in range(2):
+        row = data.isel(scene=b)
+        width = float(row["upper"] - row["lower"])
+        assert f"{b:16d} {float(row['lower']):10.2f} {float(row['upper']):10.2f} {width:7.2f}" in table
+    assert "width: median" in table
 
 
 def test_bad_arguments_are_one_line(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,11 +109,39 @@ def test_bad_arguments_are_one_line(script: ModuleType, tmp_path: Path, capsys: 
     assert "expected a run folder with a config.yaml" in capsys.readouterr().err
     assert script.main([str(tmp_path), "--num-scenes", "0"]) == 1
     assert "--num-scenes: expected at least 1, got 0" in capsys.readouterr().err
+    assert script.main([str(tmp_path), "--bdmc-scenes", "0"]) == 1
+    assert "--bdmc-scenes: expected at least 1, got 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["num_samples", "chunk_size", "fit_steps", "ais_temperatures"])
+def test_too_many_slots_for_a_full_covariance_are_told_before_any_work(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--preset", "tiny", "--steps", "1", "--slots", "9", "--run-dir", str(tmp_path / "run")]
+    assert load_script("run_svi").main(arguments) == 0
+    assert script.main([str(tmp_path / "run"), "--families", "full"]) == 1
+    assert "families: expected diagonal or block with 9 slots, got full" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "evidence").exists()
+    assert EvidenceConfig().families_of(9) == ("block",)
+    assert EvidenceConfig().families_of(8) == ("full",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "num_samples",
+        "chunk_size",
+        "fit_steps",
+        "cover_steps",
+        "ais_temperatures",
+        "leapfrog_steps",
+        "bdmc_chains",
+        "bdmc_temperatures",
+    ],
+)
 def test_impossible_settings_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         EvidenceConfig(**{name: 0})
     with pytest.raises(ValueError, match="ais_chains: expected zero or more, got -1"):
         EvidenceConfig(ais_chains=-1)
+    with pytest.raises(ValueError, match=r"inflation: expected at least 1, got 0\.5"):
+        EvidenceConfig(inflation=0.5)

@@ -1,0 +1,52 @@
+"""Log-evidence of some views given others."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_compvae.evidence.estimate import RELIABLE, EvidenceEstimate
+
+
+class ConditionalEvidence(NamedTuple):
+    """log p(x_query | x_observed) of B scenes, in nats.
+
+    log_evidence, standard_error: (B,).
+    khat: (B,), the larger one of the two estimates behind it: both have to be believed.
+    """
+
+    log_evidence: Tensor
+    standard_error: Tensor
+    khat: Tensor
+
+    @property
+    def reliable(self) -> Tensor:
+        """Where khat is below 0.7, (B,)."""
+        return self.khat < RELIABLE
+
+
+def conditional_log_evidence(joint: EvidenceEstimate, observed: EvidenceEstimate) -> ConditionalEvidence:
+    """log p(x_query | x_observed) = log p(x_query, x_observed) − log p(x_observed).
+
+    A difference of two estimates, each low in expectation, is no bound: one that is bad makes it wrong in either
+    direction.
+
+    Args:
+        joint: of all views of each scene.
+        observed: of the observed ones, from draws of its own.
+
+    Raises:
+        ValueError: if they are of different numbers of scenes.
+    """
+    if joint.log_evidence.shape != observed.log_evidence.shape:
+        raise ValueError(
+            f"observed: expected an estimate of the {len(joint.log_evidence)} scenes of joint, got "
+            f"{len(observed.log_evidence)}"
+        )
+    return ConditionalEvidence(
+        joint.log_evidence - observed.log_evidence,
+        torch.hypot(joint.standard_error, observed.standard_error),
+        torch.maximum(joint.khat, observed.khat),
+    )
