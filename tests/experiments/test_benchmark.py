@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from scripts import load_script
 
+from analysis.evidence_cost import OURS_WAY, PYRO_WAY
 from analysis.step_cost import BASELINE, OURS, VARIANTS, Case, Measurement
 
 
@@ -37,6 +38,9 @@ def test_quick_run_prints_and_writes_consistent_numbers(
     growth = [(row["guide"], row["variant"], row["num_iterations"]) for row in content["memory_against_iterations"]]
     assert growth == [("iodine", variant, T) for variant in (BASELINE, OURS) for T in (2, 5, 10)]
     assert all(row["memory_mib"] > 0 for row in content["memory_against_iterations"])
+    samples = [(row["way"], row["num_samples"]) for row in content["importance_sampling"]]
+    assert samples == [(PYRO_WAY, 40), (OURS_WAY, 40), (OURS_WAY, 100), (OURS_WAY, 10_000)]
+    assert [row["permanent_share"] > 0 for row in content["importance_sampling"]] == [False, True, True, True]
     table = capsys.readouterr().out.splitlines()
     for row in content["steps"]:
         assert any(line.startswith(f"{row['variant']:24}") and f"{row['step_ms']:.1f}" in line for line in table)
@@ -56,6 +60,7 @@ def test_there_is_a_table_per_size_and_guide(
     for i in tables:
         assert [line[:24].strip() for line in lines[i + 2 : i + 6]] == list(VARIANTS)
     assert "against T" not in "".join(lines[tables[0] :]), "without IODINE there is no such table"
+    assert "importance sampling" not in "".join(lines)
 
 
 def test_medians_and_ratios(benchmark: ModuleType) -> None:

@@ -1,0 +1,43 @@
+"""Ways to draw importance samples: that they estimate the same, never how long they take."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from analysis.evidence_cost import OURS_WAY, WAYS, SamplingCase, Way, measure, sampler
+from guides import build_guide
+from pyro_compvae.presets import preset
+
+
+def test_both_ways_estimate_the_same() -> None:
+    """With slots alike, so that q̄ = q and the two differ by nothing but chance."""
+    model = build_guide(preset("tiny", "iodine")).model.eval()
+    model.scale = 2.0  # noise that hides most of what the slots paint, so that few draws are plenty
+    x = torch.rand(1, 3, *model.image_size)
+    shape = (1, model.num_slots, model.latent_dim)
+    q = Normal(torch.zeros(shape), torch.ones(shape))
+    torch.set_grad_enabled(False)
+    try:
+        estimates = []
+        for way in WAYS:
+            run, _ = sampler(way, model, q, x)
+            estimates.append([float(run(20)) for _ in range(8)])
+    finally:
+        torch.set_grad_enabled(True)
+    means = [sum(values) / len(values) for values in estimates]
+    errors = [torch.tensor(values).std() / math.sqrt(len(values)) for values in estimates]
+    error = math.hypot(*map(float, errors))
+    assert 0 < error < 0.5
+    assert abs(means[0] - means[1]) < 4 * error
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_costs_are_of_all_samples(way: Way) -> None:
+    cost = measure(SamplingCase("tiny", way, 5, "cpu"))
+    assert cost.seconds > cost.symmetric_seconds
+    assert (cost.symmetric_seconds > 0) == (way == OURS_WAY)
+    assert cost.peak_bytes >= 0
