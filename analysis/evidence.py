@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -18,14 +18,16 @@ from pyro_compvae.evidence import (
     Sandwich,
     annealed_log_evidence,
     bidirectional_log_evidence,
-    conditional_log_evidence,
     fit_gaussian,
+    plain_and_symmetric_log_evidence,
     proposal_log_evidence,
     simulate,
 )
+from pyro_compvae.evidence.annealing import Progress as AnnealingProgress
 from pyro_compvae.evidence.fitting import Family
 from pyro_compvae.evidence.proposals import MAX_PERMUTED_SLOTS, Proposal, normal_proposal
 from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.permutation import MAX_SLOTS
 
 OBSERVED = "observed"
 """Name of the estimate for the first V // 2 of V views; all others are of all views."""
@@ -39,13 +41,13 @@ class EvidenceConfig:
     """How hard to try.
 
     num_samples: L, importance samples per scene and estimator.
-    chunk_size: of them held at a time.
+    chunk_size: draws, or chains, per scene held at a time, by all estimators.
     families: Gaussians to fit, each from where the guide stands; by default "full", or "block" with over 8 slots.
     fit_steps: natural-gradient steps on the ELBO, 16 draws each.
     cover_steps: further steps on the Rényi bound, 64 draws each; they make a fit cover more, for "..._covering".
     inflation: of the guide's scale, for "guide_inflated"; 1 leaves it out.
     ais_chains, ais_temperatures, leapfrog_steps: annealed importance sampling from the last covering fit; no chains, no
-        annealing. With fewer than 25 chains there is no k̂.
+        annealing. With fewer than 25 chains there is no k̂, and few chains bear but a small one.
     bdmc_chains, bdmc_temperatures: of the sandwich on simulated scenes.
     """
 
@@ -55,7 +57,7 @@ class EvidenceConfig:
     fit_steps: int = 150
     cover_steps: int = 100
     inflation: float = 1.0
-    ais_chains: int = 64
+    ais_chains: int = 128
     ais_temperatures: int = 15
     leapfrog_steps: int = 4
     bdmc_chains: int = 32
@@ -66,6 +68,10 @@ class EvidenceConfig:
         for name in (*ones, "bdmc_chains", "bdmc_temperatures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if len(set(self.families)) < len(self.families) or not set(self.families) <= set(get_args(Family)):
+            raise ValueError(
+                f"families: expected some of {', '.join(get_args(Family))}, each once; got {self.families}"
+            )
         if self.ais_chains < 0:
             raise ValueError(f"ais_chains: expected zero or more, got {self.ais_chains}")
         if self.inflation < 1:
@@ -75,8 +81,11 @@ class EvidenceConfig:
         """The families to fit to so many slots.
 
         Raises:
-            ValueError: for "full" with too many slots to sum all their permutations.
+            ValueError: for more slots than an exact permanent serves, or, with "full", than have their permutations
+                summed.
         """
+        if num_slots > MAX_SLOTS:
+            raise ValueError(f"slots: expected at most {MAX_SLOTS}, which an exact permanent serves, got {num_slots}")
         if "full" in self.families and num_slots > MAX_PERMUTED_SLOTS:
             raise ValueError(
                 f"families: expected diagonal or block with {num_slots} slots, got full, which can be symmetrised with "
@@ -100,21 +109,19 @@ def estimate_scenes(
     log_joint, q = _log_joint_and_posterior(run, arguments)
     estimates: dict[str, EvidenceEstimate] = {}
 
-    def sample(name: str, proposal: Proposal, symmetrise: bool = True) -> None:
-        estimates[name] = proposal_log_evidence(
-            log_joint, proposal, config.num_samples, config.chunk_size, symmetrise=symmetrise
-        )
+    def sample(name: str, proposal: Proposal) -> None:
+        estimates[name] = proposal_log_evidence(log_joint, proposal, config.num_samples, config.chunk_size)
         progress(name)
 
     # The same draws for both, so that their difference is the symmetry term and no noise.
-    state = torch.get_rng_state()
-    sample("guide", normal_proposal(q), symmetrise=False)
-    torch.set_rng_state(state)
-    sample("guide_symmetric", normal_proposal(q))
+    size = (config.num_samples, config.chunk_size)
+    both = plain_and_symmetric_log_evidence(log_joint, normal_proposal(q), *size)
+    estimates["guide"], estimates["guide_symmetric"] = both
+    progress("guide")
     if config.inflation > 1:
         sample("guide_inflated", normal_proposal(Normal(q.loc, config.inflation * q.scale)))
     for family in config.families_of(run.model.num_slots):
-        fit = fit_gaussian(log_joint, q, family, config.fit_steps)
+        fit = _fit(log_joint, q, family, config)
         sample(family, fit.proposal())
         covering = _cover(log_joint, fit, family, config)
         sample(f"{family}_covering", covering.proposal())
@@ -127,6 +134,7 @@ def estimate_scenes(
             num_temperatures=config.ais_temperatures,
             leapfrog_steps=config.leapfrog_steps,
             start=covering.proposal(),
+            chunk_size=config.chunk_size,
         )
         progress("ais")
     if scene.image.dim() == 5:
@@ -138,11 +146,24 @@ def estimate_scenes(
 def refined_fit(log_joint: LogJoint, q: Normal, config: EvidenceConfig) -> Fit:
     """The last of the families, fitted to every scene from where the guide's posterior q stands, and made to cover."""
     family = config.families_of(q.batch_shape[1])[-1]
-    return _cover(log_joint, fit_gaussian(log_joint, q, family, config.fit_steps), family, config)
+    return _cover(log_joint, _fit(log_joint, q, family, config), family, config)
+
+
+def _fit(log_joint: LogJoint, q: Normal, family: Family, config: EvidenceConfig) -> Fit:
+    return fit_gaussian(log_joint, q, family, config.fit_steps, chunk_size=config.chunk_size)
 
 
 def _cover(log_joint: LogJoint, fit: Fit, family: Family, config: EvidenceConfig) -> Fit:
-    return fit_gaussian(log_joint, fit, family, config.cover_steps, num_samples=64, step_size=0.1, exponent=0.5)
+    return fit_gaussian(
+        log_joint,
+        fit,
+        family,
+        config.cover_steps,
+        num_samples=64,
+        step_size=0.1,
+        exponent=0.5,
+        chunk_size=config.chunk_size,
+    )
 
 
 def _log_joint_and_posterior(run: Run, arguments: tuple[Tensor, ...]) -> tuple[LogJoint, Normal]:
@@ -151,7 +172,11 @@ def _log_joint_and_posterior(run: Run, arguments: tuple[Tensor, ...]) -> tuple[L
 
 
 def certify(
-    run: Run, num_scenes: int, config: EvidenceConfig, viewpoints: Tensor | None = None
+    run: Run,
+    num_scenes: int,
+    config: EvidenceConfig,
+    viewpoints: Tensor | None = None,
+    progress: AnnealingProgress | None = None,
 ) -> tuple[Sandwich, EvidenceEstimate]:
     """Bounds on log p(x) of scenes simulated from the run's model, and the refined importance estimate for them.
 
@@ -160,6 +185,7 @@ def certify(
         num_scenes: B.
         config: how hard to try.
         viewpoints: (B, V, 3) of the simulated views, if the model has any.
+        progress: called after every transition of the chains.
     """
     conditions = () if viewpoints is None else (viewpoints,)
     z, arguments = simulate(run.model, *conditions, num_scenes=None if conditions else num_scenes)
@@ -167,72 +193,13 @@ def certify(
     proposal = refined_fit(log_joint, q, config).proposal()
     estimate = proposal_log_evidence(log_joint, proposal, config.num_samples, config.chunk_size)
     sandwich = bidirectional_log_evidence(
-        log_joint, z, proposal, config.bdmc_chains, config.bdmc_temperatures, config.leapfrog_steps
+        log_joint,
+        z,
+        proposal,
+        config.bdmc_chains,
+        config.bdmc_temperatures,
+        config.leapfrog_steps,
+        chunk_size=config.chunk_size,
+        progress=progress,
     )
     return sandwich, estimate
-
-
-def evidence_table(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -> str:
-    """A line per estimator: means over scenes with 95 % intervals, nats and bits per dimension, k̂ and ESS.
-
-    Args:
-        estimates: by name, of all scenes.
-        dimensions: observed numbers per scene, 3HW, times V with several views.
-    """
-    heads = f"{'ELBO':>18s} {'log p(x)':>18s} {'bits/dim':>9s} {'k̂ median, 90 %':>17s} {'k̂<0.7':>6s} {'ESS':>7s}"
-    lines = [f"{'':16s} {heads}"]
-    for name, e in estimates.items():
-        low, high = (float(e.khat.nanquantile(p)) for p in (0.5, 0.9))
-        bits = -float(e.log_evidence.mean()) / (dimensions * math.log(2))
-        lines.append(
-            f"{name:16s} {_interval(e.elbo):>18s} {_interval(e.log_evidence):>18s} "
-            f"{'' if name == OBSERVED else f'{bits:9.4f}':>9s} "
-            f"{low:8.2f} {high:7.2f} {float(e.reliable.double().mean()):6.0%} {float(e.ess.median()):7.1f}"
-        )
-    lines += comparisons(estimates)
-    return "\n".join(lines)
-
-
-def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
-    """What the estimates say of each other, in sentences."""
-    lines = []
-    symmetry = estimates["guide_symmetric"].elbo - estimates["guide"].elbo
-    lines.append(f"symmetry term, ELBO of q̄ − ELBO of q: {_interval(symmetry)} nats, {_range(symmetry)}")
-    refined = [name for name in estimates if name.endswith("_covering")][-1]
-    if "ais" in estimates:
-        difference = estimates["ais"].log_evidence - estimates[refined].log_evidence
-        near, reliable = difference.abs() < 1, estimates[refined].reliable
-        lines.append(
-            f"ais − {refined}: {_interval(difference)} nats, {_range(difference)}; within 1 nat on {int(near.sum())} "
-            f"of {len(near)} scenes, and on {int((near & reliable).sum())} of the {int(reliable.sum())} whose k̂ < 0.7"
-        )
-    if OBSERVED in estimates:
-        conditional = conditional_log_evidence(estimates[refined], estimates[OBSERVED])
-        lines.append(
-            f"log p(query views | observed views): {_interval(conditional.log_evidence)} nats per scene, "
-            f"k̂ < 0.7 for both on {int(conditional.reliable.sum())} of {len(conditional.khat)} scenes"
-        )
-    return lines
-
-
-def sandwich_table(sandwich: Sandwich, estimate: EvidenceEstimate) -> str:
-    """A line per simulated scene: both bounds, and where the importance estimate lies."""
-    lines = [f"{'simulated scene':>16s} {'lower':>10s} {'upper':>10s} {'width':>7s} {'importance':>11s} {'k̂':>6s}"]
-    for b, (lower, upper, width, log_p, khat) in enumerate(
-        zip(sandwich.lower, sandwich.upper, sandwich.width, estimate.log_evidence, estimate.khat, strict=True)
-    ):
-        outside = f"{lower - log_p:.2f} below" if log_p < lower else f"{log_p - upper:.2f} above"
-        where = "inside" if lower <= log_p <= upper else outside
-        lines.append(f"{b:16d} {lower:10.2f} {upper:10.2f} {width:7.2f} {log_p:11.2f} {khat:6.2f}  {where}")
-    width = sandwich.width
-    lines.append(f"width: median {float(width.median()):.2f} nats, {_range(width)}")
-    return "\n".join(lines)
-
-
-def _interval(values: Tensor) -> str:
-    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{float(values.mean()):.2f} ± {1.96 * error:.2f}"
-
-
-def _range(values: Tensor) -> str:
-    return f"from {float(values.min()):.2f} to {float(values.max()):.2f}"

@@ -58,7 +58,7 @@ def measure(case: SamplingCase) -> SamplingCost:
     """Warm up by a few samples, then time all of them."""
     config = preset(case.size, "iodine")
     torch.manual_seed(config.seed)
-    guide = build_guide(config).to(device=case.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    guide = build_guide(config).to(case.device).eval()
     x = torch.rand(1, 3, *guide.model.image_size, device=case.device)
     # The posterior is computed once for all samples, which is more than a loop over traces of the guide would do.
     q = guide.posterior(x)

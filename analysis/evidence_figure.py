@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,11 +34,13 @@ def evidence_figure(path: Path, estimates: Mapping[str, EvidenceEstimate], title
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    for (name, estimate), colour in zip(shown.items(), PALETTE, strict=False):
+    # More estimators than colours take another line style.
+    styles = itertools.product(("-", "--", ":"), PALETTE)
+    for (name, estimate), (line, colour) in zip(shown.items(), styles, strict=False):
         counts = draw_counts(len(estimate.log_weights))
         short = torch.stack([reference.log_evidence - estimate.iwae(count) for count in counts])  # (counts, B)
         mean, error = short.mean(1), _half_interval(short)
-        axis.plot(counts, mean, "o-", color=colour, markersize=3, label=name)
+        axis.plot(counts, mean, "o" + line, color=colour, markersize=3, label=name)
         axis.fill_between(counts, (mean - error).clamp(min=LEAST), mean + error, color=colour, alpha=0.2, linewidth=0)
     axis.set_xscale("log")
     axis.set_yscale("symlog", linthresh=1)

@@ -15,24 +15,23 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
 import xarray
+from torch import Tensor
 from tqdm import tqdm
 
-from analysis.evidence import EvidenceConfig, certify, estimate_scenes, evidence_table, sandwich_table
+from analysis.evidence import EvidenceConfig, certify, estimate_scenes
 from analysis.evidence_figure import evidence_figure
+from analysis.evidence_report import evidence_table, sandwich_table
 from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError, atomic_path
 from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence import EvidenceEstimate
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
-
-BATCH = 16
-"""Scenes that are estimated together, and saved together."""
 
 
 @dataclass
@@ -43,6 +42,8 @@ class Arguments:
     """Run folder."""
     num_scenes: int = 64
     """Test scenes, the first ones."""
+    batch_scenes: int = 16
+    """Scenes that are estimated together, and saved together; memory grows with it and with --chunk-size."""
     evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=EvidenceConfig)
     bdmc: bool = False
     """Whether to sandwich log p(x) of scenes simulated from the model, too."""
@@ -58,14 +59,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     try:
         return estimate(tyro.cli(Arguments, args=arguments))
-    except (ValueError, CheckpointError, DataError) as error:
+    except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def estimate(args: Arguments) -> int:
     """Estimate batch by batch; what an interrupted call had done is not done again."""
-    for name in ("num_scenes", "bdmc_scenes"):
+    for name in ("num_scenes", "batch_scenes", "bdmc_scenes"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
     device = choose_device(args.device)
@@ -81,22 +82,33 @@ def estimate(args: Arguments) -> int:
     for name, result in estimates.items():
         print(f"{name}: {result.verdict()}")
     if args.bdmc:
-        torch.manual_seed(args.seed)
-        viewpoints = scenes[: args.bdmc_scenes].viewpoint if run.config.guide == "mulmon" else None
-        num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
-        sandwich, importance = certify(
-            run, num_scenes, args.evidence, None if viewpoints is None else viewpoints.to(device)
-        )
-        numbers = {
-            "lower": sandwich.lower,
-            "upper": sandwich.upper,
-            "importance": importance.log_evidence,
-            "khat": importance.khat,
-        }
-        data = xarray.Dataset({name: ("scene", values.cpu().numpy()) for name, values in numbers.items()})
-        save_dataset(args.run_dir / "sandwich.nc", data.assign_attrs(settings=settings_of(args, run)))
-        print(sandwich_table(sandwich, importance))
+        certify_simulated(args, run, scenes, device)
     return 0
+
+
+def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch.device) -> None:
+    """Sandwich log p(x) of simulated scenes, seen from the viewpoints of the test scenes if there are any."""
+    torch.manual_seed(args.seed)
+    viewpoints = scenes[: args.bdmc_scenes].to(device).viewpoint if run.config.guide == "mulmon" else None
+    num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
+    with tqdm(unit="transition") as bar:
+
+        def show(step: int, total: int, acceptance: Tensor) -> None:
+            bar.total = 2 * total  # there and back
+            bar.update()
+
+        sandwich, importance = certify(run, num_scenes, args.evidence, viewpoints, show)
+    numbers = {
+        "lower": sandwich.lower,
+        "upper": sandwich.upper,
+        "width_standard_error": sandwich.standard_error,
+        "importance": importance.log_evidence,
+        "importance_standard_error": importance.standard_error,
+        "khat": importance.khat,
+    }
+    data = xarray.Dataset({name: ("scene", values.cpu().numpy()) for name, values in numbers.items()})
+    save_dataset(args.run_dir / "sandwich.nc", data.assign_attrs(settings=settings_of(args, run)))
+    print(sandwich_table(sandwich, importance))
 
 
 def estimate_in_batches(
@@ -109,8 +121,8 @@ def estimate_in_batches(
     folder.mkdir(exist_ok=True)
     batches = []
     with tqdm(total=num_scenes, unit="scene") as bar:
-        for start in range(0, num_scenes, BATCH):
-            stop = min(start + BATCH, num_scenes)
+        for start in range(0, num_scenes, args.batch_scenes):
+            stop = min(start + args.batch_scenes, num_scenes)
             path = folder / f"scenes_{start:05d}_{stop:05d}.nc"
             if not (path.is_file() and read(path).attrs["settings"] == settings):
                 torch.manual_seed(args.seed + start)
@@ -128,9 +140,9 @@ def estimate_in_batches(
 
 
 def settings_of(args: Arguments, run: Run) -> str:
-    """All that the numbers depend on besides the scenes; what was computed with other settings is computed again."""
-    settings: dict[str, Any] = {"step": run.step, "seed": args.seed, **dataclasses.asdict(args.evidence)}
-    return json.dumps(settings)
+    """What a batch depends on besides its scenes; what was computed with other settings is computed again."""
+    config = {name: value for name, value in dataclasses.asdict(args.evidence).items() if not name.startswith("bdmc_")}
+    return json.dumps({"step": run.step, "seed": args.seed, "batch_scenes": args.batch_scenes, **config})
 
 
 def save(path: Path, batch: dict[str, EvidenceEstimate], settings: str, start: int) -> None:

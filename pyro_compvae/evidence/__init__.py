@@ -5,7 +5,11 @@ from pyro_compvae.evidence.bidirectional import Sandwich, bidirectional_log_evid
 from pyro_compvae.evidence.conditional import ConditionalEvidence, conditional_log_evidence
 from pyro_compvae.evidence.estimate import EvidenceEstimate
 from pyro_compvae.evidence.fitting import Fit, fit_gaussian
-from pyro_compvae.evidence.importance import importance_log_evidence, proposal_log_evidence
+from pyro_compvae.evidence.importance import (
+    importance_log_evidence,
+    plain_and_symmetric_log_evidence,
+    proposal_log_evidence,
+)
 
 __all__ = [
     "ConditionalEvidence",
@@ -17,6 +21,7 @@ __all__ = [
     "conditional_log_evidence",
     "fit_gaussian",
     "importance_log_evidence",
+    "plain_and_symmetric_log_evidence",
     "proposal_log_evidence",
     "simulate",
 ]

@@ -7,24 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_compvae.evidence.estimate import RELIABLE, EvidenceEstimate
+from pyro_compvae.evidence.estimate import EvidenceEstimate
 
 
 class ConditionalEvidence(NamedTuple):
     """log p(x_query | x_observed) of B scenes, in nats.
 
     log_evidence, standard_error: (B,).
-    khat: (B,), the larger one of the two estimates behind it: both have to be believed.
+    reliable: (B,), where both estimates behind it are.
     """
 
     log_evidence: Tensor
     standard_error: Tensor
-    khat: Tensor
-
-    @property
-    def reliable(self) -> Tensor:
-        """Where khat is below 0.7, (B,)."""
-        return self.khat < RELIABLE
+    reliable: Tensor
 
 
 def conditional_log_evidence(joint: EvidenceEstimate, observed: EvidenceEstimate) -> ConditionalEvidence:
@@ -48,5 +43,5 @@ def conditional_log_evidence(joint: EvidenceEstimate, observed: EvidenceEstimate
     return ConditionalEvidence(
         joint.log_evidence - observed.log_evidence,
         torch.hypot(joint.standard_error, observed.standard_error),
-        torch.maximum(joint.khat, observed.khat),
+        joint.reliable & observed.reliable,
     )

@@ -14,6 +14,11 @@ RELIABLE, USABLE = 0.7, 1.0
 """Bands of k̂ (Vehtari et al. 2024): below 0.7 the smoothed estimate converges fast enough; above 1 not at all."""
 
 
+def reliable_khat(num_samples: int) -> float:
+    """Below this k̂ so many draws are enough: min(1 − 1 / log10 L, 0.7) (Vehtari et al. 2024)."""
+    return min(1 - 1 / math.log10(num_samples), RELIABLE) if num_samples > 1 else -math.inf
+
+
 class EvidenceEstimate(NamedTuple):
     """log p(x) of B scenes from L weighted draws each, in nats.
 
@@ -21,8 +26,9 @@ class EvidenceEstimate(NamedTuple):
         expectation.
     standard_error: (B,), of log_evidence, by the delta method; it knows nothing of what no draw has seen, so it
         means something only where khat is below 0.7.
-    khat: (B,), shape of the generalised Pareto distribution fitted to the largest weights. Below 0.7: reliable; up to
-        1: slow and biased low; above: the mean weight may be infinite for all the draws show. NaN with too few draws.
+    khat: (B,), shape of the generalised Pareto distribution fitted to the largest weights. Below `reliable_khat`, 0.7
+        with 2,200 draws or more: reliable; up to 1: slow and biased low; above: the mean weight may be infinite for
+        all the draws show. NaN with too few draws.
     ess: (B,), effective sample size 1 / Σ w̄², of L.
     log_weights: (L, B).
     """
@@ -40,8 +46,8 @@ class EvidenceEstimate(NamedTuple):
 
     @property
     def reliable(self) -> Tensor:
-        """Where khat is below 0.7, (B,)."""
-        return self.khat < RELIABLE
+        """Where khat is below what so many draws can bear, (B,)."""
+        return self.khat < reliable_khat(len(self.log_weights))
 
     def iwae(self, num_samples: int) -> Tensor:
         """The importance-weighted bound with so many samples (Burda et al. 2016), (B,), mean over groups of draws.
@@ -77,11 +83,12 @@ class EvidenceEstimate(NamedTuple):
         if bool(self.khat.isnan().all()):
             return f"{len(self.log_weights)} draws are too few to tell whether to believe the estimates"
         bad = int((self.khat >= USABLE).sum())
+        threshold = f"{reliable_khat(len(self.log_weights)):.2g}"
         ess = f"median effective sample size {float(self.ess.median()):.0f} of {len(self.log_weights)}"
         if good == B:
-            return f"believe it: k̂ < {RELIABLE} for all {B} scenes, {ess}"
+            return f"believe it: k̂ < {threshold} for all {B} scenes, {ess}"
         return (
-            f"believe {good} of {B} scenes (k̂ < {RELIABLE}); {B - good - bad} are biased low by an unknown amount, "
+            f"believe {good} of {B} scenes (k̂ < {threshold}); {B - good - bad} are biased low by an unknown amount, "
             f"{bad} are lower bounds and no more (k̂ ≥ {USABLE:g}); {ess}"
         )
 

@@ -48,6 +48,7 @@ def fit_gaussian(
     num_samples: int = 16,
     step_size: float = 0.3,
     exponent: float = 0.0,
+    chunk_size: int = 50,
 ) -> Fit:
     r"""Fit a Gaussian to the posterior of every scene by natural gradients, all scenes at once.
 
@@ -62,35 +63,46 @@ def fit_gaussian(
         S ← S (exp(diag(ρ A) / 2) + strictly lower triangle of ρ A),      A = Σ_l w̄_l h_l ε_lᵀ
 
     is a natural-gradient step (Glasmachers et al. 2010), and no scale of the latents has to be known beforehand. It
-    needs tens of steps where Adam needs hundreds.
+    needs tens of steps where Adam needs hundreds. Near the optimum A is a sample covariance times an error, and the
+    step is stable as long as ρ stays below the inverse of its largest eigenvalue, (1 + √(N / n))² for n draws in N
+    dimensions (Marchenko & Pastur 1967); ρ is capped there, and steps are cut to a length of 1 in these coordinates.
 
     With w̄ = 1/L it ascends the ELBO, whose Gaussians are narrower than the posterior: poor proposals. With
-    w̄ ∝ (p/q)^exponent it ascends the Rényi bound (1/exponent) log E_q[(p/q)^exponent] (Li & Turner 2016; the
-    gradient is the doubly reparameterised one of Tucker et al. 2019), which makes them cover more. The exponent is
-    lowered for scenes where less than a quarter of the draws would count; start that from a fit with exponent 0.
+    w̄ ∝ (p/q)^exponent it ascends, up to the factor 1 − exponent that the curvature takes back, the Rényi bound
+    (1/exponent) log E_q[(p/q)^exponent] (Li & Turner 2016; the gradient is the doubly reparameterised one of Tucker et
+    al. 2019), and with an exponent of 1 it descends KL(p ‖ q): they cover more. The weights are normalised over the L
+    draws, which pulls the optimum back towards the ELBO's, and the exponent is lowered for scenes where less than a
+    quarter of the draws would count; so start that from a fit with exponent 0.
 
     Args:
         log_joint: log p(x, z) of the scenes.
         start: the guide's posterior, batch shape (B, K, D), or a fit of the same or a smaller family.
         family: "diagonal", "block" or "full".
         steps: number of them; each evaluates the log joint and its gradient num_samples times per scene.
-        num_samples: draws per scene and step, an even number: they come as pairs ±ε.
+        num_samples: L, draws per scene and step.
         step_size: ρ at the start; it falls to a twentieth along a cosine.
-        exponent: in [0, 1).
+        exponent: in [0, 1].
+        chunk_size: draws per scene held at a time.
 
     Raises:
-        ValueError: for an unknown family, one that is smaller than the start's, or numbers out of range.
+        ValueError: for an unknown family, one that is smaller than the start's, a start of other scenes, or numbers out
+            of range.
+        FloatingPointError: if all draws of a scene have a density or a gradient that is not finite.
     """
     if family not in get_args(Family):
         raise ValueError(f"family: expected one of {', '.join(get_args(Family))}, got {family!r}")
-    if steps < 1 or num_samples < 2 or num_samples % 2:
+    for name, value in (("steps", steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    if not (step_size > 0 and 0 <= exponent <= 1):
         raise ValueError(
-            f"expected at least 1 step and an even number of samples, got {steps} steps and {num_samples} samples"
+            f"expected a positive step_size and an exponent from 0 to 1, got step_size {step_size} and exponent "
+            f"{exponent}"
         )
-    if not 0 <= exponent < 1:
-        raise ValueError(f"exponent: expected at least 0 and less than 1, got {exponent}")
-    B, K, D = start.loc.shape
-    loc, scale_tril = start.loc.double(), _scale_tril(start)
+    shape = (log_joint.num_scenes, *log_joint.event_shape)
+    if tuple(start.loc.shape) != shape:
+        raise ValueError(f"start: expected shape {shape}, as of log_joint, got {tuple(start.loc.shape)}")
+    loc, scale_tril = start.loc.detach().double(), _scale_tril(start)
     if family == "full" and scale_tril.dim() == 4:
         scale_tril = _block_diagonal(scale_tril)
     if (family != "full" and scale_tril.dim() == 3) or (
@@ -98,44 +110,76 @@ def fit_gaussian(
     ):
         raise ValueError(f"start: expected a fit of {family!r} or of a smaller family, got a larger one")
     # Independent groups of latents, (B, G, N) and (B, G, N, N): a group per slot, or one of all slots.
-    scale_tril = scale_tril.reshape(B, -1, *scale_tril.shape[-2:])
+    scale_tril = scale_tril.reshape(len(loc), -1, *scale_tril.shape[-2:])
     loc = loc.reshape(scale_tril.shape[:-1])
+    dimensions = 1 if family == "diagonal" else loc.shape[-1]
     elbos = []
-    for step in range(steps):
-        rho = step_size * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        half = torch.randn(num_samples // 2, *loc.shape, dtype=loc.dtype, device=loc.device)
-        noise = torch.cat((half, -half))
-        z = (loc + torch.einsum("bgij,lbgj->lbgi", scale_tril, noise)).reshape(num_samples, B, K, D)
+    with torch.no_grad():
+        for step in range(steps):
+            noise = torch.randn(num_samples, *loc.shape, dtype=loc.dtype, device=loc.device)
+            z = loc + torch.einsum("bgij,lbgj->lbgi", scale_tril, noise)
+            log_p, gradient = _log_joint_and_gradient(log_joint, z.reshape(num_samples, *shape), chunk_size)
+            finite = log_p.isfinite() & gradient.isfinite().all((-2, -1))
+            if not finite.any(0).all():
+                scene = int((~finite.any(0)).nonzero()[0])
+                raise FloatingPointError(
+                    f"fit: expected finite log-densities and gradients, found none in {num_samples} draws for scene "
+                    f"{scene}"
+                )
+            log_weights = log_p - _log_density_of_noise(noise, scale_tril)
+            weights = _tempered_weights(log_weights.masked_fill(~finite, -torch.inf), exponent)
+            elbos.append(log_weights.mean(0))
+            effective = 1 / weights.square().sum(0)  # (B,)
+            rho = step_size * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            rhos = (1 + (dimensions / effective).sqrt()).pow(-2).clamp(max=rho)
+            gradient = torch.where(finite[..., None, None], gradient, 0.0).reshape(noise.shape)
+            path = torch.einsum("bgji,lbgj->lbgi", scale_tril, gradient) + noise
+            move = _within_trust_region(torch.einsum("b,lb,lbgi->bgi", rhos, weights, path))
+            change = torch.einsum("b,lb,lbgi,lbgj->bgij", rhos, weights, path, noise)
+            diagonal = 0.5 * change.diagonal(dim1=-2, dim2=-1)
+            lower = torch.zeros_like(change) if family == "diagonal" else change.tril(-1)
+            change = _within_trust_region(torch.diag_embed(diagonal) + lower)
+            loc = loc + torch.einsum("bgij,bgj->bgi", scale_tril, move)
+            factor = torch.diag_embed(change.diagonal(dim1=-2, dim2=-1).exp()) + change.tril(-1)
+            scale_tril = scale_tril @ factor
+    return Fit(loc.reshape(shape), scale_tril.squeeze(1) if family == "full" else scale_tril, torch.stack(elbos))
+
+
+def _log_joint_and_gradient(log_joint: LogJoint, z: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
+    """log p(x, z) of draws (L, B, K, D), (L, B), and its gradient."""
+    values, gradients = [], []
+    for part in z.split(chunk_size):
         with torch.enable_grad():
-            leaf = z.requires_grad_()
-            log_p = log_joint(leaf)
-            (gradient,) = torch.autograd.grad(log_p.sum(), leaf)
-        log_weights = log_p.detach() - Elliptical(loc, scale_tril).log_prob(leaf.detach().reshape(noise.shape)).sum(-1)
-        elbos.append(log_weights.mean(0))
-        weights = _tempered_weights(log_weights, exponent)
-        path = torch.einsum("bgji,lbgj->lbgi", scale_tril, gradient.reshape(noise.shape)) + noise
-        move = _within_trust_region(rho * torch.einsum("lb,lbgi->bgi", weights, path))
-        change = torch.einsum("lb,lbgi,lbgj->bgij", weights, path, noise)
-        diagonal = 0.5 * change.diagonal(dim1=-2, dim2=-1)
-        lower = torch.zeros_like(change) if family == "diagonal" else change.tril(-1)
-        change = _within_trust_region(rho * (torch.diag_embed(diagonal) + lower))
-        loc = loc + torch.einsum("bgij,bgj->bgi", scale_tril, move)
-        factor = torch.diag_embed(change.diagonal(dim1=-2, dim2=-1).exp()) + change.tril(-1)
-        scale_tril = scale_tril @ factor
-    return Fit(loc.reshape(B, K, D), scale_tril.squeeze(1) if family == "full" else scale_tril, torch.stack(elbos))
+            leaf = part.detach().requires_grad_()
+            value = log_joint(leaf)
+            gradients += torch.autograd.grad(value.sum(), leaf)
+        values.append(value.detach())
+    return torch.cat(values), torch.cat(gradients)
+
+
+def _log_density_of_noise(noise: Tensor, scale_tril: Tensor) -> Tensor:
+    """log q(z) at z = μ + S ε: ε (L, B, G, N), S (B, G, N, N) → (L, B)."""
+    log_det = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum((-2, -1))
+    return -0.5 * (noise.square().sum((-2, -1)) + noise[0, 0].numel() * math.log(2 * math.pi)) - log_det
 
 
 def _tempered_weights(log_weights: Tensor, exponent: float) -> Tensor:
-    """Normalised weights (L, B) ∝ exp(a log w), a the exponent or what leaves a quarter of the draws to count."""
+    """Normalised weights (L, B) ∝ exp(a log w), a the exponent or what leaves a quarter of the draws to count.
+
+    Draws of log weight -inf do not count, whatever the exponent.
+    """
+    none = log_weights.isneginf()
     power = torch.full_like(log_weights[0], exponent)
-    weights = torch.softmax(power * log_weights, dim=0)
+
+    def weights() -> Tensor:
+        return torch.softmax((power * log_weights.masked_fill(none, 0.0)).masked_fill(none, -torch.inf), dim=0)
+
     for _ in range(MAX_LOWERINGS):
-        few = 1 / weights.square().sum(0) < MIN_EFFECTIVE_SHARE * len(log_weights)
+        few = 1 / weights().square().sum(0) < MIN_EFFECTIVE_SHARE * (~none).sum(0)
         if not few.any():
             break
         power = torch.where(few, 0.7 * power, power)
-        weights = torch.softmax(power * log_weights, dim=0)
-    return weights
+    return weights()
 
 
 def _within_trust_region(update: Tensor) -> Tensor:
@@ -145,7 +189,7 @@ def _within_trust_region(update: Tensor) -> Tensor:
 
 
 def _scale_tril(start: Normal | Fit) -> Tensor:
-    return start.scale_tril if isinstance(start, Fit) else torch.diag_embed(start.scale.double())
+    return start.scale_tril if isinstance(start, Fit) else torch.diag_embed(start.scale.detach().double())
 
 
 def _block_diagonal(blocks: Tensor) -> Tensor:

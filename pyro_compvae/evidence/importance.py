@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
+from pyro_compvae.evidence.hmc import LogDensity
 from pyro_compvae.evidence.proposals import Proposal, normal_proposal
 from pyro_compvae.evidence.traces import (
     LogJoint,
@@ -92,14 +93,31 @@ def proposal_log_evidence(
         chunk_size: draws per scene held at a time.
         symmetrise: whether to weigh draws by q̄ instead of q.
     """
-    check_counts(num_samples, chunk_size)
     log_q = proposal.symmetric_log_prob if symmetrise else proposal.log_prob
-    log_weights = []
+    return _sample(log_joint, proposal, (log_q,), num_samples, chunk_size)[0]
+
+
+def plain_and_symmetric_log_evidence(
+    log_joint: LogJoint, proposal: Proposal, num_samples: int, chunk_size: int = 50
+) -> tuple[EvidenceEstimate, EvidenceEstimate]:
+    """Both estimates of `proposal_log_evidence` from the same draws, so that they differ by no noise."""
+    both = (proposal.log_prob, proposal.symmetric_log_prob)
+    plain, symmetric = _sample(log_joint, proposal, both, num_samples, chunk_size)
+    return plain, symmetric
+
+
+def _sample(
+    log_joint: LogJoint, proposal: Proposal, log_qs: Sequence[LogDensity], num_samples: int, chunk_size: int
+) -> list[EvidenceEstimate]:
+    check_counts(num_samples, chunk_size)
+    log_weights: list[list[Tensor]] = [[] for _ in log_qs]
     with torch.no_grad():
         for size in chunk_sizes(num_samples, chunk_size):
             z = proposal.rsample(size)
-            log_weights.append(log_joint(z) - log_q(z))
-    return estimate_from_log_weights(torch.cat(log_weights))
+            log_p = log_joint(z)
+            for parts, log_q in zip(log_weights, log_qs, strict=True):
+                parts.append(log_p - log_q(z))
+    return [estimate_from_log_weights(torch.cat(parts)) for parts in log_weights]
 
 
 def chunk_sizes(total: int, chunk_size: int) -> list[int]:

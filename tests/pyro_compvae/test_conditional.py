@@ -24,7 +24,9 @@ def test_the_closed_form_is_met() -> None:
     assert ((conditional.log_evidence - expected).abs() < 4 * conditional.standard_error).all()
     assert (expected.abs() > 0.5).any(), "zero would pass too"
     assert conditional.reliable.all()
-    torch.testing.assert_close(conditional.khat, torch.maximum(joint.khat, observed.khat))
+    doubtful = joint._replace(khat=torch.tensor([0.1, 0.9, 0.1]))
+    assert conditional_log_evidence(doubtful, observed).reliable.tolist() == [True, False, True]
+    assert conditional_log_evidence(joint, doubtful).reliable.tolist() == [True, False, True]
 
 
 def test_estimates_of_other_scenes_are_refused() -> None:

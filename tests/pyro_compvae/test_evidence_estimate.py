@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from pyro_compvae.evidence import EvidenceEstimate
-from pyro_compvae.evidence.estimate import estimate_from_log_weights, leave_one_out_logsumexp, log_mean_exp
+from pyro_compvae.evidence.estimate import (
+    estimate_from_log_weights,
+    leave_one_out_logsumexp,
+    log_mean_exp,
+    reliable_khat,
+)
 from pyro_compvae.evidence.pareto import MIN_DRAWS, pareto_smoothed
 
 
@@ -177,20 +182,28 @@ def test_weights_of_zero_count_as_zero() -> None:
     assert estimate.verdict().startswith("believe 1 of 2 scenes")
 
 
-def with_khat(khat: list[float], ess: list[float]) -> EvidenceEstimate:
+def with_khat(khat: list[float], ess: list[float], num_draws: int = 5000) -> EvidenceEstimate:
     zeros = torch.zeros(len(khat))
-    return EvidenceEstimate(zeros, zeros, torch.tensor(khat), torch.tensor(ess), torch.zeros(500, len(khat)))
+    return EvidenceEstimate(zeros, zeros, torch.tensor(khat), torch.tensor(ess), torch.zeros(num_draws, len(khat)))
 
 
 def test_verdicts() -> None:
     good = with_khat([0.2, -0.4, 0.69], [300.0, 50.0, 120.0])
-    assert good.verdict() == "believe it: k̂ < 0.7 for all 3 scenes, median effective sample size 120 of 500"
+    assert good.verdict() == "believe it: k̂ < 0.7 for all 3 scenes, median effective sample size 120 of 5000"
     mixed = with_khat([0.2, 0.7, 0.99, 1.0, 3.0, math.inf], [300.0, 5.0, 4.0, 3.0, 2.0, 1.0])
     assert mixed.reliable.tolist() == [True] + [False] * 5
     assert mixed.verdict() == (
         "believe 1 of 6 scenes (k̂ < 0.7); 2 are biased low by an unknown amount, 3 are lower bounds and no more "
-        "(k̂ ≥ 1); median effective sample size 3 of 500"
+        "(k̂ ≥ 1); median effective sample size 3 of 5000"
     )
+
+
+def test_fewer_draws_bear_a_smaller_khat() -> None:
+    """min(1 − 1 / log10 L, 0.7), of Vehtari et al. 2024."""
+    assert [reliable_khat(L) for L in (1, 10, 100, 10**4)] == [-math.inf, 0.0, 0.5, 0.7]
+    few = with_khat([0.4, 0.6], [20.0, 20.0], num_draws=64)
+    assert few.reliable.tolist() == [True, False]
+    assert few.verdict().startswith("believe 1 of 2 scenes (k̂ < 0.45)")
 
 
 def test_iwae_by_hand_and_what_it_refuses() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from linear_gaussian import FactorisedGuide, LinearGaussian
 from torch import Tensor
+from torch.distributions import Normal
 
 from pyro_compvae.evidence.fitting import Fit, _tempered_weights, fit_gaussian
 from pyro_compvae.evidence.importance import proposal_log_evidence
@@ -73,7 +74,7 @@ def test_proposals_are_wider_with_inflation_and_heavier_with_few_degrees_of_free
     ("message", "start", "family", "steps"),
     [
         ("family: expected one of diagonal, block, full, got 'banded'", None, "banded", 1),
-        ("expected at least 1 step", None, "full", 0),
+        ("steps: expected at least 1, got 0", None, "full", 0),
         ("start: expected a fit of 'block' or of a smaller family", "full", "block", 1),
         ("start: expected a fit of 'diagonal' or of a smaller family", "block", "diagonal", 1),
     ],
@@ -134,7 +135,91 @@ def test_weights_are_tempered_until_enough_draws_count() -> None:
 
 def test_numbers_out_of_range_are_named() -> None:
     _, x, log_joint, guide = make()
-    with pytest.raises(ValueError, match="an even number of samples, got 150 steps and 3 samples"):
-        fit_gaussian(log_joint, guide.posterior(x), "full", num_samples=3)
-    with pytest.raises(ValueError, match=r"exponent: expected at least 0 and less than 1, got 1\.0"):
-        fit_gaussian(log_joint, guide.posterior(x), "full", exponent=1.0)
+    q = guide.posterior(x)
+    for name in ("num_samples", "chunk_size"):
+        with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+            fit_gaussian(log_joint, q, "full", **{name: 0})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"an exponent from 0 to 1, got step_size 0\.3 and exponent 1\.5"):
+        fit_gaussian(log_joint, q, "full", exponent=1.5)
+    with pytest.raises(ValueError, match=r"start: expected shape \(3, 3, 2\), as of log_joint, got \(2, 3, 2\)"):
+        fit_gaussian(log_joint, guide.posterior(x[:2]), "full")
+
+
+def test_as_many_dimensions_as_the_published_sizes_have() -> None:
+    """K 7, D 16: seven draws in 112 dimensions for each that counts; nothing may diverge, and no family get worse."""
+    model = LinearGaussian(7, 16, observed_dim=20, scale=0.3)
+    x = model.simulate(2)
+    log_joint = LogJoint(model, x)
+    q = FactorisedGuide(model, widening=0.5, shift=torch.linspace(-1, 1, 7)).posterior(x)
+    block = fit_gaussian(log_joint, q, "block")
+    full = fit_gaussian(log_joint, block, "full")
+    covering = fit_gaussian(log_joint, full, "full", steps=100, num_samples=64, step_size=0.1, exponent=0.5)
+    truth = model.log_evidence(x)
+    gaps = [
+        truth - proposal_log_evidence(log_joint, fit.proposal(), 500, symmetrise=False).elbo
+        for fit in (block, full, covering)
+    ]
+    assert (gaps[0] > 5).all(), "the premise: slots are correlated"
+    assert (gaps[1] < 1).all()
+    assert (gaps[2] < 1).all()
+
+
+def test_a_step_is_a_newton_step_near_the_optimum() -> None:
+    """From an error δ a full step leaves one of order δ²: it fixes every factor of the natural gradient."""
+    model, x, log_joint, _ = make()
+    exact = model.posterior(x)
+    delta = 0.02
+    wrong = torch.eye(K * D, dtype=torch.float64) + delta * torch.randn(K * D, K * D, dtype=torch.float64).tril()
+    loc = exact.mean + delta * torch.einsum("bij,j->bi", exact.scale_tril, torch.randn(K * D, dtype=torch.float64))
+    start = Fit(loc.unflatten(-1, (K, D)), exact.scale_tril @ wrong, torch.zeros(1, B))
+    fit = fit_gaussian(log_joint, start, "full", steps=1, num_samples=200_000, step_size=1.0, chunk_size=50_000)
+
+    def errors(fit: Fit) -> tuple[Tensor, Tensor]:
+        inverse = torch.linalg.inv(exact.scale_tril)
+        location = torch.einsum("bij,bj->bi", inverse, fit.loc.flatten(1) - exact.mean)
+        return location.norm(dim=-1), (inverse @ fit.scale_tril - torch.eye(K * D)).flatten(1).norm(dim=-1)
+
+    for before, after in zip(errors(start), errors(fit), strict=True):
+        assert (before > delta).all()
+        assert (after < 0.12 * before).all()
+
+
+class Cliff:
+    """A standard normal that is cut off, or NaN in its gradient, on one side."""
+
+    def __init__(self, gradient: bool) -> None:
+        self.num_scenes, self.event_shape, self.gradient = 2, (1, 1), gradient
+
+    def __call__(self, z: Tensor) -> Tensor:
+        value = -0.5 * z.square().sum((-2, -1))
+        if self.gradient:  # infinite at 0, times 0 beyond the cliff
+            return value + 0 * ((1 - z) + (1 - z).abs()).sqrt().sum((-2, -1))
+        return value.masked_fill((z > 1).any(-1).any(-1), -torch.inf)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_draws_beyond_a_cliff_do_not_count(gradient: bool, exponent: float) -> None:
+    start = Normal(torch.zeros(2, 1, 1), torch.ones(2, 1, 1))
+    log_joint = Cliff(gradient)
+    fit = fit_gaussian(log_joint, start, "full", 20, exponent=exponent)  # type: ignore[arg-type]
+    assert fit.loc.isfinite().all()
+    assert fit.scale_tril.isfinite().all()
+    with pytest.raises(FloatingPointError, match="found none in 16 draws for scene 0"):
+        fit_gaussian(log_joint, Normal(start.loc + 50, start.scale), "full", 20)  # type: ignore[arg-type]
+
+
+def test_a_start_with_a_graph_leaves_none_behind() -> None:
+    _, x, log_joint, guide = make()
+    q = guide.posterior(x)
+    fit = fit_gaussian(log_joint, Normal(q.loc.requires_grad_(), q.scale), "block", steps=2)
+    assert not any(part.requires_grad for part in fit)
+
+
+def test_chunks_change_nothing() -> None:
+    _, x, log_joint, guide = make()
+    fits = []
+    for chunk_size in (50, 3):
+        torch.manual_seed(1)
+        fits.append(fit_gaussian(log_joint, guide.posterior(x), "full", steps=3, chunk_size=chunk_size))
+    torch.testing.assert_close(fits[0].scale_tril, fits[1].scale_tril)

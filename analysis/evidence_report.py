@@ -1,0 +1,112 @@
+"""Tables of evidence estimates, and how to read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from analysis.evidence import OBSERVED
+from pyro_compvae.evidence import EvidenceEstimate, Sandwich, conditional_log_evidence
+from pyro_compvae.evidence.estimate import reliable_khat
+
+
+def evidence_table(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -> str:
+    """A line per estimator: means over scenes, in nats and bits per dimension, k̂ and ESS, and how to read them.
+
+    Args:
+        estimates: by name, of all scenes.
+        dimensions: observed numbers per scene, 3HW, times V with several views.
+    """
+    heads = ("ELBO", "log p(x)", "s.e.", "smoothed", "bits/dim", "k̂ median, 90 %", "reliable", "ESS")
+    widths = (20, 20, 6, 9, 9, 17, 9, 7)
+    lines = [" " * 18 + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
+    for name, e in estimates.items():
+        bits = "" if name == OBSERVED else f"{-float(e.log_evidence.mean()) / (dimensions * math.log(2)):.4f}"
+        khat = "few draws" if bool(e.khat.isnan().all()) else " ".join(f"{q:7.2f}" for q in _quantiles(e.khat))
+        cells = (
+            _interval(e.elbo),
+            _interval(e.log_evidence),
+            f"{float(e.standard_error.median()):.2f}",
+            f"{float(e.smoothed().mean()):.2f}",
+            bits,
+            khat,
+            f"{float(e.reliable.double().mean()):.0%}",
+            f"{float(e.ess.median()):.1f}",
+        )
+        lines.append(f"{name:18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+    thresholds = sorted({len(e.log_weights) for e in estimates.values()}, reverse=True)
+    bands = ", ".join(f"{reliable_khat(L):.2f} with {L:,} draws" for L in thresholds if L > 1)
+    return "\n".join([*lines, *comparisons(estimates), HOW_TO_READ.format(bands=bands)])
+
+
+HOW_TO_READ = """\
+Nats per scene; ± is a 95 % interval over scenes, s.e. the median standard error of a single scene's log p(x), which
+knows nothing of what no draw has seen. Every log p(x) is low in expectation; reliable: k̂ below {bands}.
+bits/dim is that of a density over colours in [0, 1]; add 8 for colours of 0 to 255."""
+
+
+def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
+    """What the estimates say of each other, in sentences."""
+    guide = estimates["guide_symmetric"]
+    symmetry = guide.elbo - estimates["guide"].elbo
+    lines = [f"symmetry term, ELBO of q̄ − ELBO of q: {_interval(symmetry)} nats, {_range(symmetry)}"]
+    refined = [name for name in estimates if name.endswith("_covering")][-1]
+    # Lower bounds in expectation, so the larger one is the better one.
+    best = torch.stack([estimates[name].log_evidence for name in (refined, "ais") if name in estimates]).amax(0)
+    gap = best - guide.elbo
+    lines.append(f"gap of the guide, log p̂(x) − ELBO of q̄: at least {_interval(gap)} nats, {_range(gap)}")
+    if "ais" in estimates:
+        difference = estimates["ais"].log_evidence - estimates[refined].log_evidence
+        near, reliable = difference.abs() < 1, estimates[refined].reliable
+        lines.append(
+            f"ais − {refined}: {_interval(difference)} nats, {_range(difference)}; within 1 nat on {int(near.sum())} "
+            f"of {len(near)} scenes, and on {int((near & reliable).sum())} of the {int(reliable.sum())} where "
+            f"{refined} is reliable"
+        )
+    if OBSERVED in estimates:
+        conditional = conditional_log_evidence(estimates[refined], estimates[OBSERVED])
+        lines.append(
+            f"log p(query views | observed views): {_interval(conditional.log_evidence)} nats per scene, reliable for "
+            f"{int(conditional.reliable.sum())} of {len(conditional.reliable)} scenes; {OBSERVED!r} above is log p of "
+            "the observed views alone"
+        )
+    return lines
+
+
+def sandwich_table(sandwich: Sandwich, estimate: EvidenceEstimate) -> str:
+    """A line per simulated scene: both bounds, and where the importance estimate lies, up to two standard errors."""
+    heads = ("simulated scene", "lower", "upper", "width", "s.e.", "importance", "k̂")
+    widths = (16, 11, 11, 8, 6, 12, 7)
+    lines = ["".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
+    error = torch.hypot(sandwich.standard_error, estimate.standard_error)
+    below, above = sandwich.lower - estimate.log_evidence, estimate.log_evidence - sandwich.upper
+    for b in range(len(error)):
+        inside = max(below[b], above[b]) <= 2 * error[b]
+        where = "inside" if inside else f"{below[b]:.2f} below" if below[b] > above[b] else f"{above[b]:.2f} above"
+        if not inside and not estimate.reliable[b]:
+            where += ", as k̂ warns"
+        bounds = (sandwich.lower, sandwich.upper, sandwich.width, sandwich.standard_error)
+        cells = (str(b), *(f"{float(value[b]):.2f}" for value in (*bounds, estimate.log_evidence, estimate.khat)))
+        lines.append("".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)) + f"  {where}")
+    width = sandwich.width
+    lines.append(
+        f"width: median {float(width.median()):.2f} nats, {_range(width)}; below zero, by noise, where the bounds meet"
+    )
+    return "\n".join(lines)
+
+
+def _quantiles(khat: Tensor) -> list[float]:
+    return [float(khat.nanquantile(p)) for p in (0.5, 0.9)]
+
+
+def _interval(values: Tensor) -> str:
+    """Mean with a 95 % interval over scenes; of a single scene, the value."""
+    error = f" ± {1.96 * float(values.std()) / math.sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{float(values.mean()):.2f}{error}"
+
+
+def _range(values: Tensor) -> str:
+    return f"from {float(values.min()):.2f} to {float(values.max()):.2f}"
