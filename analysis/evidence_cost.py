@@ -55,7 +55,7 @@ def measure_in_new_process(case: SamplingCase) -> SamplingCost:
 
 @torch.no_grad()
 def measure(case: SamplingCase) -> SamplingCost:
-    """Warm up by a few samples, then time all of them."""
+    """Warm up by a few samples, then time all of them; the peak is beyond what the process held before the warm-up."""
     config = preset(case.size, "iodine")
     torch.manual_seed(config.seed)
     guide = build_guide(config).to(case.device).eval()
@@ -63,15 +63,24 @@ def measure(case: SamplingCase) -> SamplingCost:
     # The posterior is computed once for all samples, which is more than a loop over traces of the guide would do.
     q = guide.posterior(x)
     run, proposal = sampler(case.way, guide.model, q, x)
-    run(2)
     on_gpu = case.device == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS")
+    run(2)
     proposal.seconds = 0.0
+    _wait(on_gpu)
     started = time.perf_counter()
     run(case.num_samples)
+    _wait(on_gpu)
     seconds = time.perf_counter() - started
     peak = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
     return SamplingCost(seconds, proposal.seconds, peak - before)
+
+
+def _wait(on_gpu: bool) -> None:
+    if on_gpu:
+        torch.cuda.synchronize()
 
 
 class TimedProposal:
@@ -86,10 +95,10 @@ class TimedProposal:
 
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
         """That of the proposal."""
+        _wait(z.is_cuda)
         started = time.perf_counter()
         log_prob = self.proposal.symmetric_log_prob(z)
-        if z.is_cuda:
-            torch.cuda.synchronize()
+        _wait(z.is_cuda)
         self.seconds += time.perf_counter() - started
         return log_prob
 

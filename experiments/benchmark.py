@@ -47,7 +47,7 @@ NUM_SAMPLES = 40
 """Importance samples that are timed at every size."""
 
 GROWTH_SAMPLES = (100, 10_000)
-"""L in the table of memory against L, which is of the smallest size."""
+"""L in the table of memory against L, which is of the last size: it takes minutes at "paper"."""
 
 
 @dataclass
@@ -136,7 +136,7 @@ def compare_variants(args: Arguments) -> dict[str, Any]:
 
 
 def sample(sizes: tuple[str, ...], device: str) -> list[dict[str, Any]]:
-    """Importance samples of one scene: both ways at every size, and ours with many samples at the smallest."""
+    """Importance samples of one scene, in one process each: both ways at every size, and many of ours at the last."""
     cases = [SamplingCase(size, way, NUM_SAMPLES, device) for size in sizes for way in WAYS]
     cases += [SamplingCase(sizes[-1], OURS_WAY, num_samples, device) for num_samples in GROWTH_SAMPLES]
     rows = []

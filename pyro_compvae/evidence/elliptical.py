@@ -36,10 +36,17 @@ class Elliptical:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """z (L, *batch, N) → (L, *batch), nats."""
+        shift = torch.einsum("...ij,l...j->l...i", self.inverse(), z - self.loc)
+        return self.log_prob_of_squares(shift.square().sum(-1))
+
+    def inverse(self) -> Tensor:
+        """That of scale_tril: it makes shifts z - loc of a Gaussian standard normal."""
+        identity = torch.eye(self.loc.shape[-1], dtype=self.loc.dtype, device=self.loc.device)
+        return torch.linalg.solve_triangular(self.scale_tril, identity.expand_as(self.scale_tril), upper=False)
+
+    def log_prob_of_squares(self, squares: Tensor) -> Tensor:
+        """The density where the standard normal shift has this squared norm, (..., *batch), nats."""
         N, df = self.loc.shape[-1], self.df
-        identity = torch.eye(N, dtype=self.loc.dtype, device=self.loc.device).expand_as(self.scale_tril)
-        inverse = torch.linalg.solve_triangular(self.scale_tril, identity, upper=False)
-        squares = torch.einsum("...ij,l...j->l...i", inverse, z - self.loc).square().sum(-1)
         log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if df == math.inf:
             return -0.5 * squares - log_det - 0.5 * N * math.log(2 * math.pi)

@@ -87,26 +87,34 @@ class JointProposal:
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
         """log q̄(z): z (L, B, K, D) → (L, B), nats.
 
+        With slot a of z in the place j, S⁻¹ (z - loc) gets a share y_ja (K·D,) of it; the squared norm of a permutation
+        is a sum of K² of the inner products of all y, which are computed once for all permutations.
+
         Raises:
             ValueError: for more than 8 slots.
         """
-        if self.num_slots > MAX_PERMUTED_SLOTS:
+        K = self.num_slots
+        if K > MAX_PERMUTED_SLOTS:
             raise ValueError(
                 f"symmetrise: expected at most {MAX_PERMUTED_SLOTS} slots for a proposal that correlates them, got "
-                f"{self.num_slots}, which have {math.factorial(self.num_slots):,} permutations; take one that "
-                "factorises over slots (diagonal, block)"
+                f"{K}, which have {math.factorial(K):,} permutations; take one that factorises over slots (diagonal, "
+                "block)"
             )
-        L = len(z)
-        permutations = all_permutations(self.num_slots).to(z.device)
+        shifts = z.unsqueeze(2) - self.joint.loc.unflatten(-1, (K, -1)).unsqueeze(-2)  # (L, B, K, K, D), of j and a
+        y = torch.einsum("bnjd,lbjad->lbjan", self.joint.inverse().unflatten(-1, (K, -1)), shifts).flatten(2, 3)
+        inner = torch.einsum("lbpn,lbqn->lbpq", y, y).flatten(-2)
+        permutations = all_permutations(K).to(z.device)
         parts = []
-        for some in permutations.split(max(1, PERMUTED_DRAWS // L)):
-            permuted = z[..., some, :].movedim(-3, 0)  # (P, L, B, K, D)
-            parts.append(self.log_prob(permuted.flatten(0, 1)).unflatten(0, (-1, L)).logsumexp(0))
+        for some in permutations.split(max(1, PERMUTED_DRAWS // inner[..., 0].numel())):
+            chosen = torch.arange(K, device=z.device) * K + some  # (P, K), of p and q
+            pairs = chosen[:, :, None] * K * K + chosen[:, None, :]
+            squares = inner.index_select(-1, pairs.flatten()).unflatten(-1, (-1, K * K)).sum(-1)  # (L, B, P)
+            parts.append(self.joint.log_prob_of_squares(squares.movedim(-1, 0)).logsumexp(0))
         return torch.stack(parts).logsumexp(0) - math.log(len(permutations))
 
 
-PERMUTED_DRAWS = 4096
-"""Permuted draws per scene held at a time."""
+PERMUTED_DRAWS = 2**17
+"""Permuted draws held at a time."""
 
 
 def normal_proposal(q: Normal) -> FactorisedProposal:
