@@ -18,10 +18,15 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from pyro_compvae import MultiViewSceneModel, SpatialBroadcastDecoder
-from pyro_compvae.evidence import EvidenceEstimate, importance_log_evidence, proposal_log_evidence
+from pyro_compvae.evidence import (
+    EvidenceEstimate,
+    importance_log_evidence,
+    plain_and_symmetric_log_evidence,
+    proposal_log_evidence,
+)
 from pyro_compvae.evidence.elliptical import Elliptical
 from pyro_compvae.evidence.importance import chunk_sizes
-from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal
+from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, normal_proposal
 from pyro_compvae.evidence.traces import LogJoint
 
 B = 3
@@ -337,6 +342,22 @@ def test_chunks_do_not_change_the_estimate(symmetrise: bool) -> None:
         )
         assert_estimates(estimate, model.log_evidence(x))
         assert len(estimate.log_weights[:, 0].unique()) == 1000
+
+
+def test_both_densities_weigh_the_same_draws() -> None:
+    model = LinearGaussian(3, 2)
+    x = model.simulate(B)
+    proposal = normal_proposal(FactorisedGuide(model, 1.1, torch.tensor([0.5, 0.0, -1.0])).posterior(x))
+    log_joint = LogJoint(model, x)
+    together, alone = [], []
+    for symmetrise in (False, True):
+        torch.manual_seed(1)
+        alone.append(proposal_log_evidence(log_joint, proposal, 60, 25, symmetrise).log_weights)
+        torch.manual_seed(1)
+        together.append(plain_and_symmetric_log_evidence(log_joint, proposal, 60, 25)[symmetrise].log_weights)
+    torch.testing.assert_close(together, alone, rtol=0, atol=0)
+    # q̄ ≥ q / K!, draw by draw.
+    assert (alone[1] - alone[0] <= math.lgamma(4) + 1e-12).all()
 
 
 def test_chunk_sizes() -> None:
