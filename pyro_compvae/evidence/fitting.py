@@ -100,19 +100,7 @@ def fit_gaussian(
             f"{exponent}"
         )
     shape = (log_joint.num_scenes, *log_joint.event_shape)
-    if tuple(start.loc.shape) != shape:
-        raise ValueError(f"start: expected shape {shape}, as of log_joint, got {tuple(start.loc.shape)}")
-    loc, scale_tril = start.loc.detach().double(), _scale_tril(start)
-    if family == "full" and scale_tril.dim() == 4:
-        scale_tril = _block_diagonal(scale_tril)
-    if (family != "full" and scale_tril.dim() == 3) or (
-        family == "diagonal" and bool((scale_tril.tril(-1) != 0).any())
-    ):
-        raise ValueError(f"start: expected a fit of {family!r} or of a smaller family, got a larger one")
-    # Independent groups of latents, (B, G, N) and (B, G, N, N): a group per slot, or one of all slots.
-    scale_tril = scale_tril.reshape(len(loc), -1, *scale_tril.shape[-2:])
-    loc = loc.reshape(scale_tril.shape[:-1])
-    dimensions = 1 if family == "diagonal" else loc.shape[-1]
+    loc, scale_tril = _grouped(start, family, shape)
     elbos = []
     with torch.no_grad():
         for step in range(steps):
@@ -127,22 +115,51 @@ def fit_gaussian(
                     f"{scene}"
                 )
             log_weights = log_p - _log_density_of_noise(noise, scale_tril)
-            weights = _tempered_weights(log_weights.masked_fill(~finite, -torch.inf), exponent)
             elbos.append(log_weights.mean(0))
-            effective = 1 / weights.square().sum(0)  # (B,)
+            weights = _tempered_weights(log_weights.masked_fill(~finite, -torch.inf), exponent)
+            gradient = gradient.masked_fill(~finite[..., None, None], 0.0).reshape(noise.shape)
             rho = step_size * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-            rhos = (1 + (dimensions / effective).sqrt()).pow(-2).clamp(max=rho)
-            gradient = torch.where(finite[..., None, None], gradient, 0.0).reshape(noise.shape)
-            path = torch.einsum("bgji,lbgj->lbgi", scale_tril, gradient) + noise
-            move = _within_trust_region(torch.einsum("b,lb,lbgi->bgi", rhos, weights, path))
-            change = torch.einsum("b,lb,lbgi,lbgj->bgij", rhos, weights, path, noise)
-            diagonal = 0.5 * change.diagonal(dim1=-2, dim2=-1)
-            lower = torch.zeros_like(change) if family == "diagonal" else change.tril(-1)
-            change = _within_trust_region(torch.diag_embed(diagonal) + lower)
-            loc = loc + torch.einsum("bgij,bgj->bgi", scale_tril, move)
-            factor = torch.diag_embed(change.diagonal(dim1=-2, dim2=-1).exp()) + change.tril(-1)
-            scale_tril = scale_tril @ factor
+            loc, scale_tril = _natural_step(loc, scale_tril, noise, gradient, weights, rho, family)
     return Fit(loc.reshape(shape), scale_tril.squeeze(1) if family == "full" else scale_tril, torch.stack(elbos))
+
+
+def _grouped(start: Normal | Fit, family: Family, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Location (B, G, N) and Cholesky factor (B, G, N, N) of G independent groups: a slot each, or one of all slots."""
+    if tuple(start.loc.shape) != shape:
+        raise ValueError(f"start: expected shape {shape}, as of log_joint, got {tuple(start.loc.shape)}")
+    scale_tril = start.scale_tril if isinstance(start, Fit) else torch.diag_embed(start.scale.detach().double())
+    if family == "full" and scale_tril.dim() == 4:
+        scale_tril = _block_diagonal(scale_tril)
+    if (family != "full" and scale_tril.dim() == 3) or (
+        family == "diagonal" and bool((scale_tril.tril(-1) != 0).any())
+    ):
+        raise ValueError(f"start: expected a fit of {family!r} or of a smaller family, got a larger one")
+    scale_tril = scale_tril.reshape(shape[0], -1, *scale_tril.shape[-2:])
+    return start.loc.detach().double().reshape(scale_tril.shape[:-1]), scale_tril
+
+
+def _natural_step(
+    loc: Tensor, scale_tril: Tensor, noise: Tensor, gradient: Tensor, weights: Tensor, rho: float, family: Family
+) -> tuple[Tensor, Tensor]:
+    """The step that `fit_gaussian` describes.
+
+    Args:
+        loc, scale_tril: (B, G, N), (B, G, N, N).
+        noise, gradient: ε and ∇ log p(x, z), (L, B, G, N).
+        weights: w̄ (L, B).
+        rho: ρ before it is capped.
+        family: what of the Cholesky factor may change.
+    """
+    dimensions = 1 if family == "diagonal" else loc.shape[-1]
+    effective = 1 / weights.square().sum(0)
+    rhos = (1 + (dimensions / effective).sqrt()).pow(-2).clamp(max=rho)  # (B,)
+    path = torch.einsum("bgji,lbgj->lbgi", scale_tril, gradient) + noise
+    move = _within_trust_region(torch.einsum("b,lb,lbgi->bgi", rhos, weights, path))
+    change = torch.einsum("b,lb,lbgi,lbgj->bgij", rhos, weights, path, noise)
+    diagonal = torch.diag_embed(0.5 * change.diagonal(dim1=-2, dim2=-1))
+    change = _within_trust_region(diagonal if family == "diagonal" else diagonal + change.tril(-1))
+    factor = torch.diag_embed(change.diagonal(dim1=-2, dim2=-1).exp()) + change.tril(-1)
+    return loc + torch.einsum("bgij,bgj->bgi", scale_tril, move), scale_tril @ factor
 
 
 def _log_joint_and_gradient(log_joint: LogJoint, z: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
@@ -186,10 +203,6 @@ def _within_trust_region(update: Tensor) -> Tensor:
     """Updates (B, ...) in the coordinates in which q is spherical, scaled down to a norm of at most 1 per scene."""
     norm = update.flatten(1).norm(dim=1).reshape(-1, *[1] * (update.dim() - 1))
     return update / norm.clamp(min=1)
-
-
-def _scale_tril(start: Normal | Fit) -> Tensor:
-    return start.scale_tril if isinstance(start, Fit) else torch.diag_embed(start.scale.detach().double())
 
 
 def _block_diagonal(blocks: Tensor) -> Tensor:
