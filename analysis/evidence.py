@@ -33,7 +33,7 @@ OBSERVED = "observed"
 """Name of the estimate for the first V // 2 of V views; all others are of all views."""
 
 Progress = Callable[[str], object]
-"""Called with the name of an estimator when it is done."""
+"""Called with the name of an estimator when it is done, and with how far annealing is and what it accepts."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,9 @@ def estimate_scenes(
             leapfrog_steps=config.leapfrog_steps,
             start=covering.proposal(),
             chunk_size=config.chunk_size,
+            progress=lambda step, total, acceptance: progress(
+                f"ais, transition {step} of {total}, acceptance {float(acceptance.mean()):.2f}"
+            ),
         )
         progress("ais")
     if scene.image.dim() == 5:

@@ -127,7 +127,7 @@ def estimate_in_batches(
             if not (path.is_file() and read(path).attrs["settings"] == settings):
                 torch.manual_seed(args.seed + start)
                 scene = scenes[start:stop].to(device)
-                batch = estimate_scenes(run, scene, args.evidence, lambda name: bar.set_postfix(done=name))
+                batch = estimate_scenes(run, scene, args.evidence, bar.set_postfix_str)
                 save(path, batch, settings, start)
             batches.append(read(path))
             bar.update(stop - start)
