@@ -52,7 +52,7 @@ class EvidenceConfig:
     """
 
     num_samples: int = 2000
-    chunk_size: int = 50
+    chunk_size: int = 16
     families: tuple[Family, ...] = ()
     fit_steps: int = 150
     cover_steps: int = 100
