@@ -79,7 +79,7 @@ def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
 def sandwich_table(sandwich: Sandwich, estimate: EvidenceEstimate) -> str:
     """A line per simulated scene: both bounds, and where the importance estimate lies, up to two standard errors."""
     heads = ("simulated scene", "lower", "upper", "width", "s.e.", "importance", "k̂")
-    widths = (16, 11, 11, 8, 6, 12, 7)
+    widths = (16, 11, 11, 10, 7, 12, 8)
     lines = ["".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
     error = torch.hypot(sandwich.standard_error, estimate.standard_error)
     below, above = sandwich.lower - estimate.log_evidence, estimate.log_evidence - sandwich.upper

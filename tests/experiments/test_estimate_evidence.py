@@ -97,10 +97,11 @@ def test_the_sandwich_of_simulated_scenes(
     table = capsys.readouterr().out
     data = xarray.load_dataset(run / "sandwich.nc", group="sample_stats")
     assert data.sizes == {"scene": 2}
-    for b in range(2):
-        row = data.isel(scene=b)
-        width = float(row["upper"] - row["lower"])
-        assert f"{b:16d} {float(row['lower']):10.2f} {float(row['upper']):10.2f} {width:7.2f}" in table
+    rows = [line.split() for line in table[table.index("simulated scene") :].splitlines()[1:3]]
+    for b, row in enumerate(rows):
+        scene = data.isel(scene=b)
+        expected = (scene["lower"], scene["upper"], scene["upper"] - scene["lower"], scene["width_standard_error"])
+        assert row[:5] == [str(b), *(f"{float(value):.2f}" for value in expected)]
     assert "width: median" in table
 
 
