@@ -93,6 +93,7 @@ def test_the_sandwich_of_simulated_scenes(
     run = trained(tmp_path / "run", guide)
     capsys.readouterr()
     bdmc = ["--bdmc", "--bdmc-scenes", "2", "--bdmc-chains", "3", "--bdmc-temperatures", "2"]
+    bdmc += ["--bdmc-start", "refined"] if guide == "mulmon" else []
     assert script.main([str(run), "--num-scenes", "1", *TINY, *NO_AIS, *bdmc]) == 0
     table = capsys.readouterr().out
     data = xarray.load_dataset(run / "sandwich.nc", group="sample_stats")
