@@ -202,7 +202,8 @@ def certify(
     log_joint, q = _log_joint_and_posterior(run, arguments)
     proposal = refined_fit(log_joint, q, config).proposal()
     estimate = proposal_log_evidence(log_joint, proposal, config.num_samples, config.chunk_size)
-    prior = standard_normal_proposal(*z.shape, z.device)
+    B, K, D = z.shape
+    prior = standard_normal_proposal(B, K, D, z.device)
     sandwich = bidirectional_log_evidence(
         log_joint,
         z,
