@@ -45,6 +45,7 @@ def evidence_figure(path: Path, estimates: Mapping[str, EvidenceEstimate], title
     axis.set_xscale("log")
     axis.set_yscale("symlog", linthresh=1)
     axis.invert_yaxis()
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.axhline(0, color="0.5", linewidth=0.8)
     axis.set_xlabel("draws per scene, L")
     axis.set_ylabel(f"nats below log p̂(x) of {last}")
