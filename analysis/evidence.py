@@ -24,13 +24,10 @@ from pyro_compvae.evidence import (
     simulate,
 )
 from pyro_compvae.evidence.annealing import Progress as AnnealingProgress
+from pyro_compvae.evidence.annealing import default_start
 from pyro_compvae.evidence.fitting import Family
-from pyro_compvae.evidence.proposals import (
-    MAX_PERMUTED_SLOTS,
-    Proposal,
-    normal_proposal,
-    standard_normal_proposal,
-)
+from pyro_compvae.evidence.importance import check_counts
+from pyro_compvae.evidence.proposals import MAX_PERMUTED_SLOTS, Proposal, normal_proposal
 from pyro_compvae.evidence.traces import LogJoint
 from pyro_compvae.permutation import MAX_SLOTS
 
@@ -72,9 +69,7 @@ class EvidenceConfig:
 
     def __post_init__(self) -> None:
         ones = ("num_samples", "chunk_size", "fit_steps", "cover_steps", "ais_temperatures", "leapfrog_steps")
-        for name in (*ones, "bdmc_chains", "bdmc_temperatures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        check_counts(**{name: getattr(self, name) for name in (*ones, "bdmc_chains", "bdmc_temperatures")})
         if len(set(self.families)) < len(self.families) or not set(self.families) <= set(get_args(Family)):
             raise ValueError(
                 f"families: expected some of {', '.join(get_args(Family))}, each once; got {self.families}"
@@ -121,9 +116,9 @@ def estimate_scenes(
         progress(name)
 
     # The same draws for both, so that their difference is the symmetry term and no noise.
-    size = (config.num_samples, config.chunk_size)
-    both = plain_and_symmetric_log_evidence(log_joint, normal_proposal(q), *size)
-    estimates["guide"], estimates["guide_symmetric"] = both
+    estimates["guide"], estimates["guide_symmetric"] = plain_and_symmetric_log_evidence(
+        log_joint, normal_proposal(q), config.num_samples, config.chunk_size
+    )
     progress("guide")
     if config.inflation > 1:
         sample("guide_inflated", normal_proposal(Normal(q.loc, config.inflation * q.scale)))
@@ -202,12 +197,10 @@ def certify(
     log_joint, q = _log_joint_and_posterior(run, arguments)
     proposal = refined_fit(log_joint, q, config).proposal()
     estimate = proposal_log_evidence(log_joint, proposal, config.num_samples, config.chunk_size)
-    B, K, D = z.shape
-    prior = standard_normal_proposal(B, K, D, z.device)
     sandwich = bidirectional_log_evidence(
         log_joint,
         z,
-        prior if config.bdmc_start == "prior" else proposal,
+        default_start(log_joint, None) if config.bdmc_start == "prior" else proposal,
         config.bdmc_chains,
         config.bdmc_temperatures,
         config.leapfrog_steps,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
 from pyro_compvae.evidence.hmc import hmc_step, jittered
+from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import Proposal, normal_proposal, standard_normal_proposal
 from pyro_compvae.evidence.tempering import Path, Plan, make_plan
 from pyro_compvae.evidence.traces import LogJoint, TraceError, check_eval
@@ -132,7 +133,7 @@ def annealed_log_evidence(
         ValueError: for numbers below 1, or temperatures that do not rise from 0 to 1.
         TraceError: (a ValueError) for models as of `LogJoint`, a guide in train mode or without ``posterior``.
     """
-    check_counts(num_chains, chunk_size)
+    check_counts(num_chains=num_chains, chunk_size=chunk_size)
     log_joint = LogJoint(model, *arguments)
     path = Path(log_joint, start or default_start(log_joint, guide), symmetrise)
     with torch.no_grad():
@@ -158,14 +159,3 @@ def default_start(log_joint: LogJoint, guide: Any) -> Proposal:
         )
     with torch.no_grad():
         return normal_proposal(guide.posterior(*log_joint.arguments))
-
-
-def check_counts(num_chains: int, chunk_size: int) -> None:
-    """Refuse less than one.
-
-    Raises:
-        ValueError: for a number of chains or a chunk size below 1.
-    """
-    for name, value in (("num_chains", num_chains), ("chunk_size", chunk_size)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")

@@ -9,8 +9,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_compvae.evidence.annealing import Annealing, Progress, anneal, check_counts
+from pyro_compvae.evidence.annealing import Annealing, Progress, anneal
 from pyro_compvae.evidence.estimate import EvidenceEstimate
+from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.labelling import labelled
 from pyro_compvae.evidence.proposals import Proposal
 from pyro_compvae.evidence.tempering import Path, make_plan
@@ -111,7 +112,7 @@ def bidirectional_log_evidence(
     Raises:
         ValueError: for numbers below 1, temperatures that do not rise from 0 to 1, or a z_exact that does not fit.
     """
-    check_counts(num_chains, chunk_size)
+    check_counts(num_chains=num_chains, chunk_size=chunk_size)
     shape = (log_joint.num_scenes, *log_joint.event_shape)
     if tuple(z_exact.shape) != shape:
         raise ValueError(f"z_exact: expected shape {shape}, one draw for every scene, got {tuple(z_exact.shape)}")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.evidence.elliptical import Elliptical
+from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, Proposal
 from pyro_compvae.evidence.traces import LogJoint
 
@@ -91,9 +92,7 @@ def fit_gaussian(
     """
     if family not in get_args(Family):
         raise ValueError(f"family: expected one of {', '.join(get_args(Family))}, got {family!r}")
-    for name, value in (("steps", steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+    check_counts(steps=steps, num_samples=num_samples, chunk_size=chunk_size)
     if not (step_size > 0 and 0 <= exponent <= 1):
         raise ValueError(
             f"expected a positive step_size and an exponent from 0 to 1, got step_size {step_size} and exponent "

@@ -55,7 +55,7 @@ def importance_log_evidence(
         TraceError: (a ValueError) for sites outside the plate, factors in the guide, or train mode.
         FloatingPointError: for NaN weights, with the scene and the site.
     """
-    check_counts(num_samples, chunk_size)
+    check_counts(num_samples=num_samples, chunk_size=chunk_size)
     check_eval(guide, "guide")
     if symmetrise:
         if not hasattr(guide, "posterior"):
@@ -109,7 +109,7 @@ def plain_and_symmetric_log_evidence(
 def _sample(
     log_joint: LogJoint, proposal: Proposal, log_qs: Sequence[LogDensity], num_samples: int, chunk_size: int
 ) -> list[EvidenceEstimate]:
-    check_counts(num_samples, chunk_size)
+    check_counts(num_samples=num_samples, chunk_size=chunk_size)
     log_weights: list[list[Tensor]] = [[] for _ in log_qs]
     with torch.no_grad():
         for size in chunk_sizes(num_samples, chunk_size):
@@ -125,13 +125,13 @@ def chunk_sizes(total: int, chunk_size: int) -> list[int]:
     return [min(chunk_size, total - start) for start in range(0, total, chunk_size)]
 
 
-def check_counts(num_samples: int, chunk_size: int) -> None:
+def check_counts(**counts: int) -> None:
     """Refuse less than one.
 
     Raises:
-        ValueError: for a number of samples or a chunk size below 1.
+        ValueError: for a count below 1, by its name.
     """
-    for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
 
