@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+import xarray
 from torch import Tensor
 
 from analysis.evidence import OBSERVED
@@ -76,22 +77,40 @@ def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
     return lines
 
 
-def sandwich_table(sandwich: Sandwich, estimate: EvidenceEstimate) -> str:
-    """A line per simulated scene: both bounds, and where the importance estimate lies, up to two standard errors."""
+def sandwich_data(sandwich: Sandwich, importance: EvidenceEstimate) -> xarray.Dataset:
+    """Both bounds on log p(x) of simulated scenes, and the importance estimate, nats, for every "scene"."""
+    numbers = {
+        "lower": sandwich.lower,
+        "upper": sandwich.upper,
+        "width_standard_error": sandwich.standard_error,
+        "importance": importance.log_evidence,
+        "importance_standard_error": importance.standard_error,
+        "khat": importance.khat,
+        "reliable": importance.reliable,
+    }
+    return xarray.Dataset({name: ("scene", values.cpu().numpy()) for name, values in numbers.items()})
+
+
+def sandwich_table(data: xarray.Dataset) -> str:
+    """A line per simulated scene: both bounds, and where the importance estimate lies, up to two standard errors.
+
+    Args:
+        data: as of `sandwich_data`.
+    """
     heads = ("simulated scene", "lower", "upper", "width", "s.e.", "importance", "k̂")
-    widths = (16, 11, 11, 10, 7, 12, 8)
-    lines = ["".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
-    error = torch.hypot(sandwich.standard_error, estimate.standard_error)
-    below, above = sandwich.lower - estimate.log_evidence, estimate.log_evidence - sandwich.upper
-    for b in range(len(error)):
-        inside = max(below[b], above[b]) <= 2 * error[b]
-        where = "inside" if inside else f"{below[b]:.2f} below" if below[b] > above[b] else f"{above[b]:.2f} above"
-        if not inside and not estimate.reliable[b]:
+    columns = (16, 11, 11, 10, 7, 12, 8)
+    lines = ["".join(f"{head:>{column}}" for head, column in zip(heads, columns, strict=True))]
+    width = torch.from_numpy((data["upper"] - data["lower"]).values)
+    for b in range(data.sizes["scene"]):
+        row = {str(name): float(values) for name, values in data.isel(scene=b).items()}
+        below, above = row["lower"] - row["importance"], row["importance"] - row["upper"]
+        inside = max(below, above) <= 2 * math.hypot(row["width_standard_error"], row["importance_standard_error"])
+        where = "inside" if inside else f"{below:.2f} below" if below > above else f"{above:.2f} above"
+        if not inside and not row["reliable"]:
             where += ", as k̂ warns"
-        bounds = (sandwich.lower, sandwich.upper, sandwich.width, sandwich.standard_error)
-        cells = (str(b), *(f"{float(value[b]):.2f}" for value in (*bounds, estimate.log_evidence, estimate.khat)))
-        lines.append("".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)) + f"  {where}")
-    width = sandwich.width
+        numbers = (row["lower"], row["upper"], float(width[b]), row["width_standard_error"], row["importance"])
+        cells = (str(b), *(f"{number:.2f}" for number in (*numbers, row["khat"])))
+        lines.append("".join(f"{cell:>{column}}" for cell, column in zip(cells, columns, strict=True)) + f"  {where}")
     lines.append(
         f"width: median {float(width.median()):.2f} nats, {_range(width)}; below zero, by noise, where the bounds meet"
     )

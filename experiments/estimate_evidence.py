@@ -20,12 +20,11 @@ from typing import Literal
 import torch
 import tyro
 import xarray
-from torch import Tensor
 from tqdm import tqdm
 
 from analysis.evidence import EvidenceConfig, certify, estimate_scenes
 from analysis.evidence_figure import evidence_figure
-from analysis.evidence_report import evidence_table, sandwich_table
+from analysis.evidence_report import evidence_table, sandwich_data, sandwich_table
 from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError, atomic_path
 from pyro_compvae.data import DataError, SceneSet, load_scenes
@@ -87,28 +86,21 @@ def estimate(args: Arguments) -> int:
 
 
 def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch.device) -> None:
-    """Sandwich log p(x) of simulated scenes, seen from the viewpoints of the test scenes if there are any."""
-    torch.manual_seed(args.seed)
-    viewpoints = scenes[: args.bdmc_scenes].to(device).viewpoint if run.config.guide == "mulmon" else None
-    num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
-    with tqdm(unit="transition") as bar:
+    """Sandwich log p(x) of simulated scenes, seen from the viewpoints of the test scenes if there are any.
 
-        def show(step: int, total: int, acceptance: Tensor) -> None:
-            bar.total = 2 * total  # there and back
-            bar.update()
-
-        sandwich, importance = certify(run, num_scenes, args.evidence, viewpoints, show)
-    numbers = {
-        "lower": sandwich.lower,
-        "upper": sandwich.upper,
-        "width_standard_error": sandwich.standard_error,
-        "importance": importance.log_evidence,
-        "importance_standard_error": importance.standard_error,
-        "khat": importance.khat,
-    }
-    data = xarray.Dataset({name: ("scene", values.cpu().numpy()) for name, values in numbers.items()})
-    save_dataset(args.run_dir / "sandwich.nc", data.assign_attrs(settings=settings_of(args, run)))
-    print(sandwich_table(sandwich, importance))
+    What an earlier call with the same settings found is not computed again.
+    """
+    path, settings = args.run_dir / "sandwich.nc", settings_of(args, run, bdmc=True)
+    if not (path.is_file() and read(path).attrs["settings"] == settings):
+        torch.manual_seed(args.seed)
+        viewpoints = scenes[: args.bdmc_scenes].to(device).viewpoint if run.config.guide == "mulmon" else None
+        num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
+        with tqdm(unit="transition") as bar:
+            sandwich, importance = certify(
+                run, num_scenes, args.evidence, viewpoints, lambda step, total, acceptance: bar.update()
+            )
+        save_dataset(path, sandwich_data(sandwich, importance).assign_attrs(settings=settings))
+    print(sandwich_table(read(path)))
 
 
 def estimate_in_batches(
@@ -139,10 +131,13 @@ def estimate_in_batches(
     }
 
 
-def settings_of(args: Arguments, run: Run) -> str:
-    """What a batch depends on besides its scenes; what was computed with other settings is computed again."""
-    config = {name: value for name, value in dataclasses.asdict(args.evidence).items() if not name.startswith("bdmc_")}
-    return json.dumps({"step": run.step, "seed": args.seed, "batch_scenes": args.batch_scenes, **config})
+def settings_of(args: Arguments, run: Run, bdmc: bool = False) -> str:
+    """What a batch, or the sandwich, depends on besides its scenes; with other settings it is computed again."""
+    config = dataclasses.asdict(args.evidence)
+    if not bdmc:
+        config = {name: value for name, value in config.items() if not name.startswith("bdmc_")}
+    size = {"bdmc_scenes": args.bdmc_scenes} if bdmc else {"batch_scenes": args.batch_scenes}
+    return json.dumps({"step": run.step, "seed": args.seed, **size, **config})
 
 
 def save(path: Path, batch: dict[str, EvidenceEstimate], settings: str, start: int) -> None:

@@ -17,7 +17,7 @@ from pyro_compvae.evidence.traces import LogJoint
 Family = Literal["diagonal", "block", "full"]
 """Gaussians with independent latents, with a covariance within each slot, and with one across all slots."""
 
-MIN_EFFECTIVE_SHARE, MAX_LOWERINGS = 0.25, 40
+MIN_EFFECTIVE_SHARE, MAX_LOWERINGS = 0.5, 40
 """Share of the draws that must count for a weighted step, and how often the exponent is lowered for that."""
 
 
@@ -72,8 +72,8 @@ def fit_gaussian(
     w̄ ∝ (p/q)^exponent it ascends, up to the factor 1 − exponent that the curvature takes back, the Rényi bound
     (1/exponent) log E_q[(p/q)^exponent] (Li & Turner 2016; the gradient is the doubly reparameterised one of Tucker et
     al. 2019), and with an exponent of 1 it descends KL(p ‖ q): they cover more. The weights are normalised over the L
-    draws, which pulls the optimum back towards the ELBO's, and the exponent is lowered for scenes where less than a
-    quarter of the draws would count; so start that from a fit with exponent 0.
+    draws, which pulls the optimum back towards the ELBO's, and the exponent is lowered for scenes where less than
+    half of the draws would count; so start that from a fit with exponent 0.
 
     Args:
         log_joint: log p(x, z) of the scenes.
@@ -180,7 +180,7 @@ def _log_density_of_noise(noise: Tensor, scale_tril: Tensor) -> Tensor:
 
 
 def _tempered_weights(log_weights: Tensor, exponent: float) -> Tensor:
-    """Normalised weights (L, B) ∝ exp(a log w), a the exponent or what leaves a quarter of the draws to count.
+    """Normalised weights (L, B) ∝ exp(a log w), a the exponent or what leaves half of the draws to count.
 
     Draws of log weight -inf do not count, whatever the exponent.
     """

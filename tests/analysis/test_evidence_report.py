@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.evidence_report import comparisons, evidence_table, sandwich_table
+from analysis.evidence_report import comparisons, evidence_table, sandwich_data, sandwich_table
 from pyro_compvae.evidence import Sandwich
 from pyro_compvae.evidence.annealing import Annealing
 from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
@@ -67,17 +67,20 @@ def annealing(log_weights: Tensor) -> Annealing:
 def test_where_the_estimate_lies(importance: float, where: str) -> None:
     flat = torch.zeros(30, B, dtype=torch.float64)
     sandwich = Sandwich(annealing(flat + 9), annealing(flat - 12), 0)
-    rows = sandwich_table(sandwich, around([importance] * B, 0.001)).splitlines()
+    rows = sandwich_table(sandwich_data(sandwich, around([importance] * B, 0.001))).splitlines()
     assert all(row.split()[1:4] == ["9.00", "12.00", "3.00"] for row in rows[1 : B + 1])
     assert all(row.endswith(where) for row in rows[1 : B + 1])
     doubtful = around([importance] * B, 0.001)._replace(khat=torch.full((B,), 0.9))
     warned = "" if where == "inside" else ", as k̂ warns"
-    assert all(row.endswith(where + warned) for row in sandwich_table(sandwich, doubtful).splitlines()[1 : B + 1])
+    assert all(
+        row.endswith(where + warned)
+        for row in sandwich_table(sandwich_data(sandwich, doubtful)).splitlines()[1 : B + 1]
+    )
 
 
 def test_bounds_that_met_are_no_contradiction() -> None:
     noise = 0.5 * torch.randn(30, B, dtype=torch.float64)
     sandwich = Sandwich(annealing(10.02 + noise), annealing(-10 + noise), 0)
-    rows = sandwich_table(sandwich, around([10.0] * B)).splitlines()
+    rows = sandwich_table(sandwich_data(sandwich, around([10.0] * B))).splitlines()
     assert (sandwich.width < 0).any() or (sandwich.width < 0.5).all()
     assert all(row.endswith("inside") for row in rows[1 : B + 1])

@@ -7,13 +7,14 @@ import itertools
 import pytest
 import torch
 from annealing_models import linear_gaussian, rough_guide
+from torch.distributions import Normal
 
 from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.evidence import bidirectional_log_evidence, simulate
 from pyro_compvae.evidence.annealing import default_start
 from pyro_compvae.evidence.elliptical import Elliptical
 from pyro_compvae.evidence.labelling import draw_matching, labelled
-from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal
+from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, normal_proposal
 from pyro_compvae.evidence.traces import LogJoint
 from pyro_compvae.permutation import all_permutations
 
@@ -47,6 +48,24 @@ def test_too_few_temperatures_give_a_wide_sandwich_that_still_holds_the_truth() 
     assert sandwich.width.mean() > 2
     assert ((sandwich.lower <= exact + 3) & (sandwich.upper >= exact - 3)).float().mean() > 0.9
     assert (sandwich.lower - exact).mean() < 0 < (sandwich.upper - exact).mean()
+
+
+def test_a_lower_bound_that_knows_the_exact_draw_is_tighter_and_still_one() -> None:
+    model, _ = linear_gaussian(1)
+    z, arguments = simulate(model, num_scenes=40)
+    log_joint, exact = LogJoint(model, *arguments), model.log_evidence(*arguments)
+    near = normal_proposal(Normal(z, torch.full_like(z, 0.5)))
+    settings = {"num_chains": 4, "num_temperatures": 3, "leapfrog_steps": 2}
+    prior = default_start(log_joint, None)
+    usual = bidirectional_log_evidence(log_joint, z, prior, **settings)
+    knowing = bidirectional_log_evidence(
+        log_joint, z, prior, **settings, lower_start=near, lower_chains=64, lower_temperatures=30
+    )
+    assert len(knowing.forward.log_weights) == 64
+    assert len(knowing.reverse.log_weights) == 4
+    assert (exact - knowing.lower).mean() < 0.5 * (exact - usual.lower).mean()
+    assert (knowing.lower < exact + 4 * knowing.lower_estimate.standard_error).all()
+    assert knowing.pilot_evaluations > usual.pilot_evaluations
 
 
 def test_simulate_serves_both_models() -> None:

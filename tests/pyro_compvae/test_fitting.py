@@ -128,7 +128,7 @@ def test_weights_are_tempered_until_enough_draws_count() -> None:
     weights = _tempered_weights(log_weights, 0.5)
     torch.testing.assert_close(weights.sum(0), torch.ones(3, dtype=torch.float64))
     effective = 1 / weights.square().sum(0)
-    assert 16 <= effective[0] < 30
+    assert 32 <= effective[0] < 48
     torch.testing.assert_close(weights[:, 2], torch.softmax(0.5 * log_weights[:, 2], 0), msg="left as they are")
     torch.testing.assert_close(_tempered_weights(log_weights, 0.0), torch.full_like(weights, 1 / 64))
 
