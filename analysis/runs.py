@@ -12,7 +12,7 @@ from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
 from pyro_compvae.config import RunConfig, differences, from_yaml
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.models import SlotModel
-from pyro_compvae.training import kl_weight
+from pyro_compvae.schedules import kl_weight
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence import EvidenceEstimate
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
+from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
 
 
 @dataclass
@@ -56,23 +57,30 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
+    args, workers = tyro.cli(Arguments, args=arguments), ALONE
     try:
-        return estimate(tyro.cli(Arguments, args=arguments))
-    except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
+        device = choose_device(args.device)
+        workers = start_workers(device)
+        with workers.losing_none():
+            return estimate(args, device, workers)
+    except (ValueError, FloatingPointError, CheckpointError, DataError, WorkerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def estimate(args: Arguments) -> int:
-    """Estimate batch by batch; what an interrupted call had done is not done again."""
+def estimate(args: Arguments, device: torch.device, workers: Workers) -> int:
+    """Estimate batch by batch, shared among the workers; what an interrupted call had done is not done again."""
     for name in ("num_scenes", "batch_scenes", "bdmc_scenes"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
-    device = choose_device(args.device)
     run = load_run(args.run_dir, device)
     args.evidence.families_of(run.model.num_slots)
     scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
-    estimates = estimate_in_batches(args, run, scenes, device)
+    paths = estimate_in_batches(args, run, scenes, device, workers)
+    workers.wait()
+    if not workers.is_first:
+        return 0
+    estimates = put_together(args.run_dir / "evidence.nc", paths)
     title = f"{args.run_dir.name}, {len(estimates['guide'].log_evidence)} test scenes"
     figures = args.run_dir / "figures"
     figures.mkdir(exist_ok=True)
@@ -104,27 +112,30 @@ def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch
 
 
 def estimate_in_batches(
-    args: Arguments, run: Run, scenes: SceneSet, device: torch.device
-) -> dict[str, EvidenceEstimate]:
-    """The estimates of all scenes, from the batches that are done and those that are not."""
+    args: Arguments, run: Run, scenes: SceneSet, device: torch.device, workers: Workers
+) -> list[Path]:
+    """Files of all batches in the order of scenes, of which this worker has seen to its share."""
     num_scenes = min(args.num_scenes, len(scenes))
     settings = settings_of(args, run)
     folder = args.run_dir / "evidence"
     folder.mkdir(exist_ok=True)
-    batches = []
-    with tqdm(total=num_scenes, unit="scene") as bar:
-        for start in range(0, num_scenes, args.batch_scenes):
-            stop = min(start + args.batch_scenes, num_scenes)
-            path = folder / f"scenes_{start:05d}_{stop:05d}.nc"
+    ends = [(start, min(start + args.batch_scenes, num_scenes)) for start in range(0, num_scenes, args.batch_scenes)]
+    paths = [folder / f"scenes_{start:05d}_{stop:05d}.nc" for start, stop in ends]
+    mine = workers.share(list(zip(ends, paths, strict=True)))
+    with tqdm(total=sum(stop - start for (start, stop), _ in mine), unit="scene", disable=not workers.is_first) as bar:
+        for (start, stop), path in mine:
             if not (path.is_file() and read(path).attrs["settings"] == settings):
                 torch.manual_seed(args.seed + start)
                 scene = scenes[start:stop].to(device)
-                batch = estimate_scenes(run, scene, args.evidence, bar.set_postfix_str)
-                save(path, batch, settings, start)
-            batches.append(read(path))
+                save(path, estimate_scenes(run, scene, args.evidence, bar.set_postfix_str), settings, start)
             bar.update(stop - start)
-    data = xarray.concat(batches, dim="scene", combine_attrs="override")
-    save_dataset(args.run_dir / "evidence.nc", data)
+    return paths
+
+
+def put_together(path: Path, batches: list[Path]) -> dict[str, EvidenceEstimate]:
+    """Write the batches into one file, and read the estimates from it."""
+    data = xarray.concat([read(batch) for batch in batches], dim="scene", combine_attrs="override")
+    save_dataset(path, data)
     return {
         str(name).removeprefix("log_weight_"): estimate_from_log_weights(torch.from_numpy(values.values[0].copy()))
         for name, values in data.items()

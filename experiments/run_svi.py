@@ -22,6 +22,7 @@ from pyro_compvae.device import choose_device
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.presets import preset
 from pyro_compvae.training import DivergenceError, Trainer
+from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
 
 VALIDATION_SCENES = 64
 FIGURE_SCENES = 6
@@ -67,26 +68,29 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = tyro.cli(Arguments, args=arguments)
     flags = {argument.partition("=")[0].removeprefix("--").removeprefix("no-") for argument in arguments}
+    workers = ALONE
     try:
-        return train(args, flags)
+        device = choose_device(args.device)
+        workers = start_workers(device)
+        return train(args, flags, device, workers)
     except KeyboardInterrupt:
         print("interrupted; what the last checkpoint holds is kept, --resume continues from it", file=sys.stderr)
         return 130
-    except (ConfigError, DataError, CheckpointError, DivergenceError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ConfigError, DataError, CheckpointError, DivergenceError, WorkerError) as error:
+        if workers.is_first or isinstance(error, WorkerError):  # what one cannot do, none can: once is enough
+            print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def train(args: Arguments, flags: set[str]) -> int:
+def train(args: Arguments, flags: set[str], device: torch.device, workers: Workers) -> int:
     """Train, evaluate on unseen scenes, write the summary; `flags` are the names of the flags that were given."""
     run_dir = args.run_dir or default_run_dir(make_config(args))
     config = resume_config(args, flags, run_dir) if args.resume else make_config(args)
-    if not args.resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if workers.is_first and not args.resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise CheckpointError(
             f"{run_dir}: expected a new or empty run folder, found one that holds files. "
             "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."
         )
-    device = choose_device(args.device)
     multi_view = config.guide == "mulmon"
     torch.manual_seed(config.seed)
     try:
@@ -100,19 +104,25 @@ def train(args: Arguments, flags: set[str]) -> int:
     # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
     validation = splits["validation"].spread(VALIDATION_SCENES)
     shown = validation.spread(1 if multi_view else FIGURE_SCENES)[:].to(device)
-    (run_dir / "figures").mkdir(parents=True, exist_ok=True)
+    if workers.is_first:
+        (run_dir / "figures").mkdir(parents=True, exist_ok=True)
 
     def look(step: int) -> dict[str, float]:
         draw(run_dir / "figures" / f"step_{step:07d}.png", guide, shown, f"step {step:,}")
         return evaluate(guide, validation, device)
 
     names = metric_names(config.num_slots, multi_view)
-    trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names)
+    trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names, workers)
     if args.resume:
         trainer.restore()
-    write_text(run_dir / "config.yaml", to_yaml(config))
-    print(f"{run_dir}: steps {trainer.step} to {config.training.steps} on {device}", flush=True)
-    if not trainer.run():
+    if workers.is_first:
+        write_text(run_dir / "config.yaml", to_yaml(config))
+        where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
+        print(f"{run_dir}: steps {trainer.step} to {config.training.steps} on {where}", flush=True)
+    done = trainer.run()
+    if not workers.is_first:
+        return 0
+    if not done:
         print(f"stopped at step {trainer.step} and saved; continue with --resume --run-dir {run_dir}")
         return 0
     summary = summarise(trainer, splits["test"])

@@ -7,10 +7,11 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro.infer import TraceMeanField_ELBO
@@ -19,44 +20,17 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
-from pyro_compvae.config import RunConfig, TrainingConfig, differences, from_yaml, to_yaml
+from pyro_compvae.config import ConfigError, RunConfig, TrainingConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.guide import SceneGuide
+from pyro_compvae.schedules import SCHEDULES, learning_rate
+from pyro_compvae.workers import ALONE, WorkerError, Workers
 
 Metrics = Mapping[str, float]
 
 
 class DivergenceError(RuntimeError):
     """The loss or its gradient is not finite, or has exploded."""
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """η at a step: linear warm-up, then the paper's max{0.1 η + 0.9 η (1 − s/decay_steps), 0.1 η} (Table 3), or η."""
-    decay = 1.0 if config.decay_steps is None else max(0.1 + 0.9 * (1 - step / config.decay_steps), 0.1)
-    return config.learning_rate * decay * _ramp(step + 1, config.warmup_steps)
-
-
-def kl_weight(config: RunConfig, step: int) -> float:
-    """β at a step."""
-    return config.training.kl_weight * _ramp(step, config.training.kl_warmup_steps)
-
-
-def lnms_strength(config: RunConfig, step: int) -> float:
-    """s at a step; 0 without L-NMS."""
-    if not config.lnms:
-        return 0.0
-    return config.lnms_prior.strength * _ramp(step, config.lnms_prior.warmup_steps)
-
-
-def mask_strength(config: RunConfig, step: int) -> float:
-    """γ of MONet at a step; 0 for the other guides."""
-    if config.attention is None:
-        return 0.0
-    return config.attention.mask_strength * _ramp(step, config.attention.mask_warmup_steps)
-
-
-SCHEDULES = {"kl_weight": kl_weight, "lnms_strength": lnms_strength, "mask_strength": mask_strength}
-"""What is set on the guide before every step, by the name of the guide's attribute."""
 
 
 TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate", *SCHEDULES)
@@ -67,10 +41,6 @@ def make_optimiser(config: TrainingConfig, parameters: list[nn.Parameter]) -> to
     if config.optimiser == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=config.learning_rate)
     return torch.optim.Adam(parameters, lr=config.learning_rate, betas=(config.beta1, 0.999))
-
-
-def _ramp(step: int, length: int) -> float:
-    return min(1.0, step / length) if length else 1.0
 
 
 def minibatch(num_scenes: int, batch_size: int, seed: int, step: int) -> Tensor:
@@ -88,6 +58,9 @@ def minibatch(num_scenes: int, batch_size: int, seed: int, step: int) -> Tensor:
 class Trainer:
     """Trains a guide and its model by SVI and keeps the run folder.
 
+    Several workers share every minibatch in equal parts, each with noise of its own, and the first keeps the folder.
+    Checkpoints serve any number of workers; with as many as before, a run continues bit by bit.
+
     Args:
         guide: the guide, which holds its model.
         config: of the run.
@@ -97,6 +70,10 @@ class Trainer:
         evaluate: called with the step at which to evaluate; returns named numbers for the log. It may draw figures.
             It runs on random numbers of its own and does not disturb those of training.
         metric_names: the names that evaluate returns.
+        workers: this process among those that train together.
+
+    Raises:
+        ConfigError: if minibatches do not divide among the workers.
     """
 
     def __init__(
@@ -108,7 +85,13 @@ class Trainer:
         device: torch.device,
         evaluate: Callable[[int], Metrics],
         metric_names: tuple[str, ...],
+        workers: Workers = ALONE,
     ) -> None:
+        if config.training.batch_size % workers.size:
+            raise ConfigError(
+                f"training.batch_size: expected a multiple of the {workers.size} workers, which share every minibatch; "
+                f"got {config.training.batch_size}"
+            )
         self.guide = guide
         self.config = config
         self.scenes = scenes
@@ -116,13 +99,16 @@ class Trainer:
         self.device = device
         self.evaluate = evaluate
         self.columns = (*TRAINING_COLUMNS, *metric_names)
-        self.elbo = TraceMeanField_ELBO()(guide.training_model, guide)
+        self.workers = workers
+        self.elbo = workers.replicate(TraceMeanField_ELBO()(guide.training_model, guide), device)
         self.parameters = list(guide.parameters())
         self.optimiser = make_optimiser(config.training, self.parameters)
         self.step = 0
         self.seconds = 0.0
         self.first_loss: float | None = None
         self._window: list[tuple[Tensor, Tensor]] = []
+        if not workers.is_first:
+            self._seed_worker()
 
     @property
     def checkpoint_path(self) -> Path:
@@ -139,28 +125,46 @@ class Trainer:
 
         Raises:
             DivergenceError: if the loss is not finite or has exploded; the last checkpoint stays as it is.
+            WorkerError: if another worker is gone; the first worker, if it is left, saves what it has.
         """
+        first = self.workers.is_first
+        writer: AbstractContextManager[SummaryWriter | None] = (
+            SummaryWriter(str(self.run_dir), purge_step=self.step + 1) if first else nullcontext()
+        )
+        progress = tqdm(
+            total=self.config.training.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            mininterval=1.0,
+            disable=not first,
+        )
+        with writer as log, progress, _stop_signals() as stop:
+            try:
+                with self.workers.losing_none():
+                    self._run(stop, progress, log)
+                    self.save()
+            except WorkerError as error:
+                raise WorkerError(f"{error}. {self._save_alone()}") from error
+        return self.step >= self.config.training.steps
+
+    def _run(self, stop: list[int], progress: Any, writer: SummaryWriter | None) -> None:
         training = self.config.training
         before, started = self.seconds, time.perf_counter()
-        writer = SummaryWriter(str(self.run_dir), purge_step=self.step + 1)
-        progress = tqdm(total=training.steps, initial=self.step, desc="training", unit="step", mininterval=1.0)
-        with writer, progress, _stop_signals() as stop:
-            while self.step < training.steps and not stop:
-                self._train_step()
-                self.seconds = before + time.perf_counter() - started
-                progress.update()
-                is_last = self.step == training.steps
-                is_evaluation = is_last or self.step % training.evaluate_every == 0
-                if is_evaluation or self.step % training.log_every == 0:
-                    row = self._training_row()
+        while self.step < training.steps and not self.workers.any(bool(stop)):
+            self._train_step()
+            self.seconds = before + time.perf_counter() - started
+            progress.update()
+            is_evaluation = self.step == training.steps or self.step % training.evaluate_every == 0
+            if is_evaluation or self.step % training.log_every == 0:
+                row = self._training_row()
+                if writer is not None:
                     if is_evaluation:
                         row.update(self._evaluate())
                     self._log(row, writer)
                     progress.set_postfix({"loss": f"{row['loss']:.1f}"})
-                if self.step % training.checkpoint_every == 0:
-                    self.save()
-            self.save()
-        return self.step >= training.steps
+            if self.step % training.checkpoint_every == 0:
+                self.save()
 
     def save(self) -> None:
         """Write the checkpoint: everything that a bitwise-equal continuation needs.
@@ -168,19 +172,43 @@ class Trainer:
         Raises:
             DivergenceError: instead of writing, if training has diverged.
         """
-        self._check_finite()
+        losses, norms = self._check_finite()
+        random = self.workers.gather(self._random_state())
+        if self.workers.is_first:
+            self._write(random, losses, norms)
+
+    def _save_alone(self) -> str:
+        """What is left when another worker is gone, in words."""
+        again = f"Continue with --resume --run-dir {self.run_dir}, with as many workers as you like."
+        if not self.workers.is_first:
+            return f"The first worker, if it is left, saves. {again}"
+        losses, norms = torch.tensor(self._window).reshape(-1, 2).unbind(1)
+        self._write([self._random_state()], losses, norms)
+        return f"Step {self.step} is saved. {again}"
+
+    def _write(self, random: list[dict[str, Tensor]], losses: Tensor, norms: Tensor) -> None:
         content = {
             "config": to_yaml(self.config),
             "step": self.step,
             "seconds": self.seconds,
             "first_loss": self.first_loss,
-            "window": [[float(loss), float(norm)] for loss, norm in self._window],
+            "window": torch.stack((losses, norms), dim=1),
             "guide": self.guide.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "random": random,
         }
         save_checkpoint(self.checkpoint_path, content)
+
+    def _random_state(self) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def _seed_worker(self) -> None:
+        """A random stream of this worker's own, from here on."""
+        numbers = np.random.SeedSequence((self.config.seed, self.workers.rank, self.step)).generate_state(1)
+        torch.manual_seed(int(numbers[0]))
 
     def restore(self) -> None:
         """Continue from the run's checkpoint.
@@ -204,11 +232,16 @@ class Trainer:
                 f"--steps: expected at least the {self.step} steps that the run has behind it, "
                 f"got {self.config.training.steps}"
             )
-        self._window = [(torch.tensor(loss), torch.tensor(norm)) for loss, norm in content["window"]]
-        torch.set_rng_state(content["rng"])
-        if self.device.type == "cuda" and content["rng_cuda"] is not None:
-            torch.cuda.set_rng_state(content["rng_cuda"], self.device)
-        self._drop_rows_after(self.step)
+        self._window = [(loss, norm) for loss, norm in content["window"]]
+        if self.workers.rank < len(content["random"]):
+            random = content["random"][self.workers.rank]
+            torch.set_rng_state(random["cpu"])
+            if self.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.device)
+        else:
+            self._seed_worker()
+        if self.workers.is_first:
+            self._drop_rows_after(self.step)
 
     def _train_step(self) -> None:
         training = self.config.training
@@ -217,7 +250,8 @@ class Trainer:
             setattr(self.guide, name, schedule(self.config, self.step))
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(training, self.step)
-        indices = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
+        batch = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
+        indices = batch[self.workers.rank :: self.workers.size]
         arguments = self.guide.arguments(self.scenes[indices].to(self.device))
         # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
         # Parameters stay with their modules, out of Pyro's global store.
@@ -244,7 +278,7 @@ class Trainer:
 
     def _check_finite(self) -> tuple[Tensor, Tensor]:
         """Losses and gradient norms since the last log, once it is certain that all of them are sound."""
-        losses, norms = torch.tensor(self._window).reshape(-1, 2).unbind(1)
+        losses, norms = self.workers.mean(torch.tensor(self._window).reshape(-1, 2)).unbind(1)
         bad = ~(losses.isfinite() & norms.isfinite())
         if self.first_loss is None and len(losses) and not bad[0]:
             self.first_loss = float(losses[0])

@@ -17,14 +17,8 @@ from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
 from pyro_compvae.config import GuideName, RunConfig
 from pyro_compvae.data import load_scenes
 from pyro_compvae.presets import preset
-from pyro_compvae.training import (
-    DivergenceError,
-    Trainer,
-    kl_weight,
-    learning_rate,
-    lnms_strength,
-    minibatch,
-)
+from pyro_compvae.schedules import kl_weight, learning_rate, lnms_strength
+from pyro_compvae.training import DivergenceError, Trainer, minibatch
 
 CPU = torch.device("cpu")
 

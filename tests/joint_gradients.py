@@ -1,0 +1,57 @@
+"""Gradients of one minibatch that workers share, under ``torchrun`` or in one process: ``joint_gradients.py FILE``."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any, get_args
+from unittest.mock import patch
+
+import pyro
+import torch
+from pyro.infer import TraceMeanField_ELBO
+from torch import Tensor
+
+from guides import build_guide
+from pyro_compvae.config import GuideName
+from pyro_compvae.data import load_scenes
+from pyro_compvae.presets import preset
+from pyro_compvae.workers import Workers, start_workers
+
+
+def joint_gradients(workers: Workers) -> dict[str, dict[str, Tensor]]:
+    """By guide and parameter; however many workers there are, every scene meets the same noise."""
+    return {guide: gradients_of(guide, workers) for guide in get_args(GuideName)}
+
+
+def gradients_of(guide_name: GuideName, workers: Workers) -> dict[str, Tensor]:
+    """Every worker begins with other weights, and has to be given those of the first."""
+    config = preset("tiny", guide_name)
+    torch.manual_seed(workers.rank)
+    guide = build_guide(config).train()
+    elbo = workers.replicate(TraceMeanField_ELBO()(guide.training_model, guide), torch.device("cpu"))
+    batch = torch.arange(4)[workers.rank :: workers.size]
+    scenes = load_scenes(config.data, "train", multi_view=guide_name == "mulmon")
+    calls = itertools.count()
+
+    def noise(shape: Sequence[int], *_: Any, **__: Any) -> Tensor:
+        generator = torch.Generator().manual_seed(next(calls))
+        return torch.randn(4, *shape[1:], generator=generator)[workers.rank :: workers.size]
+
+    torch.manual_seed(1)  # what all scenes share, such as the number of observed views
+    with (
+        patch("torch.randn_like", lambda like: noise(like.shape)),
+        patch("torch.distributions.normal._standard_normal", noise),
+        pyro.get_param_store().scope(),
+    ):
+        loss = elbo(*guide.arguments(scenes[batch])) / len(batch)
+    loss.backward()
+    return {name: p.grad.clone() for name, p in guide.named_parameters() if p.grad is not None}
+
+
+if __name__ == "__main__":
+    workers = start_workers(torch.device("cpu"))
+    gradients = joint_gradients(workers)
+    if workers.is_first:
+        torch.save(gradients, sys.argv[1])
