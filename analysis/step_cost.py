@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
 from guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
 from guides.plain import plain_iodine_loss, plain_monet_loss, plain_mulmon_loss
 from pyro_compvae.config import GuideName, RunConfig
+from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.presets import preset
 from pyro_compvae.training import make_optimiser
@@ -106,7 +106,7 @@ def training_step(case: Case) -> Callable[[], Tensor]:
     """
     config = case.config()
     guide = make_guide(case)
-    elbo = TraceMeanField_ELBO()(guide.training_model, guide)
+    elbo = SceneElbo()(guide.training_model, guide)
     parameters = list(guide.parameters())
     optimiser = make_optimiser(config.training, parameters)
     B, size, seed = config.training.batch_size, guide.model.image_size, config.seed

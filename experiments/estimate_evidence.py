@@ -28,7 +28,7 @@ from analysis.evidence_report import evidence_table, sandwich_data, sandwich_tab
 from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError, atomic_path
 from pyro_compvae.data import DataError, SceneSet, load_scenes
-from pyro_compvae.device import choose_device
+from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.evidence import EvidenceEstimate
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
 from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     args, workers = tyro.cli(Arguments, args=arguments), ALONE
     try:
         device = choose_device(args.device)
+        allow_tf32(False)
         workers = start_workers(device)
         with workers.losing_none():
             return estimate(args, device, workers)

@@ -18,7 +18,7 @@ from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, write_text
 from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
-from pyro_compvae.device import choose_device
+from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.presets import preset
 from pyro_compvae.training import DivergenceError, Trainer
@@ -71,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     workers = ALONE
     try:
         device = choose_device(args.device)
+        allow_tf32(True)
         workers = start_workers(device)
         return train(args, flags, device, workers)
     except KeyboardInterrupt:

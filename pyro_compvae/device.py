@@ -25,3 +25,9 @@ def choose_device(name: str) -> torch.device:
     if index >= count:
         raise ConfigError(f"--nproc-per-node: expected at most {count}, the GPUs of this machine; got more workers")
     return torch.device(name, index)
+
+
+def allow_tf32(allow: bool) -> None:
+    """Whether GPUs may round the factors of float32 products to ten bits: for training, not for importance weights."""
+    torch.backends.cuda.matmul.allow_tf32 = allow
+    torch.backends.cudnn.allow_tf32 = allow

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
 from pyro_compvae.config import ConfigError, RunConfig, TrainingConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.schedules import SCHEDULES, learning_rate
 from pyro_compvae.workers import ALONE, WorkerError, Workers
@@ -100,7 +100,7 @@ class Trainer:
         self.evaluate = evaluate
         self.columns = (*TRAINING_COLUMNS, *metric_names)
         self.workers = workers
-        self.elbo = workers.replicate(TraceMeanField_ELBO()(guide.training_model, guide), device)
+        self.elbo = workers.replicate(SceneElbo()(guide.training_model, guide), device)
         self.parameters = list(guide.parameters())
         self.optimiser = make_optimiser(config.training, self.parameters)
         self.step = 0
@@ -252,7 +252,7 @@ class Trainer:
             group["lr"] = learning_rate(training, self.step)
         batch = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
         indices = batch[self.workers.rank :: self.workers.size]
-        arguments = self.guide.arguments(self.scenes[indices].to(self.device))
+        arguments = self.guide.arguments(self.scenes.part(indices).to(self.device)[:])
         # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
         # Parameters stay with their modules, out of Pyro's global store.
         with pyro.validation_enabled(False), pyro.get_param_store().scope():

@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 import pyro
 import torch
-from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
 from guides import build_guide
 from pyro_compvae.config import GuideName
 from pyro_compvae.data import load_scenes
+from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.presets import preset
 from pyro_compvae.workers import Workers, start_workers
 
@@ -30,7 +30,7 @@ def gradients_of(guide_name: GuideName, workers: Workers) -> dict[str, Tensor]:
     config = preset("tiny", guide_name)
     torch.manual_seed(workers.rank)
     guide = build_guide(config).train()
-    elbo = workers.replicate(TraceMeanField_ELBO()(guide.training_model, guide), torch.device("cpu"))
+    elbo = workers.replicate(SceneElbo()(guide.training_model, guide), torch.device("cpu"))
     batch = torch.arange(4)[workers.rank :: workers.size]
     scenes = load_scenes(config.data, "train", multi_view=guide_name == "mulmon")
     calls = itertools.count()

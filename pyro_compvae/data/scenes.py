@@ -92,6 +92,17 @@ class SceneSet:
             viewpoint=None if self.viewpoints is None else self.viewpoints[index],
         )
 
+    def to(self, device: torch.device) -> SceneSet:
+        """The same set on a device. To a GPU its bytes travel from pinned memory, while the host goes on."""
+        if device.type != "cuda":
+            return self
+
+        def send(tensor: Tensor) -> Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        viewpoints = None if self.viewpoints is None else send(self.viewpoints)
+        return SceneSet(send(self.images), send(self.labels), send(self.num_objects), viewpoints)
+
     def part(self, index: slice | Tensor) -> SceneSet:
         """Some of the scenes, as a set."""
         viewpoints = None if self.viewpoints is None else self.viewpoints[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,8 @@ import torch
 from analysis import evaluate, infer, load_run
 from analysis.evaluation import metric_names
 from guides import build_guide
-from pyro_compvae.config import ConfigError, GuideName, to_yaml
+from pyro_compvae.checkpoint import load_checkpoint, save_checkpoint
+from pyro_compvae.config import ConfigError, GuideName, from_yaml, to_yaml
 from pyro_compvae.data import SceneSet
 from pyro_compvae.presets import preset
 from pyro_compvae.training import Trainer
@@ -39,6 +41,21 @@ def run_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert trainer.run()
     (path / "config.yaml").write_text(to_yaml(config))
     return path
+
+
+def test_densities_are_those_of_float32_networks(run_dir: Path, tmp_path: Path) -> None:
+    """However they were trained; the weights are float32 in any case."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_dir, folder)
+    content = load_checkpoint(folder / "checkpoint.pt")
+    config = from_yaml(content["config"]).replace({"training.precision": "bfloat16"})
+    save_checkpoint(folder / "checkpoint.pt", content | {"config": to_yaml(config)})
+    (folder / "config.yaml").write_text(to_yaml(config))
+    run, original = load_run(folder), load_run(run_dir)
+    assert run.config.training.precision == "bfloat16"
+    z = torch.randn(2, 7, D)
+    for ours, expected in zip(run.model.decoder(z), original.model.decoder(z), strict=True):
+        assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("num_slots", [5, 9, 11, 15])
