@@ -16,6 +16,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from analysis.limit import measure_limit
 from guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
 from guides.plain import plain_iodine_loss, plain_monet_loss, plain_mulmon_loss
 from pyro_compvae.config import GuideName, RunConfig
@@ -37,10 +38,17 @@ STEPS = 3
 
 
 class Measurement(NamedTuple):
-    """Seconds of each timed step, and bytes at the peak beyond what the process held before its first step."""
+    """What one process measured.
+
+    seconds: of each timed step.
+    peak_bytes: at the peak beyond what the process held before its first step.
+    flops, limit_seconds: of a step's convolutions and matrix products, and what they take alone (`analysis.limit`).
+    """
 
     seconds: list[float]
     peak_bytes: int
+    flops: int
+    limit_seconds: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def in_new_process(module: str, case: dict[str, Any]) -> list[Any]:
 
 
 def measure(case: Case) -> Measurement:
-    """Warm up by one step, then time STEPS of them."""
+    """Warm up by one step, then time STEPS of them, then what they multiply."""
     step = training_step(case)
     on_gpu = case.device == "cuda"
     before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS")
@@ -85,7 +93,7 @@ def measure(case: Case) -> Measurement:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     peak = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
-    return Measurement(seconds[1:], peak - before)
+    return Measurement(seconds[1:], peak - before, *measure_limit(step))
 
 
 def make_guide(case: Case) -> SceneGuide:

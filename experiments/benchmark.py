@@ -9,7 +9,9 @@ The file that --json writes has
     machine                     processor, threads, torch, load_average (of the last minute, at the start)
     rounds                      processes per variant
     steps                       a list of size, guide, variant, num_iterations (T; null for MONet), device, step_ms and
-                                memory_mib (medians), speed_up and memory_share (relative to the plain variant)
+                                memory_mib (medians), speed_up and memory_share (relative to the plain variant),
+                                gflops (billions of floating-point operations of a step's convolutions and matrix
+                                products) and limit_share (of the step's time, what these take alone: 1 is the limit)
     memory_against_iterations   a list of size, guide, variant, num_iterations, device and memory_mib; empty without
                                 IODINE
     importance_sampling         a list of size, way, num_samples, device, seconds, permanent_share (of seconds) and
@@ -171,9 +173,13 @@ def compare(results: dict[Case, list[Measurement]]) -> list[dict[str, Any]]:
     for case, measurements in results.items():
         step_ms = 1000 * median(second for measured in measurements for second in measured.seconds)
         memory_mib = peak_mib(measurements)
+        limit = {
+            "gflops": measurements[0].flops / 1e9,
+            "limit_share": 1000 * median(measured.limit_seconds for measured in measurements) / step_ms,
+        }
         base = rows[0] if rows else {"step_ms": step_ms, "memory_mib": memory_mib}
         ratios = {"speed_up": base["step_ms"] / step_ms, "memory_share": memory_mib / base["memory_mib"]}
-        rows.append(asdict(case) | {"step_ms": step_ms, "memory_mib": memory_mib} | ratios)
+        rows.append(asdict(case) | {"step_ms": step_ms, "memory_mib": memory_mib} | ratios | limit)
     return rows
 
 
@@ -189,13 +195,16 @@ def report(content: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['threads']} CPU threads, torch {machine['torch']}, "
         f"load average {machine['load_average']} at the start",
         "Compare the ratios: absolute times depend on the machine and on what else it does. Memory is the peak beyond",
-        "what the process held before its first step; on a CPU it includes some 20 MiB of library code.",
+        "what the process held before its first step; on a CPU it includes some 20 MiB of library code. The limit is",
+        "what the convolutions and matrix products of the step take alone, at the same shapes, in the same process.",
     ]
     for row in content["steps"]:
         if row["variant"] == BASELINE:
             lines += ["", describe_case(row["size"], row["guide"])]
-            lines += [f"{'':24}{'step [ms]':>12}{'speed-up':>12}{'peak [MiB]':>12}{'of plain':>12}"]
+            heads = ("step [ms]", "speed-up", "peak [MiB]", "of plain", "GFLOP", "of limit")
+            lines += [" " * 24 + "".join(f"{head:>12}" for head in heads)]
         numbers = f"{row['step_ms']:12.1f}{row['speed_up']:11.2f}×{row['memory_mib']:12.1f}{row['memory_share']:12.0%}"
+        numbers += f"{row['gflops']:12.1f}{row['limit_share']:12.0%}"
         lines += [f"{row['variant']:24}{numbers}"]
     memory = content["memory_against_iterations"]
     if memory:

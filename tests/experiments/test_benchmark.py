@@ -49,7 +49,7 @@ def test_quick_run_prints_and_writes_consistent_numbers(
 def test_there_is_a_table_per_size_and_guide(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(benchmark, "measure_in_new_process", lambda case: Measurement([1.5], 2**20))
+    monkeypatch.setattr(benchmark, "measure_in_new_process", lambda case: Measurement([1.5], 2**20, 10**9, 0.75))
     assert benchmark.main(["--guides", "monet", "mulmon", "--sizes", "paper", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     tables = [i for i, line in enumerate(lines) if ", paper: " in line]
@@ -66,12 +66,14 @@ def test_there_is_a_table_per_size_and_guide(
 def test_medians_and_ratios(benchmark: ModuleType) -> None:
     plain, ours = (Case("tiny", "mulmon", variant, 2, "cpu") for variant in (BASELINE, OURS))
     results = {
-        plain: [Measurement([4.0, 9.0], 300 * 2**20), Measurement([6.0], 500 * 2**20)],
-        ours: [Measurement([1.5], 100 * 2**20)],
+        plain: [Measurement([4.0, 9.0], 300 * 2**20, 4 * 10**9, 1.2), Measurement([6.0], 500 * 2**20, 4 * 10**9, 1.8)],
+        ours: [Measurement([1.5], 100 * 2**20, 2 * 10**9, 0.75)],
     }
     first, second = benchmark.compare(results)
     assert (first["step_ms"], first["memory_mib"], first["speed_up"], first["memory_share"]) == (6000, 400, 1, 1)
     assert (second["step_ms"], second["memory_mib"], second["speed_up"], second["memory_share"]) == (1500, 100, 4, 0.25)
+    assert (first["gflops"], first["limit_share"]) == (4, 0.25)
+    assert (second["gflops"], second["limit_share"]) == (2, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""What a computation would take if it did nothing but its convolutions and matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import flop_registry
+
+PRODUCTS = {"convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm"}
+"""What counts as arithmetic; all else is overhead."""
+
+
+class Limit(NamedTuple):
+    """flops: floating-point operations, a multiplication with an addition being two. seconds: on this machine, now."""
+
+    flops: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TensorLike:
+    """What of a tensor decides how long an operation takes."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def make(self) -> Tensor:
+        """Such a tensor, of ones."""
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device).fill_(1)
+
+
+class ProductCalls(TorchDispatchMode):
+    """Collects calls of PRODUCTS: by function and arguments, how often; and their floating-point operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in PRODUCTS:
+            self.flops += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
+            like = tree_map_only(Tensor, lambda t: TensorLike(tuple(t.shape), t.stride(), t.dtype, t.device), args)
+            key = f"{func} {like}"
+            self.calls[key] = (func, like, self.calls[key][2] + 1 if key in self.calls else 1)
+        return result
+
+
+def measure_limit(step: Callable[[], object], min_run_time: float = 0.05) -> Limit:
+    """Run a step once to see what it multiplies, then time each of these products alone, on tensors of the same layout.
+
+    The ratio of these seconds to those of the step is the share of the machine's peak, at these shapes, that the step
+    reaches.
+
+    Args:
+        step: the computation.
+        min_run_time: seconds for every different product.
+    """
+    with ProductCalls() as products:
+        step()
+    seconds = 0.0
+    for func, like, count in products.calls.values():
+        args = tree_map_only(TensorLike, TensorLike.make, like)
+        timer = Timer("func(*args)", globals={"func": func, "args": args}, num_threads=torch.get_num_threads())
+        seconds += count * timer.blocked_autorange(min_run_time=min_run_time).median
+    return Limit(products.flops, seconds)
