@@ -37,6 +37,12 @@ OBSERVED = "observed"
 START_SCALE = 0.05
 """Of the Gaussian around an exact draw that a fit starts at: about what guides say of slots that they see well."""
 
+LOWER_CHAINS = 128
+"""Of the sandwich, where no chains are asked for on real scenes."""
+
+ESTIMATORS = 2
+"""To be raised whenever the same settings come to mean other numbers: what was saved before is computed again."""
+
 Progress = Callable[[str], object]
 """Called with the name of an estimator when it is done, and with how far annealing is and what it accepts."""
 
@@ -52,7 +58,8 @@ class EvidenceConfig:
     cover_steps: further steps towards KL(p ‖ q), 128 draws each; they make a fit cover more, for "..._covering".
     inflation: of the guide's scale, for "guide_inflated"; 1 leaves it out.
     ais_chains, ais_temperatures, leapfrog_steps: annealed importance sampling from the last covering fit; no chains, no
-        annealing. With fewer than 25 chains there is no k̂, and few chains bear but a small one.
+        annealing. With fewer than 25 chains there is no k̂, and few chains bear but a small one. The sandwich's lower
+        bound takes the same pains.
     bdmc_chains, bdmc_temperatures: of the upper bound for simulated scenes, from the exact draw back to the prior. Few
         chains on a long way: it takes the bound down as one over the temperatures.
     """
@@ -215,7 +222,7 @@ def certify(
         chunk_size=config.chunk_size,
         progress=progress,
         lower_start=refined_fit(log_joint, around_exact, config).proposal(),
-        lower_chains=max(config.ais_chains, 1),
+        lower_chains=config.ais_chains or LOWER_CHAINS,
         lower_temperatures=config.ais_temperatures,
     )
     return sandwich, estimate

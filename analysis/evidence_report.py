@@ -104,7 +104,8 @@ def sandwich_table(data: xarray.Dataset) -> str:
     for b in range(data.sizes["scene"]):
         row = {str(name): float(values) for name, values in data.isel(scene=b).items()}
         below, above = row["lower"] - row["importance"], row["importance"] - row["upper"]
-        inside = max(below, above) <= 2 * math.hypot(row["width_standard_error"], row["importance_standard_error"])
+        error = math.hypot(row["width_standard_error"], row["importance_standard_error"])
+        inside = max(below, above) <= (0.0 if math.isnan(error) else 2 * error)  # NaN of a single chain
         where = "inside" if inside else f"{below:.2f} below" if below > above else f"{above:.2f} above"
         if not inside and not row["reliable"]:
             where += ", as k̂ warns"

@@ -59,8 +59,7 @@ class ProductCalls(TorchDispatchMode):
 def measure_limit(step: Callable[[], object], min_run_time: float = 0.05) -> Limit:
     """Run a step once to see what it multiplies, then time each of these products alone, on tensors of the same layout.
 
-    The ratio of these seconds to those of the step is the share of the machine's peak, at these shapes, that the step
-    reaches.
+    The ratio of these seconds to those of the step is what the step reaches of what its products, as they are, allow.
 
     Args:
         step: the computation.

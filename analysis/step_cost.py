@@ -20,6 +20,7 @@ from analysis.limit import measure_limit
 from guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
 from guides.plain import plain_iodine_loss, plain_monet_loss, plain_mulmon_loss
 from pyro_compvae.config import GuideName, RunConfig
+from pyro_compvae.device import allow_tf32
 from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.presets import preset
@@ -82,6 +83,7 @@ def in_new_process(module: str, case: dict[str, Any]) -> list[Any]:
 
 def measure(case: Case) -> Measurement:
     """Warm up by one step, then time STEPS of them, then what they multiply."""
+    allow_tf32(True)  # as in training
     step = training_step(case)
     on_gpu = case.device == "cuda"
     before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS")

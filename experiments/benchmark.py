@@ -10,7 +10,7 @@ The file that --json writes has
     rounds                      processes per variant
     steps                       a list of size, guide, variant, num_iterations (T; null for MONet), device, step_ms and
                                 memory_mib (medians), speed_up and memory_share (relative to the plain variant),
-                                gflops (billions of floating-point operations of a step's convolutions and matrix
+                                gflop (billions of floating-point operations of a step's convolutions and matrix
                                 products) and limit_share (of the step's time, what these take alone: 1 is the limit)
     memory_against_iterations   a list of size, guide, variant, num_iterations, device and memory_mib; empty without
                                 IODINE
@@ -174,7 +174,7 @@ def compare(results: dict[Case, list[Measurement]]) -> list[dict[str, Any]]:
         step_ms = 1000 * median(second for measured in measurements for second in measured.seconds)
         memory_mib = peak_mib(measurements)
         limit = {
-            "gflops": measurements[0].flops / 1e9,
+            "gflop": measurements[0].flops / 1e9,
             "limit_share": 1000 * median(measured.limit_seconds for measured in measurements) / step_ms,
         }
         base = rows[0] if rows else {"step_ms": step_ms, "memory_mib": memory_mib}
@@ -204,7 +204,7 @@ def report(content: dict[str, Any]) -> str:
             heads = ("step [ms]", "speed-up", "peak [MiB]", "of plain", "GFLOP", "of limit")
             lines += [" " * 24 + "".join(f"{head:>12}" for head in heads)]
         numbers = f"{row['step_ms']:12.1f}{row['speed_up']:11.2f}×{row['memory_mib']:12.1f}{row['memory_share']:12.0%}"
-        numbers += f"{row['gflops']:12.1f}{row['limit_share']:12.0%}"
+        numbers += f"{row['gflop']:12.1f}{row['limit_share']:12.0%}"
         lines += [f"{row['variant']:24}{numbers}"]
     memory = content["memory_against_iterations"]
     if memory:

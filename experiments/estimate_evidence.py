@@ -20,9 +20,10 @@ from typing import Literal
 import torch
 import tyro
 import xarray
+from torch import Tensor
 from tqdm import tqdm
 
-from analysis.evidence import EvidenceConfig, certify, estimate_scenes
+from analysis.evidence import ESTIMATORS, EvidenceConfig, certify, estimate_scenes
 from analysis.evidence_figure import evidence_figure
 from analysis.evidence_report import evidence_table, sandwich_data, sandwich_table
 from analysis.runs import Run, load_run
@@ -63,9 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
         allow_tf32(False)
         workers = start_workers(device)
         with workers.losing_none():
-            return estimate(args, device, workers)
+            code = estimate(args, device, workers)
+            workers.wait()
+        return code
     except (ValueError, FloatingPointError, CheckpointError, DataError, WorkerError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{workers.name}error: {error}", file=sys.stderr)
         return 1
 
 
@@ -105,9 +108,13 @@ def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch
         viewpoints = scenes[: args.bdmc_scenes].to(device).viewpoint if run.config.guide == "mulmon" else None
         num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
         with tqdm(unit="transition") as bar:
-            sandwich, importance = certify(
-                run, num_scenes, args.evidence, viewpoints, lambda step, total, acceptance: bar.update()
-            )
+
+            def show(step: int, total: int, acceptance: Tensor) -> None:
+                if step == 1:  # of either direction
+                    bar.reset(total)
+                bar.update()
+
+            sandwich, importance = certify(run, num_scenes, args.evidence, viewpoints, show)
         save_dataset(path, sandwich_data(sandwich, importance).assign_attrs(settings=settings))
     print(sandwich_table(read(path)))
 
@@ -149,7 +156,7 @@ def settings_of(args: Arguments, run: Run, bdmc: bool = False) -> str:
     if not bdmc:
         config = {name: value for name, value in config.items() if not name.startswith("bdmc_")}
     size = {"bdmc_scenes": args.bdmc_scenes} if bdmc else {"batch_scenes": args.batch_scenes}
-    return json.dumps({"step": run.step, "seed": args.seed, **size, **config})
+    return json.dumps({"version": ESTIMATORS, "step": run.step, "seed": args.seed, **size, **config})
 
 
 def save(path: Path, batch: dict[str, EvidenceEstimate], settings: str, start: int) -> None:

@@ -73,13 +73,15 @@ def main(arguments: list[str] | None = None) -> int:
         device = choose_device(args.device)
         allow_tf32(True)
         workers = start_workers(device)
-        return train(args, flags, device, workers)
+        with workers.losing_none():
+            code = train(args, flags, device, workers)
+            workers.wait()
+        return code
     except KeyboardInterrupt:
         print("interrupted; what the last checkpoint holds is kept, --resume continues from it", file=sys.stderr)
         return 130
     except (ConfigError, DataError, CheckpointError, DivergenceError, WorkerError) as error:
-        if workers.is_first or isinstance(error, WorkerError):  # what one cannot do, none can: once is enough
-            print(f"error: {error}", file=sys.stderr)
+        print(f"{workers.name}error: {error}", file=sys.stderr)
         return 1
 
 

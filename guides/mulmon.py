@@ -117,7 +117,7 @@ class MulmonGuide(RefinementGuide):
         num_views = viewpoints.shape[1]
         noisy = viewpoints + self.viewpoint_noise * torch.randn_like(viewpoints)
         n = int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, ()))
-        return noisy, torch.randperm(num_views), n
+        return noisy, torch.randperm(num_views, device=viewpoints.device), n
 
     def _observe(self, x: Tensor, viewpoints: Tensor) -> Observations:
         """Take in views one after the other."""

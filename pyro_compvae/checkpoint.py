@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,10 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, temporary)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without unpickling anything but tensors and plain containers.
+def load_checkpoint(
+    path: Path, device: torch.device | str = "cpu", entries: Iterable[str] = ("config", "step", "guide")
+) -> dict[str, Any]:
+    """Read a checkpoint, which has to have these entries, without unpickling anything but tensors and containers.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or not such a checkpoint.
@@ -63,7 +65,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             f"{path}: expected a checkpoint of tensors and plain containers, but it cannot be read ({error}). "
             "It may be damaged, or written by another program."
         ) from error
-    missing = {"config", "step", "guide"} - set(content if isinstance(content, dict) else ())
+    missing = set(entries) - set(content if isinstance(content, dict) else ())
     if missing:
-        raise CheckpointError(f"{path}: expected the entries config, step and guide, missing {sorted(missing)}")
+        raise CheckpointError(
+            f"{path}: expected the entries {', '.join(entries)}, missing {sorted(missing)}. Was it written by another "
+            "version?"
+        )
     return content

@@ -36,6 +36,10 @@ class DivergenceError(RuntimeError):
 TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate", *SCHEDULES)
 
 
+RESUMED = ("config", "step", "seconds", "first_loss", "window", "guide", "optimiser", "random")
+"""What a run continues from."""
+
+
 def make_optimiser(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser that a configuration names."""
     if config.optimiser == "rmsprop":
@@ -87,10 +91,11 @@ class Trainer:
         metric_names: tuple[str, ...],
         workers: Workers = ALONE,
     ) -> None:
-        if config.training.batch_size % workers.size:
+        size = min(config.training.batch_size, len(scenes))
+        if size % workers.size:
             raise ConfigError(
-                f"training.batch_size: expected a multiple of the {workers.size} workers, which share every minibatch; "
-                f"got {config.training.batch_size}"
+                f"training.batch_size: expected minibatches that the {workers.size} workers can share in equal parts, "
+                f"got {size} scenes (batch_size {config.training.batch_size}, {len(scenes)} training scenes)"
             )
         self.guide = guide
         self.config = config
@@ -125,7 +130,7 @@ class Trainer:
 
         Raises:
             DivergenceError: if the loss is not finite or has exploded; the last checkpoint stays as it is.
-            WorkerError: if another worker is gone; the first worker, if it is left, saves what it has.
+            WorkerError: if another worker is gone; the last checkpoint stays as it is.
         """
         first = self.workers.is_first
         writer: AbstractContextManager[SummaryWriter | None] = (
@@ -145,7 +150,7 @@ class Trainer:
                     self._run(stop, progress, log)
                     self.save()
             except WorkerError as error:
-                raise WorkerError(f"{error}. {self._save_alone()}") from error
+                raise WorkerError(f"{error}. {self._what_is_kept()}") from error
         return self.step >= self.config.training.steps
 
     def _run(self, stop: list[int], progress: Any, writer: SummaryWriter | None) -> None:
@@ -174,19 +179,8 @@ class Trainer:
         """
         losses, norms = self._check_finite()
         random = self.workers.gather(self._random_state())
-        if self.workers.is_first:
-            self._write(random, losses, norms)
-
-    def _save_alone(self) -> str:
-        """What is left when another worker is gone, in words."""
-        again = f"Continue with --resume --run-dir {self.run_dir}, with as many workers as you like."
         if not self.workers.is_first:
-            return f"The first worker, if it is left, saves. {again}"
-        losses, norms = torch.tensor(self._window).reshape(-1, 2).unbind(1)
-        self._write([self._random_state()], losses, norms)
-        return f"Step {self.step} is saved. {again}"
-
-    def _write(self, random: list[dict[str, Tensor]], losses: Tensor, norms: Tensor) -> None:
+            return
         content = {
             "config": to_yaml(self.config),
             "step": self.step,
@@ -198,6 +192,10 @@ class Trainer:
             "random": random,
         }
         save_checkpoint(self.checkpoint_path, content)
+
+    def _what_is_kept(self) -> str:
+        kept = "The last good checkpoint is kept" if self.checkpoint_path.exists() else "There is no checkpoint yet"
+        return f"{kept} ({self.checkpoint_path})."
 
     def _random_state(self) -> dict[str, Tensor]:
         states = {"cpu": torch.get_rng_state()}
@@ -217,7 +215,7 @@ class Trainer:
             CheckpointError: if there is none, or it is of another configuration (the number of steps and the place of
                 the data may differ), or it has more steps behind it than are asked for.
         """
-        content = load_checkpoint(self.checkpoint_path)
+        content = load_checkpoint(self.checkpoint_path, entries=RESUMED)
         changed = differences(from_yaml(content["config"]), self.config)
         if changed:
             raise CheckpointError(
@@ -290,11 +288,10 @@ class Trainer:
         if bad.any():
             index = int(bad.nonzero()[0])
             step = self.step - len(losses) + 1 + index
-            kept = "The last good checkpoint is kept" if self.checkpoint_path.exists() else "There is no checkpoint yet"
             raise DivergenceError(
                 f"training diverged at step {step}: expected a finite loss of at most {limit:.0f}, ten times the first "
                 f"one, and a finite gradient, got loss {float(losses[index])} and gradient norm "
-                f"{float(norms[index])}. {kept} ({self.checkpoint_path}). "
+                f"{float(norms[index])}. {self._what_is_kept()} "
                 "Try a lower learning rate or a longer warm-up."
             )
         return losses, norms

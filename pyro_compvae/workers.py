@@ -39,6 +39,11 @@ class Workers:
         """Whether this is the one that writes files and speaks to the user."""
         return self.rank == 0
 
+    @property
+    def name(self) -> str:
+        """What begins this worker's messages; nothing, for one alone."""
+        return f"worker {self.rank} of {self.size}: " if self.size > 1 else ""
+
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every item goes to one worker: this one's."""
         return items[self.rank :: self.size]
@@ -85,7 +90,7 @@ class Workers:
             yield
         except RuntimeError as error:
             if self.size > 1 and (isinstance(error, distributed.DistBackendError) or "gloo" in str(error)):
-                raise WorkerError(f"worker {self.rank} of {self.size}: another worker is gone") from error
+                raise WorkerError("another worker is gone") from error
             raise
 
 

@@ -78,6 +78,14 @@ def test_where_the_estimate_lies(importance: float, where: str) -> None:
     )
 
 
+def test_a_single_chain_has_no_error_and_bounds_all_the_same() -> None:
+    one = torch.zeros(1, B, dtype=torch.float64)
+    sandwich = Sandwich(annealing(one + 9), annealing(one - 12), 0)
+    for importance, where in ((10.0, "inside"), (8.5, "0.50 below")):
+        rows = sandwich_table(sandwich_data(sandwich, around([importance] * B, 0.001))).splitlines()
+        assert all(row.endswith(where) for row in rows[1 : B + 1])
+
+
 def test_bounds_that_met_are_no_contradiction() -> None:
     noise = 0.5 * torch.randn(30, B, dtype=torch.float64)
     sandwich = Sandwich(annealing(10.02 + noise), annealing(-10 + noise), 0)

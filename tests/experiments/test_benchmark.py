@@ -72,8 +72,8 @@ def test_medians_and_ratios(benchmark: ModuleType) -> None:
     first, second = benchmark.compare(results)
     assert (first["step_ms"], first["memory_mib"], first["speed_up"], first["memory_share"]) == (6000, 400, 1, 1)
     assert (second["step_ms"], second["memory_mib"], second["speed_up"], second["memory_share"]) == (1500, 100, 4, 0.25)
-    assert (first["gflops"], first["limit_share"]) == (4, 0.25)
-    assert (second["gflops"], second["limit_share"]) == (2, 0.5)
+    assert (first["gflop"], first["limit_share"]) == (4, 0.25)
+    assert (second["gflop"], second["limit_share"]) == (2, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_the_sandwich_of_simulated_scenes(
 ) -> None:
     run = trained(tmp_path / "run", guide)
     capsys.readouterr()
-    bdmc = ["--bdmc", "--bdmc-scenes", "2", "--bdmc-chains", "3", "--bdmc-temperatures", "2"]
+    bdmc = ["--bdmc", "--bdmc-scenes", "2", "--bdmc-chains", "3", "--bdmc-temperatures", "2", "--ais-temperatures", "1"]
     assert script.main([str(run), "--num-scenes", "1", *TINY, *NO_AIS, *bdmc]) == 0
     table = capsys.readouterr().out
     data = xarray.load_dataset(run / "sandwich.nc", group="sample_stats")

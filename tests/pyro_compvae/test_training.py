@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from guides import MulmonGuide, build_guide
-from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
+from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.config import GuideName, RunConfig
 from pyro_compvae.data import load_scenes
 from pyro_compvae.presets import preset
@@ -194,6 +194,16 @@ def test_explosion_stops_training(tmp_path: Path) -> None:
     ):
         trainer.run()
     assert not trainer.checkpoint_path.exists()
+
+
+def test_a_checkpoint_that_lacks_what_a_run_continues_from_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, preset("tiny"))
+    trainer.run()
+    content = load_checkpoint(trainer.checkpoint_path)
+    del content["random"]
+    save_checkpoint(trainer.checkpoint_path, content)
+    with pytest.raises(CheckpointError, match=r"missing \['random'\]. Was it written by another version\?"):
+        make_trainer(tmp_path, preset("tiny")).restore()
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:

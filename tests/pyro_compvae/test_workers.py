@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -18,8 +18,10 @@ from joint_gradients import joint_gradients
 from scripts import EXPERIMENTS, load_script
 
 from analysis import load_run
+from guides import build_guide
 from pyro_compvae.checkpoint import load_checkpoint
 from pyro_compvae.config import ConfigError, GuideName
+from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.presets import preset
 from pyro_compvae.training import Trainer
@@ -43,9 +45,28 @@ def start(script: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
 
 def run_two(script: Path, arguments: Sequence[str]) -> str:
     process = start(script, arguments)
-    out, err = process.communicate(timeout=300)
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.terminate()
     assert process.returncode == 0, err
     return out
+
+
+def end_of_endless_run(run_dir: Path, act: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str, str]:
+    """Exit code, output and errors of two workers that would train for hours, if it were not for `act`."""
+    process = start(EXPERIMENTS / "run_svi.py", [*TINY, "--steps", "1000000", "--run-dir", str(run_dir)])
+    deadline = time.monotonic() + 120
+    try:
+        while not (run_dir / "checkpoint.pt").exists():
+            assert process.poll() is None, "the run ended by itself"
+            assert time.monotonic() < deadline, "no checkpoint in two minutes"
+            time.sleep(0.1)
+        act(process)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.terminate()  # which torchrun passes on, as it would not SIGKILL
+    return process.returncode, out, err
 
 
 def test_gradients_are_those_of_one_process_with_the_joint_batch(tmp_path: Path) -> None:
@@ -83,25 +104,35 @@ def test_two_workers_train_and_resume_bit_by_bit_and_one_goes_on(tmp_path: Path)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_worker_ends_the_job_with_a_checkpoint(tmp_path: Path, victim: int) -> None:
+def test_a_killed_worker_ends_the_job_and_the_last_checkpoint_is_kept(tmp_path: Path, victim: int) -> None:
     run_dir = tmp_path / "run"
-    process = start(EXPERIMENTS / "run_svi.py", [*TINY, "--steps", "1000000", "--run-dir", str(run_dir)])
-    try:
-        while not (run_dir / "checkpoint.pt").exists():
-            assert process.poll() is None, "the run ended by itself"
-            time.sleep(0.1)
-        os.kill(worker_of(process.pid, victim), signal.SIGKILL)
-        _, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode != 0
-    assert f"error: worker {1 - victim} of 2: another worker is gone" in err
-    assert f"Continue with --resume --run-dir {run_dir}" in err
+    code, _, err = end_of_endless_run(run_dir, lambda run: os.kill(worker_of(run.pid, victim), signal.SIGKILL))
+    assert code != 0
+    assert f"worker {1 - victim} of 2: error: another worker is gone. The last good checkpoint is kept" in err
     step = load_checkpoint(run_dir / "checkpoint.pt")["step"]
-    if victim == 1:
-        assert f"Step {step} is saved" in err
     more = ["--resume", "--device", "cpu", "--steps", str(step + 1), "--run-dir", str(run_dir)]
     assert load_script("run_svi").main(more) == 0
+
+
+@pytest.mark.parametrize("receiver", ["torchrun", "worker 1"])
+def test_a_signal_saves_and_stops_all_workers(tmp_path: Path, receiver: str) -> None:
+    def act(run: subprocess.Popen[str]) -> None:
+        os.kill(run.pid if receiver == "torchrun" else worker_of(run.pid, 1), signal.SIGTERM)
+
+    _, out, err = end_of_endless_run(tmp_path / "run", act)
+    assert "another worker is gone" not in err
+    step = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
+    assert f"stopped at step {step} and saved" in out
+
+
+@pytest.mark.slow
+def test_a_refused_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    process = start(EXPERIMENTS / "run_svi.py", [*TINY, "--run-dir", str(tmp_path)])
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert f"worker 0 of 2: error: {tmp_path}: expected a new or empty run folder" in err
+    assert "RuntimeError" not in err
 
 
 def worker_of(launcher: int, rank: int) -> int:
@@ -126,13 +157,15 @@ def test_evidence_of_two_workers_is_that_of_one(tmp_path: Path) -> None:
 
 def test_minibatches_have_to_divide_among_the_workers(tmp_path: Path) -> None:
     config = preset("tiny").replace({"training.batch_size": 3})
-    with pytest.raises(ConfigError, match=r"training\.batch_size: expected a multiple of the 2 workers, .* got 3"):
-        Trainer(None, config, None, tmp_path, torch.device("cpu"), dict, (), Workers(0, 2))  # type: ignore[arg-type]
+    scenes = load_scenes(config.data, "train")
+    for few, got in ((scenes, "got 3 scenes"), (scenes.part(slice(1)), "got 1 scenes")):
+        with pytest.raises(ConfigError, match=rf"expected minibatches that the 2 workers can share .* {got}"):
+            Trainer(build_guide(config), config, few, tmp_path, torch.device("cpu"), dict, (), Workers(0, 2))
 
 
 def test_only_what_the_transport_says_is_a_lost_worker() -> None:
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer")
-    with pytest.raises(WorkerError, match="worker 1 of 2: another worker is gone"), Workers(1, 2).losing_none():
+    with pytest.raises(WorkerError, match="another worker is gone"), Workers(1, 2).losing_none():
         raise lost
     for workers, error in ((Workers(1, 2), RuntimeError("shapes do not fit")), (ALONE, lost)):
         with pytest.raises(RuntimeError) as caught, workers.losing_none():
