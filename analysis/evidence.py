@@ -40,6 +40,10 @@ START_SCALE = 0.05
 LOWER_CHAINS = 128
 """Of the sandwich, where no chains are asked for on real scenes."""
 
+ANNEALING_INFLATION = 1.25
+"""Of the scale of the fit that chains start from: they come in from outside more easily than they get out. With it the
+median k̂ on 16 scenes of IODINE is 0.58, without 0.71."""
+
 ESTIMATORS = 2
 """To be raised whenever the same settings come to mean other numbers: what was saved before is computed again."""
 
@@ -113,8 +117,8 @@ def estimate_scenes(
     "guide": importance sampling from the guide's posterior, whose mean log weight is the ELBO; "guide_symmetric": the
     same draws weighed by q̄; "guide_inflated": symmetrised, and wider; "diagonal", "block", "full": from symmetrised
     Gaussians fitted to every scene by their ELBO; "full_covering" and so on: those fitted further to cover more; "ais":
-    annealed importance sampling from the last of them; "observed": as the last "..._covering", of the first V // 2 of V
-    views.
+    annealed importance sampling from the last of them, inflated; "observed": as the last "..._covering", of the first
+    V // 2 of V views.
     """
     arguments = run.guide.arguments(scene)
     log_joint, q = _log_joint_and_posterior(run, arguments)
@@ -144,7 +148,7 @@ def estimate_scenes(
             num_chains=config.ais_chains,
             num_temperatures=config.ais_temperatures,
             leapfrog_steps=config.leapfrog_steps,
-            start=covering.proposal(),
+            start=covering.proposal(inflation=ANNEALING_INFLATION),
             chunk_size=config.chunk_size,
             progress=lambda step, total, acceptance: progress(
                 f"ais, transition {step} of {total}, acceptance {float(acceptance.mean()):.2f}"
