@@ -54,20 +54,18 @@ class Measurement(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """What one process measures; num_iterations is T, None for MONet, which does not iterate."""
+    """What one process measures: a preset, computed in one way, perhaps with other values of some fields."""
 
     size: str
     guide: GuideName
     variant: str
-    num_iterations: int | None
     device: str
+    changes: tuple[tuple[str, Any], ...] = ()
 
     def config(self) -> RunConfig:
-        """The preset with L-NMS."""
-        changes: dict[str, Any] = {"lnms": True, "training.precision": VARIANTS[self.variant][1]}
-        if self.num_iterations is not None:
-            changes["refinement.num_iterations"] = self.num_iterations
-        return preset(self.size, self.guide).replace(changes)
+        """The preset with L-NMS, and with the changes."""
+        fixed = {"lnms": True, "training.precision": VARIANTS[self.variant][1]}
+        return preset(self.size, self.guide).replace(fixed | dict(self.changes))
 
 
 def measure_in_new_process(case: Case) -> Measurement:

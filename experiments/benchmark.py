@@ -8,12 +8,12 @@ The file that --json writes has
 
     machine                     processor, threads, torch, load_average (of the last minute, at the start)
     rounds                      processes per variant
-    steps                       a list of size, guide, variant, num_iterations (T; null for MONet), device, step_ms and
+    steps                       a list of size, guide, variant, device, step_ms and
                                 memory_mib (medians), speed_up and memory_share (relative to the plain variant),
                                 gflop (billions of floating-point operations of a step's convolutions and matrix
                                 products) and limit_share (of the step's time, what these take alone: 1 is the limit)
-    memory_against_iterations   a list of size, guide, variant, num_iterations, device and memory_mib; empty without
-                                IODINE
+    growth                      a list of size, guide, variant, axis, values, step_ms, memory_mib and gflop (lists), and
+                                their exponents (step_ms_exponent, ...); empty without IODINE
     importance_sampling         a list of size, way, num_samples, device, seconds, permanent_share (of seconds) and
                                 memory_mib; empty without IODINE
 """
@@ -36,14 +36,12 @@ from tqdm import tqdm
 
 from analysis import evidence_cost
 from analysis.evidence_cost import OURS_WAY, WAYS, SamplingCase
+from analysis.growth import AXES, growth_cases, growth_row
 from analysis.step_cost import BASELINE, OURS, VARIANTS, Case, Measurement, measure_in_new_process, num_observed
 from pyro_compvae.checkpoint import write_text
 from pyro_compvae.config import ConfigError, GuideName
 from pyro_compvae.device import choose_device
 from pyro_compvae.presets import preset
-
-ITERATIONS = (2, 5, 10)
-"""T in the table of memory against T."""
 
 NUM_SAMPLES = 40
 """Importance samples that are timed at every size."""
@@ -67,7 +65,7 @@ class Arguments:
     guides: tuple[GuideName, ...] = ("iodine", "monet", "mulmon")
     """Guides to measure."""
     sizes: tuple[Literal["paper", "default"], ...] = ("paper", "default")
-    """Presets to measure; memory against T is of the first one."""
+    """Presets to measure; growth is of the last one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -106,33 +104,41 @@ def compare_variants(args: Arguments) -> dict[str, Any]:
     sizes = ("tiny",) if args.quick else args.sizes
     device = choose_device(args.device).type
     machine = describe_machine(device)
-    tables = [
-        [Case(size, guide, variant, preset_iterations(size, guide), device) for variant in VARIANTS]
-        for size in sizes
-        for guide in args.guides
-    ]
+    tables = [[Case(size, guide, variant, device) for variant in VARIANTS] for size in sizes for guide in args.guides]
     # MulMON refines each view in the same way and would take several times as long to show the same.
-    growth = [
-        Case(sizes[0], "iodine", variant, T, device)
+    growth = {
+        (variant, axis): growth_cases(sizes[-1], "iodine", variant, axis, device)
         for variant in (BASELINE, OURS)
-        for T in ITERATIONS
+        for axis in (("T",) if args.quick else AXES)
         if "iodine" in args.guides
-    ]
+    }
     cases = [case for table in tables for case in table]
-    results: dict[Case, list[Measurement]] = {case: [] for case in (*cases, *growth)}
-    jobs = [*cases * args.rounds, *(case for case in growth if case not in cases)]
+    grown = [case for some in growth.values() for case in some]
+    results: dict[Case, list[Measurement]] = {case: [] for case in (*cases, *grown)}
+    jobs = [*cases * args.rounds, *grown]
     # Numbers of the tiny size mean nothing, so two processes may disturb each other there.
     with ThreadPoolExecutor(2 if args.quick else 1) as pool:
         measurements = pool.map(measure_in_new_process, jobs)
         for case, measured in zip(jobs, tqdm(measurements, "measuring", len(jobs), unit="process"), strict=True):
             results[case].append(measured)
     rows = [row for table in tables for row in compare({case: results[case] for case in table})]
-    memory = [asdict(case) | {"memory_mib": peak_mib(results[case])} for case in growth]
+    curves = [
+        growth_row(
+            some[0],
+            axis,
+            {
+                "step_ms": [step_ms(results[case]) for case in some],
+                "memory_mib": [peak_mib(results[case]) for case in some],
+                "gflop": [results[case][0].flops / 1e9 for case in some],
+            },
+        )
+        for (_, axis), some in growth.items()
+    ]
     return {
         "machine": machine,
         "rounds": args.rounds,
         "steps": rows,
-        "memory_against_iterations": memory,
+        "growth": curves,
         "importance_sampling": sample(sizes, device) if "iodine" in args.guides else [],
     }
 
@@ -147,12 +153,6 @@ def sample(sizes: tuple[str, ...], device: str) -> list[dict[str, Any]]:
         shares = {"permanent_share": cost.symmetric_seconds / cost.seconds, "memory_mib": cost.peak_bytes / 2**20}
         rows.append(asdict(case) | {"seconds": cost.seconds} | shares)
     return rows
-
-
-def preset_iterations(size: str, guide: GuideName) -> int | None:
-    """The preset's T; None for MONet."""
-    refinement = preset(size, guide).refinement
-    return None if refinement is None else refinement.num_iterations
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -171,16 +171,21 @@ def compare(results: dict[Case, list[Measurement]]) -> list[dict[str, Any]]:
     """Medians of the variants of one guide and size, and their ratios to the baseline, which comes first."""
     rows: list[dict[str, Any]] = []
     for case, measurements in results.items():
-        step_ms = 1000 * median(second for measured in measurements for second in measured.seconds)
-        memory_mib = peak_mib(measurements)
+        milliseconds, memory_mib = step_ms(measurements), peak_mib(measurements)
         limit = {
             "gflop": measurements[0].flops / 1e9,
-            "limit_share": 1000 * median(measured.limit_seconds for measured in measurements) / step_ms,
+            "limit_share": 1000 * median(measured.limit_seconds for measured in measurements) / milliseconds,
         }
-        base = rows[0] if rows else {"step_ms": step_ms, "memory_mib": memory_mib}
-        ratios = {"speed_up": base["step_ms"] / step_ms, "memory_share": memory_mib / base["memory_mib"]}
-        rows.append(asdict(case) | {"step_ms": step_ms, "memory_mib": memory_mib} | ratios | limit)
+        numbers = {"step_ms": milliseconds, "memory_mib": memory_mib}
+        base = rows[0] if rows else numbers
+        ratios = {"speed_up": base["step_ms"] / milliseconds, "memory_share": memory_mib / base["memory_mib"]}
+        rows.append({key: value for key, value in asdict(case).items() if key != "changes"} | numbers | ratios | limit)
     return rows
+
+
+def step_ms(measurements: list[Measurement]) -> float:
+    """Median of the steps in milliseconds."""
+    return 1000 * median(second for measured in measurements for second in measured.seconds)
 
 
 def peak_mib(measurements: list[Measurement]) -> float:
@@ -206,13 +211,13 @@ def report(content: dict[str, Any]) -> str:
         numbers = f"{row['step_ms']:12.1f}{row['speed_up']:11.2f}×{row['memory_mib']:12.1f}{row['memory_share']:12.0%}"
         numbers += f"{row['gflop']:12.1f}{row['limit_share']:12.0%}"
         lines += [f"{row['variant']:24}{numbers}"]
-    memory = content["memory_against_iterations"]
-    if memory:
-        lines += ["", f"iodine, {memory[0]['size']}: peak memory [MiB] against T"]
-        lines += [" " * 24 + "".join(f"{f'T = {T}':>12}" for T in ITERATIONS)]
-        for variant in (BASELINE, OURS):
-            peaks = [row["memory_mib"] for row in memory if row["variant"] == variant]
-            lines += [f"{variant:24}" + "".join(f"{peak:12.1f}" for peak in peaks)]
+    if content["growth"]:
+        lines += ["", f"iodine, {content['growth'][0]['size']}: x grows, and time, peak memory and products with x^a"]
+        lines += [f"{'':24}{'x':>12}{'values':>16}{'a, time':>12}{'a, memory':>12}{'a, FLOP':>12}"]
+    for row in content["growth"]:
+        values = " ".join(map(str, row["values"]))
+        exponents = "".join(f"{row[f'{name}_exponent']:12.2f}" for name in ("step_ms", "memory_mib", "gflop"))
+        lines += [f"{row['variant']:24}{row['axis']:>12}{values:>16}{exponents}"]
     samples = content["importance_sampling"]
     if samples:
         lines += ["", "importance sampling of one scene, IODINE's model; q̄ is the exact permanent, in ours"]

@@ -28,7 +28,7 @@ GUIDES = get_args(GuideName)
 
 
 def make_case(guide: GuideName, variant: str, size: str = "tiny") -> Case:
-    return Case(size, guide, variant, None if guide == "monet" else 2, "cpu")
+    return Case(size, guide, variant, "cpu")
 
 
 @pytest.mark.parametrize("guide", GUIDES)
