@@ -249,7 +249,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(training, self.step)
         batch = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
-        indices = batch[self.workers.rank :: self.workers.size]
+        indices = self.workers.share(batch)
         arguments = self.guide.arguments(self.scenes.part(indices).to(self.device)[:])
         # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
         # Parameters stay with their modules, out of Pyro's global store.

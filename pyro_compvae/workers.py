@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
+Items = TypeVar("Items", list[Any], Tensor)
 
 PATIENCE = timedelta(days=1)
 """How long workers wait for each other. ``torchrun`` notices at once when one dies; waiting is no sign of that."""
@@ -44,7 +45,7 @@ class Workers:
         """What begins this worker's messages; nothing, for one alone."""
         return f"worker {self.rank} of {self.size}: " if self.size > 1 else ""
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+    def share(self, items: Items) -> Items:
         """Every item goes to one worker: this one's."""
         return items[self.rank :: self.size]
 

@@ -31,13 +31,13 @@ def gradients_of(guide_name: GuideName, workers: Workers) -> dict[str, Tensor]:
     torch.manual_seed(workers.rank)
     guide = build_guide(config).train()
     elbo = workers.replicate(SceneElbo()(guide.training_model, guide), torch.device("cpu"))
-    batch = torch.arange(4)[workers.rank :: workers.size]
+    batch = workers.share(torch.arange(4))
     scenes = load_scenes(config.data, "train", multi_view=guide_name == "mulmon")
     calls = itertools.count()
 
     def noise(shape: Sequence[int], *_: Any, **__: Any) -> Tensor:
         generator = torch.Generator().manual_seed(next(calls))
-        return torch.randn(4, *shape[1:], generator=generator)[workers.rank :: workers.size]
+        return workers.share(torch.randn(4, *shape[1:], generator=generator))
 
     torch.manual_seed(1)  # what all scenes share, such as the number of observed views
     with (
