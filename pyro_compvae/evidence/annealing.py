@@ -78,7 +78,7 @@ def anneal(path: Path, plan: Plan, z: Tensor, chunk_size: int = 64, progress: Pr
         parts.append(log_weights)
         ends.append(point.z)
         sizes.append(len(part))
-        acceptances.append(torch.stack(rates) if rates else plan.step_sizes)  # (T - 1, B), which may be (0, B)
+        acceptances.append(torch.stack(rates) if rates else plan.temperatures[:0])
     share = torch.tensor(sizes).to(z) / len(z)
     acceptance = torch.einsum("c,ctb->tb", share, torch.stack(acceptances))
     return Annealing(torch.cat(parts), torch.cat(ends), acceptance, evaluations)

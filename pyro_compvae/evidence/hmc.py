@@ -76,6 +76,11 @@ class Target:
         """∇ log π, (L, B, K, D)."""
         return torch.einsum("pb,plbkd->lbkd", self.powers, point.gradients)
 
+    def force(self, point: Point, scale_tril: Tensor) -> Tensor:
+        """Sᵀ∇log π, (L, B, G, N): the gradient with respect to u, z = S u, of `hmc_step`."""
+        gradient = self.gradient(point).reshape(-1, *scale_tril.shape[:3])
+        return torch.einsum("bgji,lbgj->lbgi", scale_tril, gradient)
+
 
 def hmc_step(
     target: Target, point: Point, step_size: Tensor, scale_tril: Tensor, num_steps: int
@@ -85,7 +90,7 @@ def hmc_step(
     Args:
         target: π.
         point: of `Target.evaluate`, or of the last transition.
-        step_size: ε (B,), shared by the chains of a scene.
+        step_size: ε (B, N) of the coordinates of every block, or (B, 1); shared by the chains of a scene.
         scale_tril: S (B, G, N, N) with G·N = K·D: the leapfrog runs in coordinates u where z = S u, in G independent
             blocks. (B, K, D, D) has a block per slot, (B, 1, K·D, K·D) correlates slots, (B, K·D, 1, 1) is a diagonal.
         num_steps: leapfrog steps, each one evaluation of the target.
@@ -120,21 +125,17 @@ def leapfrog(
         The end point, the momentum there, and whether all of the trajectory was inside the box and the support (L, B);
         where it was not, the end point means nothing.
     """
-    start, eps = point, step_size[:, None, None]
+    start, eps = point, step_size[:, None]
     inside = torch.ones_like(point.log_factors[0], dtype=torch.bool)
 
-    def force(point: Point) -> Tensor:
-        gradient = target.gradient(point).reshape(momentum.shape)
-        return torch.einsum("bgji,lbgj->lbgi", scale_tril, gradient)
-
-    momentum = momentum + 0.5 * eps * force(point)
+    momentum = momentum + 0.5 * eps * target.force(point, scale_tril)
     for step in range(1, num_steps + 1):
         drift = torch.einsum("bgij,lbgj->lbgi", scale_tril, eps * momentum)
         z = point.z + drift.reshape(point.z.shape)
         inside = inside & (z.abs().amax((-2, -1)) <= BOX)  # false for NaN as well
         point = target.evaluate(torch.where(inside[..., None, None], z, start.z))
         inside = inside & point.log_factors.isfinite().all(0) & point.gradients.isfinite().all((0, -2, -1))
-        momentum = momentum + (1.0 if step < num_steps else 0.5) * eps * force(point)
+        momentum = momentum + (1.0 if step < num_steps else 0.5) * eps * target.force(point, scale_tril)
     return point, momentum, inside
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pyro_compvae.evidence.hmc import LogDensity, Point, Target, hmc_step, jittered
-from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, Proposal
+from pyro_compvae.evidence.proposals import ExchangeableProposal, FactorisedProposal, JointProposal, Proposal
 from pyro_compvae.evidence.traces import LogJoint
 
 PILOT_STEP = 0.5
@@ -49,6 +49,7 @@ class Path:
         self.start = start
         self.symmetrise = symmetrise
         self.event_shape = log_joint.event_shape
+        self.is_exchangeable = isinstance(start, ExchangeableProposal)
 
     def at(self, beta: Tensor) -> Target:
         """f_β of temperatures β (B,)."""
@@ -73,7 +74,7 @@ class Plan(NamedTuple):
     """How chains walk a path, from one end to the other. Frozen before they set out, or the weights would be biased.
 
     temperatures: (T + 1, B), from 0 to 1 or back.
-    step_sizes: (T - 1, B), at the temperatures in between.
+    step_sizes: (T - 1, B, N) of the coordinates of a block, at the temperatures in between.
     scale_tril: (B, G, N, N), coordinates of the leapfrog.
     leapfrog_steps: mean number per transition.
     evaluations: how often the pilot evaluated the log joint of a scene.
@@ -116,6 +117,10 @@ def make_plan(
     pilot measures sd_β(U) of every scene as it goes, and temperatures are quantiles of ∫ sd_β(U) dβ. Step sizes of
     every scene follow the acceptance of its pilot chains, and are interpolated between the pilot's temperatures.
 
+    A start that is the same for all slots, such as the prior, lends the leapfrog no coordinates, and a posterior is
+    narrow in some latent dimensions and as wide as the prior in others. There the steps in dimension d are proportional
+    to the mean of (∂ log f_β / ∂z_kd)² over chains and slots, to the power of -1/2: the scale, were f_β Gaussian.
+
     Args:
         path: from start to joint.
         num_temperatures: T; with 1, nothing is left to plan, and there is no pilot.
@@ -140,7 +145,7 @@ def make_plan(
         temperatures = _checked(temperatures, num_temperatures, B).to(scale_tril)
     if num_temperatures == 1:
         ends = torch.tensor([[0.0], [1.0]]).to(scale_tril).expand(2, B)
-        return Plan(ends, ends[:0], scale_tril, leapfrog_steps, 0)
+        return Plan(ends, ends[:0].unsqueeze(-1), scale_tril, leapfrog_steps, 0)
     knots = _pilot(path, scale_tril, leapfrog_steps, pilot_chains, target_acceptance)
     if temperatures is None:
         speed = (knots.spreads[1:] + knots.spreads[:-1]) / 2
@@ -154,7 +159,12 @@ def make_plan(
 
 
 class _Knots(NamedTuple):
-    """What the pilot found at its N temperatures, all (N, B)."""
+    """What the pilot found at its M temperatures.
+
+    temperatures, spreads: (M, B).
+    log_step_sizes: (M, B, N).
+    evaluations: of every chain.
+    """
 
     temperatures: Tensor
     spreads: Tensor
@@ -167,6 +177,7 @@ def _pilot(path: Path, scale_tril: Tensor, leapfrog_steps: int, num_chains: int,
     point = path.at(beta).evaluate(path.start.rsample(num_chains))
     # What suits a spherical Gaussian of K·D dimensions, which the path starts from.
     log_step = torch.full_like(beta, -0.25 * math.log(math.prod(path.event_shape)))
+    log_scale = torch.zeros_like(scale_tril[:, 0, 0])  # (B, N)
     spread, evaluations = path.log_ratio(point).std(0), 1
     temperatures, spreads, log_steps = [beta], [spread], []
     while (beta < 1).any():
@@ -174,26 +185,35 @@ def _pilot(path: Path, scale_tril: Tensor, leapfrog_steps: int, num_chains: int,
         # A spread of zero or NaN says nothing: then slowest.
         wanted = torch.where(spread > 0, beta + PILOT_STEP / spread, slowest)
         beta = torch.maximum(wanted, slowest).clamp(max=1)
+        precisions = []
         for _ in range(PILOT_TRANSITIONS):
             num_steps = jittered(leapfrog_steps)
-            point, info = hmc_step(path.at(beta), point, log_step.exp(), scale_tril, num_steps)
+            step_size = (log_step.unsqueeze(1) + log_scale).exp()
+            point, info = hmc_step(path.at(beta), point, step_size, scale_tril, num_steps)
             log_step = log_step + GAIN * (info.acceptance.mean(0) - target)
             evaluations += num_steps
+            if path.is_exchangeable:
+                force = path.at(beta).force(point, scale_tril).nan_to_num(0, 0, 0)  # chains outside the support
+                precisions.append(force.square().mean((0, 2)))
         spread = path.log_ratio(point).std(0)
         temperatures.append(beta)
         spreads.append(spread)
-        log_steps.append(log_step)
+        log_steps.append(log_step.unsqueeze(1) + log_scale)
+        if precisions:
+            log_scale = -0.5 * torch.stack(precisions).mean(0).clamp(min=1).log()
     log_steps.insert(0, log_steps[0])  # at β = 0 nothing moves
     finite = torch.stack(spreads).nan_to_num(nan=0.0, posinf=0.0).clamp(min=1e-12)
     return _Knots(torch.stack(temperatures), finite, torch.stack(log_steps), evaluations)
 
 
 def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Piecewise linear: x (M, B) within increasing knots (N, B), with values (N, B) → (M, B)."""
+    """Piecewise linear: x (T, B) within increasing knots (M, B), with values (M, B, ...) → (T, B, ...)."""
     right = torch.searchsorted(knots.T.contiguous(), x.T.contiguous()).T.clamp(1, len(knots) - 1)
     x0, x1 = knots.gather(0, right - 1), knots.gather(0, right)
     weight = ((x - x0) / (x1 - x0).clamp(min=torch.finfo(x.dtype).tiny)).clamp(0, 1)
-    return torch.lerp(values.gather(0, right - 1), values.gather(0, right), weight)
+    scene = torch.arange(knots.shape[1], device=knots.device)
+    weight = weight.reshape(*weight.shape, *[1] * (values.dim() - 2))
+    return torch.lerp(values[right - 1, scene], values[right, scene], weight)
 
 
 def _checked(temperatures: Tensor, num_temperatures: int, num_scenes: int) -> Tensor:

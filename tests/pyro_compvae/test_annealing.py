@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from annealing_models import FixedGuide, SeparatedModel, linear_gaussian, rough_guide
+from annealing_models import FixedGuide, LinearGaussianModel, SeparatedModel, linear_gaussian, rough_guide
 from torch import Tensor, nn
 
 from pyro_compvae.evidence import annealed_log_evidence, importance_log_evidence, proposal_log_evidence
@@ -152,6 +152,19 @@ def test_evaluations_are_one_per_leapfrog_step_and_acceptance_is_near_its_target
     assert (result.acceptance.mean(0) - 0.7).abs().max() < 0.1
     assert (plan.temperatures.diff(dim=0) > 0).all()
     assert plan.step_sizes[0].min() > 1.5 * plan.step_sizes[-1].max(), "the posterior is narrower than the prior"
+
+
+def test_steps_from_the_prior_are_as_long_as_a_dimension_is_wide() -> None:
+    """E (∂ log p)² is the precision of a Gaussian, I + AᵀA / σ² for every slot."""
+    matrix = torch.tensor([[2.0, 0.02, 0.3], [1.0, 0.01, -0.2]], dtype=torch.float64)
+    model = LinearGaussianModel(matrix, num_slots=3, scale=0.2).eval()
+    path = Path(LogJoint(model, torch.tensor([[0.8, 0.1]], dtype=torch.float64)), standard_normal_proposal(1, 3, 3))
+    with torch.no_grad():
+        plan = make_plan(path, 50, 4, pilot_chains=100)
+    precision = 1 + matrix.square().sum(0) / 0.2**2
+    assert precision.max() > 100 * precision.min(), "the premise"
+    relative = plan.step_sizes[-1, 0] * precision.sqrt()
+    torch.testing.assert_close(relative / relative.mean(), torch.ones(3, dtype=torch.float64), rtol=0.15, atol=0)
 
 
 def test_temperatures_by_hand() -> None:

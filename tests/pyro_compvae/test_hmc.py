@@ -41,7 +41,8 @@ def test_a_correlated_gaussian_is_left_invariant(coordinates: str) -> None:
     }[coordinates]
     target = target_of(density)
     point = target.evaluate(density.sample((L,)).reshape(L, B, K, D))
-    step_size = torch.tensor([0.5, 0.45] if coordinates == "diagonal" else [1.1, 1.0], dtype=torch.float64)
+    step_size = torch.tensor([[0.5], [0.45]] if coordinates == "diagonal" else [[1.1], [1.0]], dtype=torch.float64)
+    step_size = step_size * torch.linspace(0.8, 1.2, scale_tril.shape[-1])
     rates = []
     for _ in range(12):
         before = point
@@ -63,7 +64,7 @@ def test_chains_find_the_gaussian_from_elsewhere() -> None:
     target, scale_tril = target_of(density), density.scale_tril.unsqueeze(1)
     point = target.evaluate(torch.full((L, B, K, D), 4.0, dtype=torch.float64))
     for _ in range(25):
-        point, _ = hmc_step(target, point, torch.full((B,), 0.6, dtype=torch.float64), scale_tril, jittered(3))
+        point, _ = hmc_step(target, point, torch.full((B, 1), 0.6, dtype=torch.float64), scale_tril, jittered(3))
     error = (density.variance / L).sqrt()
     assert ((point.z.flatten(-2).mean(0) - density.mean).abs() < 4.5 * error).all()
     # Points carry what belongs to their z, also after rejections.
@@ -76,7 +77,7 @@ def test_small_steps_are_accepted_and_the_step_size_is_of_the_scene() -> None:
     density = gaussians()
     target = target_of(density)
     point = target.evaluate(density.sample((200,)).reshape(200, B, K, D))
-    _, info = hmc_step(target, point, torch.tensor([0.01, 1.5], dtype=torch.float64), identity(), 5)
+    _, info = hmc_step(target, point, torch.tensor([[0.01], [1.5]], dtype=torch.float64), identity(), 5)
     rate = info.acceptance.mean(0)
     assert rate[0] > 0.999
     assert rate[1] < 0.5
@@ -87,7 +88,7 @@ def test_leapfrog_runs_backwards_with_the_momentum_reversed() -> None:
     target, scale_tril = target_of(density), density.scale_tril.unsqueeze(1)
     point = target.evaluate(density.sample((5,)).reshape(5, B, K, D))
     momentum = torch.randn(5, B, 1, K * D, dtype=torch.float64)
-    step_size = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    step_size = 0.3 + 0.4 * torch.rand(B, K * D, dtype=torch.float64)
     end, there, inside = leapfrog(target, point, momentum, step_size, scale_tril, 7)
     assert inside.all()
     assert (end.z - point.z).abs().min() > 1e-4, "the premise: it went somewhere"
@@ -121,7 +122,7 @@ def test_densities_that_are_not_finite_reject(outside: float) -> None:
     point = target.evaluate(torch.randn(L, 1, 1, 1, dtype=torch.float64).abs())
     crossed = 0
     for _ in range(10):
-        step_size = torch.full((1,), 0.7, dtype=torch.float64)
+        step_size = torch.full((1, 1), 0.7, dtype=torch.float64)
         point, info = hmc_step(target, point, step_size, torch.ones(1, 1, 1, 1, dtype=torch.float64), 2)
         crossed += int((info.acceptance == 0).sum())
     assert crossed > L, "the premise"
@@ -139,7 +140,7 @@ def test_steps_far_too_long_reject_without_asking_the_density_outside_the_box() 
 
     target = Target((normal,), torch.ones(1, B, dtype=torch.float64))
     start = target.evaluate(torch.randn(20, B, K, D, dtype=torch.float64))
-    step_size = torch.tensor([1e200, 0.1], dtype=torch.float64)
+    step_size = torch.tensor([[1e200], [0.1]], dtype=torch.float64)
     end, info = hmc_step(target, start, step_size, identity(), 4)
     assert max(asked) <= BOX
     assert (info.acceptance[:, 0] == 0).all()
