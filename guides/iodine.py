@@ -78,4 +78,4 @@ class IodineGuide(RefinementGuide):
         shape = (len(x), self.model.num_slots, self.model.latent_dim)
         start = Gaussian(self.initial_mean.expand(shape), self.initial_raw_scale.expand(shape))
         weights = [t / T for t in range(T)]
-        return self._refine(x, start, lambda q, z, t: prior_kl(q), weights, T)
+        return self._refine(self.model.likelihood, x, start, lambda q, z, t: prior_kl(q), weights, T)

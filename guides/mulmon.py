@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import pyro
@@ -126,16 +127,17 @@ class MulmonGuide(RefinementGuide):
         parameters = Gaussian(mean, torch.full_like(mean, UNIT_RAW_SCALE))
         terms = []
         for v in range(n):
+            likelihood = partial(self.model.likelihood, viewpoint=viewpoints[:, v])
             outer = 2 / (n + 1) * (v + 1) / n
             # In eval mode the last evaluation would have no effect.
             weights = [outer * 2 / (T + 1) * (t + 1) / T for t in range(T if self.training else T - 1)]
             parameters, view_terms = self._refine(
+                likelihood,
                 x[:, v],
                 parameters,
                 _divergence_from(parameters.distribution()),
                 weights,
                 T - 1,
-                (viewpoints[:, v],),
                 viewpoints[:, v] if self.network.context_dim else None,
             )
             if view_terms:
@@ -145,7 +147,10 @@ class MulmonGuide(RefinementGuide):
     def _query(self, q: Normal, x: Tensor, viewpoints: Tensor) -> Tensor:
         """Mean over views of log p(x_q | z_q, viewpoint_q), z_q ~ q: (B,) nats."""
         trained = tuple(p for p in self.model.parameters() if p.requires_grad)
-        terms = [evaluate(self.model, x[:, v], q.rsample(), (viewpoints[:, v],), trained) for v in range(x.shape[1])]
+        terms = [
+            evaluate(partial(self.model.likelihood, viewpoint=viewpoints[:, v]), x[:, v], q.rsample(), trained)
+            for v in range(x.shape[1])
+        ]
         return torch.stack([term.log_likelihood for term in terms]).mean(0)
 
 

@@ -13,6 +13,7 @@ from guides.refinement_network import RefinementNetwork
 from guides.single_pass import Evaluation, Gaussian, evaluate, refinement_inputs
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.lnms import lnms_log_density
+from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import SlotModel
 
 Divergence = Callable[[Normal, Tensor, int], Tensor]
@@ -55,12 +56,12 @@ class RefinementGuide(SceneGuide):
 
     def _refine(
         self,
+        likelihood: Callable[[Tensor], SpatialGaussianMixture],
         x: Tensor,
         parameters: Gaussian,
         divergence: Divergence,
         weights: Sequence[float],
         num_updates: int,
-        conditions: Sequence[Tensor] = (),
         context: Tensor | None = None,
     ) -> Refinement:
         """Evaluate λ_0, λ_1, ... on images x (B, 3, H, W), one evaluation per weight, with updates in between.
@@ -71,12 +72,12 @@ class RefinementGuide(SceneGuide):
         In train mode the terms of the objective are weights[t] (L_t + s L_NMS(z_t)), where the weight is not 0.
 
         Args:
+            likelihood: z → p(x | z).
             x: images.
             parameters: λ_0.
             divergence: of q(z | λ_t) from its prior.
             weights: of the evaluations in the objective.
             num_updates: as many as evaluations, or one less.
-            conditions: what else the model's likelihood takes of the scenes.
             context: (B, context_dim) that f sees besides, if it was built for one.
         """
         trained = tuple(p for p in self.model.parameters() if p.requires_grad)
@@ -87,7 +88,7 @@ class RefinementGuide(SceneGuide):
             noise = torch.randn_like(q.loc)
             z = q.loc + q.scale * noise
             is_term = self.training and weight != 0
-            evaluation = evaluate(self.model, x, z, conditions, trained if is_term else ())
+            evaluation = evaluate(likelihood, x, z, trained if is_term else ())
             if is_term:
                 term = evaluation.log_likelihood - self.kl_weight * divergence(q, z, t)
                 if self.lnms_strength != 0:

@@ -10,7 +10,7 @@ value with its gradient already attached.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,16 +19,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributions import Normal
 
-from pyro_compvae.models import SlotModel
-from pyro_compvae.networks import SpatialBroadcastDecoder
+from pyro_compvae.mixture import SpatialGaussianMixture
 
 SLOT_CHANNELS = 11
 """Means 3, mask logits 1, masks 1, mask posterior 1, gradients of means 3 and of mask logits 1, counterfactual 1."""
-
-LAYER_BYTES = 2**24
-"""Output of a decoder layer that a CPU computes at a time: it stays in the caches, or nearly, and below the 32 MiB from
-which on glibc asks the kernel for fresh pages every time. At 64×64 pixels with 64 channels, two scenes at a time take
-0.7 of the time of eight."""
 
 
 class Evaluation(NamedTuple):
@@ -89,20 +83,18 @@ class _AttachGradient(torch.autograd.Function):
 
 
 def evaluate(
-    model: SlotModel,
+    likelihood: Callable[[Tensor], SpatialGaussianMixture],
     x: Tensor,
     z: Tensor,
-    conditions: Sequence[Tensor] = (),
     weights: Sequence[nn.Parameter] = (),
 ) -> Evaluation:
     """Evaluate log p(x | z) and all its gradients with one forward and one backward pass.
 
     Args:
-        model: the model.
+        likelihood: z (B, K, D) → p(x | z).
         x: images (B, 3, H, W).
         z: slots (B, K, D), sampled from the posterior with reparameterisation.
-        conditions: what else the model's likelihood takes: viewpoints (B, 3), or nothing.
-        weights: parameters of the model that are to receive the gradient of the term; none in evaluation
+        weights: parameters of the likelihood that are to receive the gradient of the term; none in evaluation
             (and for terms of weight zero), which makes the pass cheaper. z receives its gradient in any case.
 
     Raises:
@@ -110,34 +102,19 @@ def evaluate(
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("refinement needs gradients: expected torch.no_grad(), got torch.inference_mode()")
-    size = scenes_at_once(model.decoder, z)
-    parts, part_gradients = [], []
-    for some in zip(*(tensor.split(size) for tensor in (x, z.detach(), *conditions)), strict=True):
-        evaluation, gradients = _evaluate(model, *some, weights=weights)
-        parts.append(evaluation)
-        part_gradients.append(gradients)
-    evaluation = parts[0] if len(parts) == 1 else Evaluation(*map(torch.cat, zip(*parts, strict=True)))
-    if z.requires_grad or weights:
-        gradients = [evaluation.gradient, *(sum(some[1:], start=some[0]) for some in zip(*part_gradients, strict=True))]
-        value = _AttachGradient.apply(evaluation.log_likelihood, gradients, z, *weights)
-        evaluation = evaluation._replace(log_likelihood=value)
-    return evaluation
-
-
-def _evaluate(
-    model: SlotModel, x: Tensor, z: Tensor, *conditions: Tensor, weights: Sequence[nn.Parameter]
-) -> tuple[Evaluation, Sequence[Tensor]]:
-    """All that is known of some scenes, detached, and the gradients of the weights, summed over them."""
     with torch.enable_grad():
-        leaf = z.requires_grad_()
-        mixture = model.likelihood(leaf, *conditions)
+        leaf = z.detach().requires_grad_()
+        mixture = likelihood(leaf)
         component_log_prob = mixture.component_log_prob(x)  # (B, K, H, W)
         log_likelihood = torch.logsumexp(mixture.log_masks + component_log_prob, dim=1).sum((-2, -1))
-        wanted = (leaf, mixture.means, mixture.mask_logits, *weights)
-        gradient, means_gradient, logits_gradient, *gradients = torch.autograd.grad(log_likelihood.sum(), wanted)
-    evaluation = Evaluation(
-        log_likelihood=log_likelihood.detach(),
-        gradient=gradient,
+        wanted = (mixture.means, mixture.mask_logits, leaf, *weights)
+        means_gradient, logits_gradient, *gradients = torch.autograd.grad(log_likelihood.sum(), wanted)
+    value = log_likelihood.detach()
+    if z.requires_grad or weights:
+        value = _AttachGradient.apply(value, gradients, z, *weights)
+    return Evaluation(
+        log_likelihood=value,
+        gradient=gradients[0],
         means=mixture.means.detach(),
         mask_logits=mixture.mask_logits.detach(),
         log_masks=mixture.log_masks.detach(),
@@ -145,15 +122,6 @@ def _evaluate(
         means_gradient=means_gradient,
         logits_gradient=logits_gradient,
     )
-    return evaluation, gradients
-
-
-def scenes_at_once(decoder: SpatialBroadcastDecoder, z: Tensor) -> int:
-    """How many of the scenes z (B, K, D) to decode at a time: all, except where a CPU is faster with fewer."""
-    if z.device.type != "cpu":
-        return len(z)
-    scene_bytes = z.shape[1] * decoder.hidden_size * z.element_size()
-    return max(1, LAYER_BYTES // scene_bytes)
 
 
 @torch.no_grad()

@@ -145,7 +145,6 @@ class SpatialBroadcastDecoder(nn.Module):
         margin = 0 if padded else len(channels) * (kernel_size - 1)
         grid_size = (image_size[0] // upsample + margin, image_size[1] // upsample + margin)
         padding = kernel_size // 2 if padded else 0
-        self.hidden_size = max(channels) * math.prod(grid_size)  # of a slot, in numbers
         self.first = BroadcastConv(latent_dim, channels[0], kernel_size, grid_size, num_frequencies, padded)
         hidden: list[nn.Module] = [ACTIVATIONS[activation]()]
         for c_in, c_out in pairwise(channels):
