@@ -183,7 +183,7 @@ def _refine(
         kernel = torch.cat((network.image_conv.weight, network.slot_conv.weight), dim=1)
         first = network.image_conv
         first_layer = F.conv2d(inputs.flatten(0, 1), kernel, first.bias, first.stride, first.padding)
-        features = network.mlp(network.convs(first_layer))
+        features = network.mlp(_sequential(network.convs, first_layer))
         flat = [mean, raw_scale, _layer_norm(mean_gradient, 1), _layer_norm(scale_gradient, 1)]
         if context is not None:
             flat.append(context[:, None].expand(-1, K, -1))
@@ -211,9 +211,16 @@ def _decode(decoder: SpatialBroadcastDecoder, z: Tensor) -> tuple[Tensor, Tensor
     conv = decoder.first.conv
     canvas = z.reshape(B * K, D, 1, 1).expand(-1, -1, H, W)
     coordinates = decoder.first.coordinates.expand(B * K, -1, -1, -1)
-    out = decoder.last(decoder.hidden(conv(torch.cat((canvas, coordinates), dim=1))))
+    out = decoder.last(_sequential(decoder.hidden, conv(torch.cat((canvas, coordinates), dim=1))))
     out = F.pixel_shuffle(out, decoder.upsample).view(B, K, 4, *decoder.image_size)
     return torch.sigmoid(out[:, :, :3]), out[:, :, 3:]
+
+
+def _sequential(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """The layers in turn; no activation works in place."""
+    for layer in layers:
+        x = type(layer)()(x) if isinstance(layer, nn.ELU | nn.ReLU) else layer(x)
+    return x
 
 
 def _layer_norm(inputs: Tensor, dims: int) -> Tensor:

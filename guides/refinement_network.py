@@ -70,9 +70,9 @@ class RefinementNetwork(nn.Module):
 
         self.image_conv = conv(4 + len(coordinates), channels[0])
         self.slot_conv = conv(SLOT_CHANNELS, channels[0], bias=False)
-        layers: list[nn.Module] = [act()]
+        layers: list[nn.Module] = [act()]  # not in place: it is given a view
         for c_in, c_out in pairwise(channels):
-            layers += [conv(c_in, c_out), act()]
+            layers += [conv(c_in, c_out), act(inplace=True)]
         features = channels[-1]
         height, width = image_size
         for _ in channels:

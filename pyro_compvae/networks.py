@@ -40,6 +40,11 @@ def convolution_precision(device: torch.device, precision: str) -> torch.autocas
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 
+LAYER_BYTES = 2**24
+"""Output of a decoder layer that a CPU computes at a time: it stays in the caches, or nearly, and below the 32 MiB from
+which on glibc asks the kernel for fresh pages every time. At 64×64 pixels with 64 channels, 14 slots at a time take 0.7
+of the time of 56."""
+
 
 class BroadcastConv(nn.Module):
     """A convolution of [z broadcast over the image, coordinates], without the broadcast.
@@ -82,18 +87,14 @@ class BroadcastConv(nn.Module):
         shared = F.conv2d(self.coordinates[None], weight_coordinates, self.conv.bias, padding=self.padding)
         side = 2 * self.padding + 1 if self.padding else self.conv.kernel_size[0]
         canvas = F.conv2d(z[:, :, None, None].expand(-1, -1, side, side), weight_z, padding=self.padding)
-        height, width = self.image_size
-        if self.padding:
-            canvas = self._stretch(self._stretch(canvas, -1, width), -2, height)
-        return canvas + shared
-
-    def _stretch(self, canvas: Tensor, dim: int, size: int) -> Tensor:
-        """Repeat the middle row (or column) of the canvas until the axis has `size` pixels."""
-        p = self.padding
-        before, middle, after = canvas.split((p, 1, p), dim=dim)
-        shape = list(middle.shape)
-        shape[dim] = size - 2 * p
-        return torch.cat((before, middle.expand(shape), after), dim=dim)
+        p, (height, width) = self.padding, self.image_size
+        if not p:
+            return shared + canvas
+        left, middle, right = canvas.split((p, 1, p), dim=3)
+        columns = torch.cat((left, middle.expand(-1, -1, -1, width - 2 * p), right), dim=3)  # (N, C, 2p+1, W)
+        # Sums have the layout of `shared`, channels-last or not; a canvas stretched over all rows would be contiguous.
+        bands = zip(shared.split((p, height - 2 * p, p), dim=2), columns.split((p, 1, p), dim=2), strict=True)
+        return torch.cat([ours + theirs for ours, theirs in bands], dim=2)
 
 
 class SpatialBroadcastDecoder(nn.Module):
@@ -145,10 +146,12 @@ class SpatialBroadcastDecoder(nn.Module):
         margin = 0 if padded else len(channels) * (kernel_size - 1)
         grid_size = (image_size[0] // upsample + margin, image_size[1] // upsample + margin)
         padding = kernel_size // 2 if padded else 0
+        self.hidden_size = max(channels) * math.prod(grid_size)  # numbers per slot
         self.first = BroadcastConv(latent_dim, channels[0], kernel_size, grid_size, num_frequencies, padded)
-        hidden: list[nn.Module] = [ACTIVATIONS[activation]()]
+        act = ACTIVATIONS[activation]
+        hidden: list[nn.Module] = [act(inplace=True)]
         for c_in, c_out in pairwise(channels):
-            hidden += [nn.Conv2d(c_in, c_out, kernel_size, padding=padding), ACTIVATIONS[activation]()]
+            hidden += [nn.Conv2d(c_in, c_out, kernel_size, padding=padding), act(inplace=True)]
         self.hidden = nn.Sequential(*hidden)
         self.last = nn.Conv2d(channels[-1], 4 * upsample**2, kernel_size if padded else 1, padding=padding)
         self.precision = precision
@@ -158,11 +161,17 @@ class SpatialBroadcastDecoder(nn.Module):
         """(..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W)."""
         batch_shape = z.shape[:-1]
         with convolution_precision(z.device, self.precision):
-            out = self.last(self.hidden(self.first(z.reshape(-1, self.latent_dim))))
+            parts = z.reshape(-1, self.latent_dim).split(self._slots_at_once(z))
+            out = torch.cat([self.last(self.hidden(self.first(part))) for part in parts])
         out = F.pixel_shuffle(out.to(z.dtype), self.upsample)
         out = out.reshape(*batch_shape, 4, *self.image_size)
         means, mask_logits = out.split((3, 1), dim=-3)
         return torch.sigmoid(means), mask_logits
+
+    def _slots_at_once(self, z: Tensor) -> int:
+        if z.device.type != "cpu":
+            return z.numel()
+        return max(1, LAYER_BYTES // (self.hidden_size * z.element_size()))
 
     @torch.no_grad()
     def _initialise(self, icnr: bool) -> None:

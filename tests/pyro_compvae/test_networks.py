@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from pyro_compvae import networks
 from pyro_compvae.networks import BroadcastConv, SpatialBroadcastDecoder, coordinate_grid
 
 
@@ -27,6 +30,7 @@ def test_first_layer_equals_the_full_convolution(
     eaten = 0 if padded else kernel_size - 1
     assert result.shape == (4, 7, size[0] - eaten, size[1] - eaten)
     torch.testing.assert_close(result, expected)
+    assert result.is_contiguous(memory_format=torch.channels_last) or not channels_last
     weight = torch.randn_like(result)
     inputs = (z, layer.conv.weight, layer.conv.bias)
     for got, want in zip(
@@ -83,6 +87,25 @@ def test_unpadded_decoder_equals_a_plain_broadcast_on_a_larger_canvas(kernel_siz
     out = F.pixel_shuffle(F.conv2d(features, decoder.last.weight, decoder.last.bias), upsample)
     torch.testing.assert_close(means, torch.sigmoid(out[:, :3]).unflatten(0, (5, 2, 3)))
     torch.testing.assert_close(logits, out[:, 3:].unflatten(0, (5, 2, 3)))
+
+
+def test_slots_decoded_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = SpatialBroadcastDecoder(4, (8, 8), channels=(5, 6), upsample=2).double()
+    z = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 5, 4, 8, 8, dtype=torch.float64)
+
+    def outcome() -> tuple[int, list[Tensor]]:
+        with patch.object(decoder.first, "forward", wraps=decoder.first.forward) as first:
+            out = torch.cat(decoder(z), dim=-3)
+        return first.call_count, [out, *torch.autograd.grad((weight * out).sum(), [z, *decoder.parameters()])]
+
+    calls, whole = outcome()
+    assert calls == 1
+    monkeypatch.setattr(networks, "LAYER_BYTES", 4 * 6 * 4 * 4 * 8)  # four slots, 6 channels of 4×4 numbers of 8 bytes
+    calls, parts = outcome()
+    assert calls == 4
+    for part, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(part, other)
 
 
 def test_bfloat16_stays_close_and_returns_float32() -> None:
