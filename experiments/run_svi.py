@@ -16,6 +16,7 @@ from analysis.evaluation import decompose, evaluate, infer, metric_names, query_
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, write_text
+from pyro_compvae.compilation import compile_networks
 from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
@@ -53,6 +54,9 @@ class Arguments:
     """Of initialisation, minibatches and noise."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the convolutions, instead of the preset's."""
+    compile: bool = False
+    """Whether torch.compile fuses the layers of all networks; takes a minute or two at the start, and on a CPU, where
+    products are nearly all of a step, gains nothing."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
     run_dir: Path | None = None
@@ -103,6 +107,8 @@ def train(args: Arguments, flags: set[str], device: torch.device, workers: Worke
         }
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if args.compile:
+        compile_networks(guide, device)
     check_scenes(config, splits["train"])
     # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
     validation = splits["validation"].spread(VALIDATION_SCENES)
