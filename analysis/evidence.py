@@ -75,7 +75,7 @@ class EvidenceConfig:
     cover_steps: int = 50
     inflation: float = 1.0
     ais_chains: int = 128
-    ais_temperatures: int = 15
+    ais_temperatures: int = 40
     leapfrog_steps: int = 4
     bdmc_chains: int = 2
     bdmc_temperatures: int = 4000

@@ -37,7 +37,16 @@ from tqdm import tqdm
 from analysis import evidence_cost
 from analysis.evidence_cost import OURS_WAY, WAYS, SamplingCase
 from analysis.growth import AXES, growth_cases, growth_row
-from analysis.step_cost import BASELINE, OURS, VARIANTS, Case, Measurement, measure_in_new_process, num_observed
+from analysis.step_cost import (
+    BASELINE,
+    COMPILED,
+    OURS,
+    VARIANTS,
+    Case,
+    Measurement,
+    measure_in_new_process,
+    num_observed,
+)
 from pyro_compvae.checkpoint import write_text
 from pyro_compvae.config import ConfigError, GuideName
 from pyro_compvae.device import choose_device
@@ -60,6 +69,8 @@ class Arguments:
     """File for the numbers."""
     rounds: int = 1
     """Processes per variant; one round of everything takes some half an hour on two cores."""
+    compile: bool = False
+    """Whether to measure compiled networks too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
     guides: tuple[GuideName, ...] = ("iodine", "monet", "mulmon")
@@ -104,7 +115,8 @@ def compare_variants(args: Arguments) -> dict[str, Any]:
     sizes = ("tiny",) if args.quick else args.sizes
     device = choose_device(args.device).type
     machine = describe_machine(device)
-    tables = [[Case(size, guide, variant, device) for variant in VARIANTS] for size in sizes for guide in args.guides]
+    variants = [variant for variant in VARIANTS if args.compile or variant != COMPILED]
+    tables = [[Case(size, guide, variant, device) for variant in variants] for size in sizes for guide in args.guides]
     # MulMON refines each view in the same way and would take several times as long to show the same.
     growth = {
         (variant, axis): growth_cases(sizes[-1], "iodine", variant, axis, device)

@@ -117,8 +117,12 @@ class RefinementNetwork(nn.Module):
         if any → the new λ and state."""
         B, K, D = parameters.mean.shape
         image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
+        # Once, and not before every product that they are in.
+        shared, slots = (
+            part.contiguous(memory_format=torch.channels_last) for part in (image, inputs.slots.flatten(0, 1))
+        )
         # Activations of all iterations would wait for the end; computing them again costs little beside the decoder.
-        features = checkpoint(self._features, image, inputs.slots, use_reentrant=False, preserve_rng_state=False)
+        features = checkpoint(self._features, shared, slots, use_reentrant=False, preserve_rng_state=False)
         normalised = (F.layer_norm(part, (D,)) for part in gradient)
         flat = torch.cat((*parameters, *normalised), dim=-1)
         if context is not None:
@@ -127,13 +131,12 @@ class RefinementNetwork(nn.Module):
         mean_step, scale_step = self.update(hidden).unflatten(0, (B, K)).chunk(2, dim=-1)
         return Gaussian(parameters.mean + mean_step, parameters.raw_scale + scale_step), state
 
-    def _features(self, image: Tensor, slot_inputs: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, K, SLOT_CHANNELS, H, W) → (B K, features)."""
+    def _features(self, image: Tensor, slots: Tensor) -> Tensor:
+        """(B, C, H, W) and (B K, SLOT_CHANNELS, H, W) → (B K, features)."""
         with convolution_precision(image.device, self.precision):
-            first = self.slot_conv(slot_inputs.flatten(0, 1)).unflatten(0, slot_inputs.shape[:2])
-            first = first + self.image_conv(image).unsqueeze(1)
+            first = self.slot_conv(slots).unflatten(0, (len(image), -1)) + self.image_conv(image).unsqueeze(1)
             convolved = self.convs(first.flatten(0, 1))
-        return self.mlp(convolved.to(slot_inputs.dtype))
+        return self.mlp(convolved.to(slots.dtype))
 
     def hidden(
         self, inputs: Tensor, state: tuple[Tensor, Tensor] | None
