@@ -78,7 +78,7 @@ class EvidenceConfig:
     ais_temperatures: int = 40
     leapfrog_steps: int = 4
     bdmc_chains: int = 2
-    bdmc_temperatures: int = 4000
+    bdmc_temperatures: int = 8000
 
     def __post_init__(self) -> None:
         ones = ("num_samples", "chunk_size", "fit_steps", "cover_steps", "ais_temperatures", "leapfrog_steps")

@@ -40,10 +40,10 @@ def convolution_precision(device: torch.device, precision: str) -> torch.autocas
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 
-LAYER_BYTES = 2**24
-"""Output of a decoder layer that a CPU computes at a time: it stays in the caches, or nearly, and below the 32 MiB from
-which on glibc asks the kernel for fresh pages every time. At 64×64 pixels with 64 channels, 14 slots at a time take 0.7
-of the time of 56."""
+LAYER_BYTES = 2**23
+"""Output of a decoder layer that a CPU computes at a time: it stays in the caches, or nearly, and far below the 32 MiB
+from which on glibc asks the kernel for fresh pages every time. At 64×64 pixels with 64 channels that is 8 slots, which
+take 0.7 of the time per slot of 56."""
 
 
 class BroadcastConv(nn.Module):
