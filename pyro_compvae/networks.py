@@ -42,8 +42,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 
 LAYER_BYTES = 2**23
 """Output of a decoder layer that a CPU computes at a time: it stays in the caches, or nearly, and far below the 32 MiB
-from which on glibc asks the kernel for fresh pages every time. At 64×64 pixels with 64 channels that is 8 slots, which
-take 0.7 of the time per slot of 56."""
+from which on glibc asks the kernel for fresh pages every time. IODINE's training step at 64×64 pixels (8 slots at a time
+instead of 56) takes 0.85 of the time, an evaluation of 256 scenes by MONet's default decoder half."""
 
 
 class BroadcastConv(nn.Module):
