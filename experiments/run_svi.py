@@ -16,7 +16,7 @@ from analysis.evaluation import decompose, evaluate, infer, metric_names, query_
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, write_text
-from pyro_compvae.compilation import compile_networks
+from pyro_compvae.compilation import CompilationError, compile_networks
 from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
@@ -55,8 +55,8 @@ class Arguments:
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the convolutions, instead of the preset's."""
     compile: bool = False
-    """Whether torch.compile fuses the layers of all networks; takes a minute or two at the start, and on a CPU, where
-    products are nearly all of a step, gains nothing."""
+    """Whether torch.compile fuses the elementwise work of the decoder and the guide's networks, where it can; takes a
+    minute or two at the start. For its worth, see docs/performance.md."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
     run_dir: Path | None = None
@@ -108,7 +108,11 @@ def train(args: Arguments, flags: set[str], device: torch.device, workers: Worke
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if args.compile:
-        compile_networks(guide, device)
+        try:
+            compile_networks(guide, device)
+        except CompilationError as error:
+            if workers.is_first:
+                print(f"--compile: networks stay as they are, torch.compile does not work here ({error})", flush=True)
     check_scenes(config, splits["train"])
     # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
     validation = splits["validation"].spread(VALIDATION_SCENES)

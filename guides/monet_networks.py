@@ -95,7 +95,7 @@ class AttentionNetwork(nn.Module):
 def _block(in_channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.GroupNorm(out_channels, out_channels),  # instance normalisation; torch's own copies to another layout
+        nn.GroupNorm(out_channels, out_channels),  # instance normalisation; on a CPU torch's own changes the layout
         nn.ReLU(inplace=True),
     )
 

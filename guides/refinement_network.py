@@ -70,7 +70,7 @@ class RefinementNetwork(nn.Module):
 
         self.image_conv = conv(4 + len(coordinates), channels[0])
         self.slot_conv = conv(SLOT_CHANNELS, channels[0], bias=False)
-        layers: list[nn.Module] = [act()]  # not in place: it is given a view
+        layers: list[nn.Module] = [act()]  # not in place: of a view, that would copy the gradient
         for c_in, c_out in pairwise(channels):
             layers += [conv(c_in, c_out), act(inplace=True)]
         features = channels[-1]
@@ -117,7 +117,7 @@ class RefinementNetwork(nn.Module):
         if any → the new λ and state."""
         B, K, D = parameters.mean.shape
         image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
-        # Once, and not before every product that they are in.
+        # Once here; otherwise forward, recomputation and backward would each change the layout again.
         shared, slots = (
             part.contiguous(memory_format=torch.channels_last) for part in (image, inputs.slots.flatten(0, 1))
         )

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
+import torch._dynamo
 
 from pyro_compvae.guide import SceneGuide
+
+
+class CompilationError(RuntimeError):
+    """torch.compile does not work here: no C++ compiler, or no Triton."""
 
 
 def compile_networks(guide: SceneGuide, device: torch.device) -> None:
     """Have `torch.compile` fuse what lies between the products of the decoder and of the guide's networks.
 
-    In place: weights and their names stay as they are. Where nothing can be compiled (no C++ compiler, no Triton), the
-    networks stay as they are, and one line says so.
+    In place: weights and their names stay as they are.
+
+    Raises:
+        CompilationError: if nothing can be compiled; the networks are as before.
     """
     try:
         torch.compile(torch.square)(torch.ones(2, device=device))
     except Exception as error:  # torch names no common one: compilers fail in many ways
-        reason = str(error).strip().partition("\n")[0]
-        print(f"--compile: networks stay as they are, torch.compile does not work here ({reason})", file=sys.stderr)
-        return
+        raise CompilationError(str(error).strip().partition("\n")[0]) from error
+    # Splits graphs where DDP sends gradients, which some versions cannot do beside activation checkpoints.
+    torch._dynamo.config.optimize_ddp = False
     for network in (guide.model.decoder, *guide.children()):
         if network is not guide.model:
             network.compile()

@@ -42,8 +42,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 
 LAYER_BYTES = 2**23
 """Output of a decoder layer that a CPU computes at a time: it stays in the caches, or nearly, and far below the 32 MiB
-from which on glibc asks the kernel for fresh pages every time. IODINE's training step at 64×64 pixels (8 slots at a time
-instead of 56) takes 0.85 of the time, an evaluation of 256 scenes by MONet's default decoder half."""
+from which on glibc asks the kernel for fresh pages every time. IODINE's training step at 64×64 pixels (8 slots at a
+time instead of 56) takes 0.85 of the time, an evaluation of 256 scenes by MONet's default decoder half."""
 
 
 class BroadcastConv(nn.Module):
@@ -146,7 +146,7 @@ class SpatialBroadcastDecoder(nn.Module):
         margin = 0 if padded else len(channels) * (kernel_size - 1)
         grid_size = (image_size[0] // upsample + margin, image_size[1] // upsample + margin)
         padding = kernel_size // 2 if padded else 0
-        self.hidden_size = max(channels) * math.prod(grid_size)  # numbers per slot
+        self._numbers_per_slot = max(channels) * math.prod(grid_size)  # in a hidden layer
         self.first = BroadcastConv(latent_dim, channels[0], kernel_size, grid_size, num_frequencies, padded)
         act = ACTIVATIONS[activation]
         hidden: list[nn.Module] = [act(inplace=True)]
@@ -161,17 +161,18 @@ class SpatialBroadcastDecoder(nn.Module):
         """(..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W)."""
         batch_shape = z.shape[:-1]
         with convolution_precision(z.device, self.precision):
-            parts = z.reshape(-1, self.latent_dim).split(self._slots_at_once(z))
+            parts = self._parts(z.reshape(-1, self.latent_dim))
             out = torch.cat([self.last(self.hidden(self.first(part))) for part in parts])
         out = F.pixel_shuffle(out.to(z.dtype), self.upsample)
         out = out.reshape(*batch_shape, 4, *self.image_size)
         means, mask_logits = out.split((3, 1), dim=-3)
         return torch.sigmoid(means), mask_logits
 
-    def _slots_at_once(self, z: Tensor) -> int:
-        if z.device.type != "cpu":
-            return z.numel()
-        return max(1, LAYER_BYTES // (self.hidden_size * z.element_size()))
+    def _parts(self, slots: Tensor) -> Sequence[Tensor]:
+        """Slots (N, D) in the parts to decode at a time: on a CPU of LAYER_BYTES, or half as much in bfloat16."""
+        if slots.device.type != "cpu":
+            return (slots,)
+        return slots.split(max(1, LAYER_BYTES // (self._numbers_per_slot * slots.element_size())))
 
     @torch.no_grad()
     def _initialise(self, icnr: bool) -> None:

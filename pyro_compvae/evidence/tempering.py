@@ -117,9 +117,10 @@ def make_plan(
     pilot measures sd_β(U) of every scene as it goes, and temperatures are quantiles of ∫ sd_β(U) dβ. Step sizes of
     every scene follow the acceptance of its pilot chains, and are interpolated between the pilot's temperatures.
 
-    A start that is the same for all slots, such as the prior, lends the leapfrog no coordinates, and a posterior is
-    narrow in some latent dimensions and as wide as the prior in others. There the steps in dimension d are proportional
-    to the mean of (∂ log f_β / ∂z_kd)² over chains and slots, to the power of -1/2: the scale, were f_β Gaussian.
+    A start that is the same for all slots, such as the prior, knows nothing of the posterior, which is narrow in some
+    latent dimensions and as wide as the prior in others. There the steps in coordinate u_d, in which the start is
+    spherical, are proportional to the mean of (∂ log f_β / ∂u_kd)² over chains and slots, to the power of -1/2: the
+    scale of a coordinate given all others, were f_β Gaussian; at most 1, the start's own.
 
     Args:
         path: from start to joint.

@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from guides import MonetGuide
-from guides.monet_networks import LOGIT_GAIN, AttentionNetwork, ComponentEncoder
+from guides.monet_networks import LOGIT_GAIN, AttentionNetwork, ComponentEncoder, _block
 from guides.plain import plain_monet_loss
 from pyro_compvae import SceneModel, SpatialBroadcastDecoder
 
@@ -183,3 +183,14 @@ def test_sizes_that_do_not_fit_are_named() -> None:
         AttentionNetwork((16, 16), channels=(4, 4, 4, 4, 4))
     with pytest.raises(ValueError, match="image_size: expected images large enough for 3 encoder layers"):
         ComponentEncoder(D, (8, 8), channels=(4, 4, 4))
+
+
+def test_blocks_normalise_instances_and_keep_the_layout() -> None:
+    block = _block(4, 6).double().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torch.nn.init.normal_(block[1].weight)
+    torch.nn.init.normal_(block[1].bias)
+    x = torch.randn(3, 4, 8, 8, dtype=torch.float64)
+    normalised = F.instance_norm(block[0](x), weight=block[1].weight, bias=block[1].bias)
+    result = block(x)
+    torch.testing.assert_close(result, torch.relu(normalised))
+    assert result.is_contiguous(memory_format=torch.channels_last)

@@ -154,7 +154,7 @@ def test_evaluations_are_one_per_leapfrog_step_and_acceptance_is_near_its_target
     assert plan.step_sizes[0].min() > 1.5 * plan.step_sizes[-1].max(), "the posterior is narrower than the prior"
 
 
-def test_steps_from_the_prior_are_as_long_as_a_dimension_is_wide() -> None:
+def test_steps_from_the_prior_follow_the_conditional_scales_of_the_posterior() -> None:
     """E (∂ log p)² is the precision of a Gaussian, I + AᵀA / σ² for every slot."""
     matrix = torch.tensor([[2.0, 0.02, 0.3], [1.0, 0.01, -0.2]], dtype=torch.float64)
     model = LinearGaussianModel(matrix, num_slots=3, scale=0.2).eval()
