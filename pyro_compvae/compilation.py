@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch._dynamo
 
 from pyro_compvae.guide import SceneGuide
 
@@ -24,8 +23,10 @@ def compile_networks(guide: SceneGuide, device: torch.device) -> None:
         torch.compile(torch.square)(torch.ones(2, device=device))
     except Exception as error:  # torch names no common one: compilers fail in many ways
         raise CompilationError(str(error).strip().partition("\n")[0]) from error
+    from torch._dynamo import config as dynamo_config  # takes seconds, of which other runs are spared
+
     # Splits graphs where DDP sends gradients, which some versions cannot do beside activation checkpoints.
-    torch._dynamo.config.optimize_ddp = False
+    dynamo_config.optimize_ddp = False
     for network in (guide.model.decoder, *guide.children()):
         if network is not guide.model:
             network.compile()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,4 +113,12 @@ def start_workers(device: torch.device) -> Workers:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        atexit.register(_leave)
     return Workers(distributed.get_rank(), size)
+
+
+def _leave() -> None:
+    """End the threads of the transport before the interpreter: one that frees a tensor after it aborts the process."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    gc.collect()  # cycles hold DDP, and DDP the process group
