@@ -9,7 +9,7 @@ import torch
 
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
-from pyro_compvae.config import RunConfig, differences, from_yaml
+from pyro_compvae.config import MODEL_FIELDS, ConfigError, RunConfig, differences, from_yaml
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.models import SlotModel
 from pyro_compvae.schedules import kl_weight
@@ -58,3 +58,21 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
         guide.model.num_slots = num_slots
     guide.eval()
     return Run(path, config, content["step"], guide.model, guide)
+
+
+def take_over_model(guide: SceneGuide, config: RunConfig) -> None:
+    """Give a guide the generative model of the run that ``config.frozen_model`` names.
+
+    Raises:
+        CheckpointError: if that is no run.
+        ConfigError: if its model is not the one that the configuration describes.
+    """
+    assert config.frozen_model is not None
+    run = load_run(config.frozen_model)
+    changed = differences(run.config, config, MODEL_FIELDS)
+    if changed:
+        raise ConfigError(
+            f"--frozen-model: expected the model of {config.frozen_model} to be that of this run, but "
+            f"{'; '.join(changed)}. Give the same --preset, --dataset and --set as there."
+        )
+    guide.model.load_state_dict(run.model.state_dict())

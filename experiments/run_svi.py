@@ -14,6 +14,7 @@ import tyro
 
 from analysis.evaluation import decompose, evaluate, infer, metric_names, query_mse_by_views
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
+from analysis.runs import take_over_model
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, write_text
 from pyro_compvae.compilation import CompilationError, compile_networks
@@ -52,6 +53,9 @@ class Arguments:
     """K, instead of the preset's."""
     seed: int = 0
     """Of initialisation, minibatches and noise."""
+    frozen_model: Path | None = None
+    """Run folder whose generative model is taken over and left as it is; only the guide is trained. Two guides of one
+    model differ in nothing but their gaps."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the convolutions, instead of the preset's."""
     compile: bool = False
@@ -102,6 +106,11 @@ def train(args: Arguments, flags: set[str], device: torch.device, workers: Worke
     torch.manual_seed(config.seed)
     try:
         guide = build_guide(config).to(device)
+        if config.frozen_model is not None:
+            if not args.resume:  # whose checkpoint holds the model too
+                take_over_model(guide, config)
+            guide.model.requires_grad_(False)
+            warnings.filterwarnings("ignore", message=".*not registered in the param store because requires_grad=False")
         splits = {
             split: load_scenes(config.data, split, multi_view=multi_view) for split in ("train", "validation", "test")
         }
@@ -177,13 +186,16 @@ def make_config(args: Arguments) -> RunConfig:
 
 def default_run_dir(config: RunConfig) -> Path:
     """Where a run goes that was given no folder."""
-    return Path("runs") / f"{config.guide}-{config.data.name}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}"
+    frozen = f"-on-{Path(config.frozen_model).name}" if config.frozen_model else ""
+    lnms = "lnms" if config.lnms else "plain"
+    return Path("runs") / f"{config.guide}-{config.data.name}-{lnms}-seed{config.seed}{frozen}"
 
 
 def named_fields(args: Arguments) -> dict[str, Any]:
     """Fields of the configuration that the command line sets on top of the preset, by name."""
     options = {
         "num_slots": args.slots,
+        "frozen_model": None if args.frozen_model is None else str(args.frozen_model.resolve()),
         "data.root": None if args.data_root is None else str(args.data_root.resolve()),
         "training.steps": args.steps,
         "training.batch_size": args.batch_size,

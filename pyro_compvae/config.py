@@ -18,6 +18,12 @@ DatasetName = Literal["sprites", "solids", "clevr-mv", "dolphin"]
 MAY_DIFFER = ("training.steps", "data.root")
 """Fields in which a resumed run may differ from the run before."""
 
+MODEL_FIELDS = (
+    *("num_slots", "latent_dim", "scale", "decoder", "data.image_size"),
+    *("views.view_dim", "views.view_hidden", "views.projector_hidden"),
+)
+"""Fields and sections that define the generative model."""
+
 
 SECTIONS = {"iodine": ("refinement",), "monet": ("attention",), "mulmon": ("refinement", "views")}
 """The sections of a configuration that describe each guide."""
@@ -190,6 +196,7 @@ class RunConfig:
     preset: the name of the preset that the run started from.
     lnms: whether L-NMS is in the objective.
     seed: of initialisation, minibatches and noise; the data have a seed of their own.
+    frozen_model: run folder whose generative model this run takes over and leaves as it is; only the guide is trained.
     num_slots, latent_dim: K, D.
     scale: σ, standard deviation of a colour channel.
     refinement: IODINE and MulMON.
@@ -201,6 +208,7 @@ class RunConfig:
     preset: str = "paper"
     lnms: bool = True
     seed: int = 0
+    frozen_model: str | None = None
     num_slots: int = 7
     latent_dim: int = 16
     scale: float = 0.1
@@ -260,13 +268,15 @@ def flatten(config: RunConfig) -> dict[str, Any]:
     return flat
 
 
-def differences(found: RunConfig, asked: RunConfig) -> list[str]:
-    """How two configurations differ in what a resumed run may not change, a phrase per field."""
+def differences(found: RunConfig, asked: RunConfig, fields: tuple[str, ...] = ()) -> list[str]:
+    """How two configurations differ, a phrase per field, in some fields and sections or in all that a resumed run may
+    not change."""
     there, here = flatten(found), flatten(asked)
     return [
         f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
         for name in there | here
-        if there.get(name) != here.get(name) and name not in MAY_DIFFER
+        if there.get(name) != here.get(name)
+        and (any(f"{name}.".startswith(f"{field}.") for field in fields) if fields else name not in MAY_DIFFER)
     ]
 
 

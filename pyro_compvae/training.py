@@ -106,7 +106,7 @@ class Trainer:
         self.columns = (*TRAINING_COLUMNS, *metric_names)
         self.workers = workers
         self.elbo = workers.replicate(SceneElbo()(guide.training_model, guide), device)
-        self.parameters = list(guide.parameters())
+        self.parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
         self.optimiser = make_optimiser(config.training, self.parameters)
         self.step = 0
         self.seconds = 0.0

@@ -18,6 +18,7 @@ import torch
 from scripts import EXPERIMENTS, load_script
 
 from analysis import load_run
+from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError
 from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids import SolidsConfig, solid_scenes
@@ -271,3 +272,28 @@ def test_signals_save_and_exit_cleanly(tmp_path: Path, number: signal.Signals) -
     run = load_run(run_dir)
     assert run.step >= 2
     assert not (run_dir / "summary.json").exists()
+
+
+@pytest.mark.parametrize("guide", ["iodine", "monet", "mulmon"])
+def test_only_the_guide_is_trained_on_a_frozen_model(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str
+) -> None:
+    tiny = [*TINY, "--guide", guide]
+    assert script.main([*tiny, "--no-lnms", "--steps", "2", "--run-dir", str(tmp_path / "source")]) == 0
+    frozen = ["--frozen-model", str(tmp_path / "source"), "--run-dir", str(tmp_path / "frozen"), "--seed", "1"]
+    assert script.main([*tiny, *frozen, "--steps", "2"]) == 0
+    source = load_run(tmp_path / "source")
+    (tmp_path / "source").rename(tmp_path / "elsewhere")  # the checkpoint holds the model too
+    assert script.main([*tiny, "--run-dir", str(tmp_path / "frozen"), "--steps", "4", "--resume"]) == 0
+    run = load_run(tmp_path / "frozen")
+    assert run.step == 4
+    model = {f"model.{name}" for name in source.model.state_dict()}
+    start = build_guide(run.config).state_dict()
+    for name, value in run.guide.state_dict().items():
+        assert torch.equal(value, source.guide.state_dict()[name]) == (name in model), name
+        assert name in start
+    capsys.readouterr()
+    other = ["--frozen-model", str(tmp_path / "elsewhere"), "--run-dir", str(tmp_path / "other")]
+    assert script.main([*tiny, *other, "--slots", "9"]) == 1
+    assert "but num_slots is" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
