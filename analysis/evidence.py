@@ -59,7 +59,8 @@ class EvidenceConfig:
     chunk_size: draws, or chains, per scene held at a time, by all estimators.
     families: Gaussians to fit, each from where the guide stands; by default "full", or "block" with over 8 slots.
     fit_steps: natural-gradient steps on the ELBO, 16 draws each.
-    cover_steps: further steps towards KL(p ‖ q), 128 draws each; they make a fit cover more, for "..._covering".
+    cover_steps, cover_samples: further steps towards KL(p ‖ q), and the draws of each; they make a fit cover more, for
+        "..._covering".
     inflation: of the guide's scale, for "guide_inflated"; 1 leaves it out.
     ais_chains, ais_temperatures, leapfrog_steps: annealed importance sampling from the last covering fit; no chains, no
         annealing. With fewer than 25 chains there is no k̂, and few chains bear but a small one. The sandwich's lower
@@ -73,6 +74,7 @@ class EvidenceConfig:
     families: tuple[Family, ...] = ()
     fit_steps: int = 150
     cover_steps: int = 50
+    cover_samples: int = 128
     inflation: float = 1.0
     ais_chains: int = 128
     ais_temperatures: int = 40
@@ -81,8 +83,9 @@ class EvidenceConfig:
     bdmc_temperatures: int = 8000
 
     def __post_init__(self) -> None:
-        ones = ("num_samples", "chunk_size", "fit_steps", "cover_steps", "ais_temperatures", "leapfrog_steps")
-        check_counts(**{name: getattr(self, name) for name in (*ones, "bdmc_chains", "bdmc_temperatures")})
+        ones = ("num_samples", "chunk_size", "fit_steps", "cover_steps", "cover_samples", "ais_temperatures")
+        ones = (*ones, "leapfrog_steps", "bdmc_chains", "bdmc_temperatures")
+        check_counts(**{name: getattr(self, name) for name in ones})
         if len(set(self.families)) < len(self.families) or not set(self.families) <= set(get_args(Family)):
             raise ValueError(
                 f"families: expected some of {', '.join(get_args(Family))}, each once; got {self.families}"
@@ -141,19 +144,7 @@ def estimate_scenes(
         covering = _cover(log_joint, fit, family, config)
         sample(f"{family}_covering", covering.proposal())
     if config.ais_chains:
-        estimates["ais"] = annealed_log_evidence(
-            run.model,
-            run.guide,
-            *arguments,
-            num_chains=config.ais_chains,
-            num_temperatures=config.ais_temperatures,
-            leapfrog_steps=config.leapfrog_steps,
-            start=covering.proposal(inflation=ANNEALING_INFLATION),
-            chunk_size=config.chunk_size,
-            progress=lambda step, total, acceptance: progress(
-                f"ais, transition {step} of {total}, acceptance {float(acceptance.mean()):.2f}"
-            ),
-        )
+        estimates["ais"] = _annealed(log_joint, covering, config, progress)
         progress("ais")
     if scene.image.dim() == 5:
         log_joint, q = _log_joint_and_posterior(run, run.guide.arguments(scene.view(slice(scene.image.shape[1] // 2))))
@@ -167,6 +158,32 @@ def refined_fit(log_joint: LogJoint, q: Normal, config: EvidenceConfig) -> Fit:
     return _cover(log_joint, _fit(log_joint, q, family, config), family, config)
 
 
+def refined_estimate(log_joint: LogJoint, fit: Fit, family: Family, config: EvidenceConfig) -> EvidenceEstimate:
+    """log p(x) from a fit of a family by its ELBO: made to cover, then annealed, or with no chains sampled."""
+    covering = _cover(log_joint, fit, family, config)
+    if config.ais_chains:
+        return _annealed(log_joint, covering, config)
+    return proposal_log_evidence(log_joint, covering.proposal(), config.num_samples, config.chunk_size)
+
+
+def _annealed(
+    log_joint: LogJoint, covering: Fit, config: EvidenceConfig, progress: Progress = lambda name: None
+) -> EvidenceEstimate:
+    return annealed_log_evidence(
+        log_joint.model,
+        None,
+        *log_joint.arguments,
+        num_chains=config.ais_chains,
+        num_temperatures=config.ais_temperatures,
+        leapfrog_steps=config.leapfrog_steps,
+        start=covering.proposal(inflation=ANNEALING_INFLATION),
+        chunk_size=config.chunk_size,
+        progress=lambda step, total, acceptance: progress(
+            f"ais, transition {step} of {total}, acceptance {float(acceptance.mean()):.2f}"
+        ),
+    )
+
+
 def _fit(log_joint: LogJoint, q: Normal, family: Family, config: EvidenceConfig) -> Fit:
     return fit_gaussian(log_joint, q, family, config.fit_steps, chunk_size=config.chunk_size)
 
@@ -177,7 +194,7 @@ def _cover(log_joint: LogJoint, fit: Fit, family: Family, config: EvidenceConfig
         fit,
         family,
         config.cover_steps,
-        num_samples=128,
+        num_samples=config.cover_samples,
         step_size=0.2,
         exponent=1.0,
         chunk_size=config.chunk_size,

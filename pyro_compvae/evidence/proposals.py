@@ -9,6 +9,7 @@ weight p(x, z) / q̄(z) does not change under shuffling, so z is drawn from q.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -94,16 +95,10 @@ class JointProposal:
             ValueError: for more than 8 slots.
         """
         K = self.num_slots
-        if K > MAX_PERMUTED_SLOTS:
-            raise ValueError(
-                f"symmetrise: expected at most {MAX_PERMUTED_SLOTS} slots for a proposal that correlates them, got "
-                f"{K}, which have {math.factorial(K):,} permutations; take one that factorises over slots (diagonal, "
-                "block)"
-            )
+        permutations = _permutations(z)
         shifts = z.unsqueeze(2) - self.joint.loc.unflatten(-1, (K, -1)).unsqueeze(-2)  # (L, B, K, K, D), of j and a
         y = torch.einsum("bnjd,lbjad->lbjan", self.joint.inverse().unflatten(-1, (K, -1)), shifts).flatten(2, 3)
         inner = torch.einsum("lbpn,lbqn->lbpq", y, y).flatten(-2)
-        permutations = all_permutations(K).to(z.device)
         parts = []
         for some in permutations.split(max(1, PERMUTED_DRAWS // inner[..., 0].numel())):
             chosen = torch.arange(K, device=z.device) * K + some  # (P, K), of p and q
@@ -115,6 +110,31 @@ class JointProposal:
 
 PERMUTED_DRAWS = 2**17
 """Permuted draws held at a time."""
+
+
+def log_mean_over_permutations(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """log q̄(z) = log 1/K! Σ_π q(z_π) of any density log q: (L, B, K, D) → (L, B), evaluated K! times.
+
+    Raises:
+        ValueError: for more than 8 slots.
+    """
+    permutations = _permutations(z)
+    total = torch.full_like(z[..., 0, 0], -torch.inf)
+    for permutation in permutations:
+        total = torch.logaddexp(total, log_prob(z[..., permutation, :]))
+    return total - math.log(len(permutations))
+
+
+def _permutations(z: Tensor) -> Tensor:
+    """All orders of the slots of z (..., K, D), (K!, K)."""
+    K = z.shape[-2]
+    if K > MAX_PERMUTED_SLOTS:
+        raise ValueError(
+            f"symmetrise: expected at most {MAX_PERMUTED_SLOTS} slots for a proposal that correlates them, got "
+            f"{K}, which have {math.factorial(K):,} permutations; take one that factorises over slots (diagonal, "
+            "block)"
+        )
+    return all_permutations(K).to(z.device)
 
 
 def normal_proposal(q: Normal) -> FactorisedProposal:

@@ -1,0 +1,187 @@
+r"""L-NMS as a prior: slots that repel one another.
+
+    p̃(z) = N(z; 0, I) exp(s · L_NMS(z)) / Z(K, D, σ_c, s)
+
+The paper adds s · L_NMS to a training objective and never normalises it. Normalised it is a model like any other, whose
+evidence can be held against that of independent slots. Z depends on no weight, so it is estimated once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from functools import lru_cache
+from pathlib import Path as FilePath
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+
+from pyro_compvae.checkpoint import write_text
+from pyro_compvae.evidence.annealing import Annealing, anneal, default_start
+from pyro_compvae.evidence.importance import check_counts
+from pyro_compvae.evidence.tempering import Path, make_plan
+from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.lnms import lnms_log_density
+
+CHAINS, TEMPERATURES, LEAPFROG_STEPS = 4096, 100, 5
+"""Of the annealing behind log Z: seconds, for a standard error of about 0.01 nats."""
+
+SAMPLING_TEMPERATURES = 40
+"""Of the annealing behind draws."""
+
+
+class Normaliser(NamedTuple):
+    """log Z in nats, and its standard error."""
+
+    log_normaliser: float
+    standard_error: float
+
+
+class RepulsivePrior(TorchDistribution):
+    """p̃(z) of K slots of D dimensions, event (K, D), in nats; exchangeable.
+
+    Args:
+        num_slots, latent_dim: K, D.
+        strength, scale: s and σ_c of L-NMS.
+        log_normaliser: log Z, of `log_normaliser`, which is asked if there is none.
+        like: a tensor of the dtype and on the device of the draws.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = False
+
+    def __init__(
+        self,
+        num_slots: int,
+        latent_dim: int,
+        strength: float,
+        scale: float = 0.1,
+        log_normaliser: float | None = None,
+        like: Tensor | None = None,
+        batch_shape: torch.Size = torch.Size(),  # noqa: B008
+    ) -> None:
+        self.strength, self.scale = strength, scale
+        if log_normaliser is None:
+            log_normaliser = estimate_log_normaliser(num_slots, latent_dim, strength, scale).log_normaliser
+        self.log_normaliser = log_normaliser
+        self.like = torch.empty(0) if like is None else like
+        super().__init__(batch_shape, torch.Size((num_slots, latent_dim)), validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> RepulsivePrior:
+        """The same prior for another batch of scenes."""
+        return RepulsivePrior(
+            *self.event_shape, self.strength, self.scale, self.log_normaliser, self.like, torch.Size(batch_shape)
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p̃(z): z (..., K, D) → (...)."""
+        log_normal = -0.5 * (value.square() + math.log(2 * math.pi)).sum((-2, -1))
+        return log_normal + self.strength * lnms_log_density(value, self.scale) - self.log_normaliser
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Ends of chains annealed from N(0, I), one for each draw: as close to p̃ as the chains got."""
+        shape = self._extended_shape(sample_shape)
+        count = math.prod(shape[:-2])
+        chains = _anneal(*self.event_shape, self.strength, self.scale, count, SAMPLING_TEMPERATURES, LEAPFROG_STEPS)
+        return chains.z[:, 0].reshape(shape).to(self.like)
+
+
+def estimate_log_normaliser(
+    num_slots: int,
+    latent_dim: int,
+    strength: float,
+    scale: float = 0.1,
+    num_chains: int = CHAINS,
+    num_temperatures: int = TEMPERATURES,
+    leapfrog_steps: int = LEAPFROG_STEPS,
+) -> Normaliser:
+    """log Z(K, D, σ_c, s) by annealing s from 0, with chains of HMC; the random stream is left as it was.
+
+    What was estimated once, with the same settings, is read from `cache_path`.
+
+    Args:
+        num_slots, latent_dim: K, D.
+        strength, scale: s and σ_c of L-NMS.
+        num_chains, num_temperatures, leapfrog_steps: of the annealing.
+
+    Raises:
+        ValueError: for counts below 1, K below 2, a negative strength or a scale that is not positive.
+    """
+    check_counts(latent_dim=latent_dim, num_chains=num_chains, num_temperatures=num_temperatures)
+    if num_slots < 2:
+        raise ValueError(f"num_slots: expected at least 2, of which one repels the other, got {num_slots}")
+    if not strength >= 0:
+        raise ValueError(f"strength: expected zero or more, got {strength}")
+    if not scale > 0:
+        raise ValueError(f"scale: expected a positive standard deviation, got {scale}")
+    return _cached(num_slots, latent_dim, float(strength), float(scale), num_chains, num_temperatures, leapfrog_steps)
+
+
+def cache_path() -> FilePath:
+    """Where normalisers are kept: pyro_compvae/log_normalisers.json in $XDG_CACHE_HOME, or in ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME") or FilePath.home() / ".cache"
+    return FilePath(root) / "pyro_compvae" / "log_normalisers.json"
+
+
+@lru_cache(maxsize=256)
+def _cached(
+    num_slots: int,
+    latent_dim: int,
+    strength: float,
+    scale: float,
+    num_chains: int,
+    num_temperatures: int,
+    leapfrog_steps: int,
+) -> Normaliser:
+    key = f"K={num_slots} D={latent_dim} s={strength!r} scale={scale!r}; {num_chains} {num_temperatures} {leapfrog_steps}"
+    known = _read_cache()
+    if key not in known:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            chains = _anneal(num_slots, latent_dim, strength, scale, num_chains, num_temperatures, leapfrog_steps)
+        estimate = chains.estimate
+        known = _read_cache() | {key: (float(estimate.log_evidence), float(estimate.standard_error))}
+        try:
+            cache_path().parent.mkdir(parents=True, exist_ok=True)
+            write_text(cache_path(), json.dumps(known, indent=1) + "\n")
+        except OSError:
+            pass  # a cache that cannot be written costs seconds, not results
+    return Normaliser(*known[key])
+
+
+def _read_cache() -> dict[str, Any]:
+    try:
+        known = json.loads(cache_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged: it will be written anew
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _anneal(
+    num_slots: int,
+    latent_dim: int,
+    strength: float,
+    scale: float,
+    num_chains: int,
+    num_temperatures: int,
+    leapfrog_steps: int,
+) -> Annealing:
+    """Chains from N(0, I) to N(0, I) exp(s L_NMS), of one scene."""
+
+    def slots() -> None:
+        zero = torch.zeros(num_slots, latent_dim, dtype=torch.float64)
+        with pyro.plate("scenes", 1, dim=-1):
+            z = pyro.sample("z", dist.Normal(zero, torch.ones_like(zero)).to_event(2))
+            pyro.factor("lnms", strength * lnms_log_density(z, scale))
+
+    log_joint = LogJoint(slots)
+    path = Path(log_joint, default_start(log_joint, None))
+    with torch.no_grad():
+        plan = make_plan(path, num_temperatures, leapfrog_steps, pilot_chains=32)
+        return anneal(path, plan, path.start.rsample(num_chains), chunk_size=num_chains)
