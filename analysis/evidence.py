@@ -83,8 +83,8 @@ class EvidenceConfig:
     bdmc_temperatures: int = 8000
 
     def __post_init__(self) -> None:
-        ones = ("num_samples", "chunk_size", "fit_steps", "cover_steps", "cover_samples", "ais_temperatures")
-        ones = (*ones, "leapfrog_steps", "bdmc_chains", "bdmc_temperatures")
+        ones = ["num_samples", "chunk_size", "fit_steps", "cover_steps", "cover_samples", "ais_temperatures"]
+        ones += ["leapfrog_steps", "bdmc_chains", "bdmc_temperatures"]
         check_counts(**{name: getattr(self, name) for name in ones})
         if len(set(self.families)) < len(self.families) or not set(self.families) <= set(get_args(Family)):
             raise ValueError(
@@ -102,14 +102,23 @@ class EvidenceConfig:
             ValueError: for more slots than an exact permanent serves, or, with "full", than have their permutations
                 summed.
         """
-        if num_slots > MAX_SLOTS:
-            raise ValueError(f"slots: expected at most {MAX_SLOTS}, which an exact permanent serves, got {num_slots}")
-        if "full" in self.families and num_slots > MAX_PERMUTED_SLOTS:
-            raise ValueError(
-                f"families: expected diagonal or block with {num_slots} slots, got full, which can be symmetrised with "
-                f"up to {MAX_PERMUTED_SLOTS}"
-            )
+        check_slots(num_slots, *self.families)
         return self.families or (("full",) if num_slots <= MAX_PERMUTED_SLOTS else ("block",))
+
+
+def check_slots(num_slots: int, *families: Family) -> None:
+    """Refuse more slots than estimators of these families can symmetrise.
+
+    Raises:
+        ValueError: for more than an exact permanent serves, or, with "full", than have their permutations summed.
+    """
+    if num_slots > MAX_SLOTS:
+        raise ValueError(f"slots: expected at most {MAX_SLOTS}, which an exact permanent serves, got {num_slots}")
+    if "full" in families and num_slots > MAX_PERMUTED_SLOTS:
+        raise ValueError(
+            f"families: expected diagonal or block with {num_slots} slots, got full, which can be symmetrised with up "
+            f"to {MAX_PERMUTED_SLOTS}"
+        )
 
 
 def estimate_scenes(
@@ -124,7 +133,7 @@ def estimate_scenes(
     V // 2 of V views.
     """
     arguments = run.guide.arguments(scene)
-    log_joint, q = _log_joint_and_posterior(run, arguments)
+    log_joint, q = log_joint_and_posterior(run, arguments)
     estimates: dict[str, EvidenceEstimate] = {}
 
     def sample(name: str, proposal: Proposal) -> None:
@@ -147,7 +156,7 @@ def estimate_scenes(
         estimates["ais"] = _annealed(log_joint, covering, config, progress)
         progress("ais")
     if scene.image.dim() == 5:
-        log_joint, q = _log_joint_and_posterior(run, run.guide.arguments(scene.view(slice(scene.image.shape[1] // 2))))
+        log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scene.view(slice(scene.image.shape[1] // 2))))
         sample(OBSERVED, refined_fit(log_joint, q, config).proposal())
     return estimates
 
@@ -201,7 +210,8 @@ def _cover(log_joint: LogJoint, fit: Fit, family: Family, config: EvidenceConfig
     )
 
 
-def _log_joint_and_posterior(run: Run, arguments: tuple[Tensor, ...]) -> tuple[LogJoint, Normal]:
+def log_joint_and_posterior(run: Run, arguments: tuple[Tensor, ...]) -> tuple[LogJoint, Normal]:
+    """log p(x, z), and the guide's posterior, of the scenes that the model's arguments are of."""
     with torch.no_grad():
         return LogJoint(run.model, *arguments), run.guide.posterior(*arguments)
 
@@ -229,7 +239,7 @@ def certify(
     """
     conditions = () if viewpoints is None else (viewpoints,)
     z, arguments = simulate(run.model, *conditions, num_scenes=None if conditions else num_scenes)
-    log_joint, q = _log_joint_and_posterior(run, arguments)
+    log_joint, q = log_joint_and_posterior(run, arguments)
     proposal = refined_fit(log_joint, q, config).proposal()
     estimate = proposal_log_evidence(log_joint, proposal, config.num_samples, config.chunk_size)
     around_exact = Normal(z, torch.full_like(z, START_SCALE))

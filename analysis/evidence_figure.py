@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis.evidence import OBSERVED
-from analysis.figures import PALETTE
-from pyro_compvae.checkpoint import atomic_path
+from analysis.figures import PALETTE, save_figure
 from pyro_compvae.evidence import EvidenceEstimate
 
 
@@ -32,7 +30,6 @@ def evidence_figure(path: Path, estimates: Mapping[str, EvidenceEstimate], title
     shown = {name: estimate for name, estimate in estimates.items() if name != OBSERVED}
     last, reference = list(shown.items())[-1]
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     # More estimators than colours take another line style.
     styles = itertools.product(("-", "--", ":"), PALETTE)
@@ -52,8 +49,7 @@ def evidence_figure(path: Path, estimates: Mapping[str, EvidenceEstimate], title
     axis.legend(fontsize=8)
     if title:
         axis.set_title(title, fontsize=9)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(path, figure)
 
 
 LEAST = -1e3

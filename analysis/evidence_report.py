@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import torch
 import xarray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.evidence import OBSERVED
-from pyro_compvae.evidence import EvidenceEstimate, Sandwich, conditional_log_evidence
+from pyro_compvae.evidence import EvidenceEstimate, conditional_log_evidence
 from pyro_compvae.evidence.estimate import reliable_khat
 
 
@@ -28,8 +29,8 @@ def evidence_table(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -
         bits = "" if name == OBSERVED else f"{-float(e.log_evidence.mean()) / (dimensions * math.log(2)):.4f}"
         khat = "few draws" if bool(e.khat.isnan().all()) else " ".join(f"{q:7.2f}" for q in _quantiles(e.khat))
         cells = (
-            _interval(e.elbo),
-            _interval(e.log_evidence),
+            interval(e.elbo),
+            interval(e.log_evidence),
             f"{float(e.standard_error.median()):.2f}",
             f"{float(e.smoothed().mean()):.2f}",
             bits,
@@ -53,42 +54,28 @@ def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
     """What the estimates say of each other, in sentences."""
     guide = estimates["guide_symmetric"]
     symmetry = guide.elbo - estimates["guide"].elbo
-    lines = [f"symmetry term, ELBO of q̄ − ELBO of q: {_interval(symmetry)} nats, {_range(symmetry)}"]
+    lines = [f"symmetry term, ELBO of q̄ − ELBO of q: {interval(symmetry)} nats, {_range(symmetry)}"]
     refined = [name for name in estimates if name.endswith("_covering")][-1]
     # Lower bounds in expectation, so the larger one is the better one.
     best = torch.stack([estimates[name].log_evidence for name in (refined, "ais") if name in estimates]).amax(0)
     gap = best - guide.elbo
-    lines.append(f"gap of the guide, log p̂(x) − ELBO of q̄: at least {_interval(gap)} nats, {_range(gap)}")
+    lines.append(f"gap of the guide, log p̂(x) − ELBO of q̄: at least {interval(gap)} nats, {_range(gap)}")
     if "ais" in estimates:
         difference = estimates["ais"].log_evidence - estimates[refined].log_evidence
         near, reliable = difference.abs() < 1, estimates[refined].reliable
         lines.append(
-            f"ais − {refined}: {_interval(difference)} nats, {_range(difference)}; within 1 nat on {int(near.sum())} "
+            f"ais − {refined}: {interval(difference)} nats, {_range(difference)}; within 1 nat on {int(near.sum())} "
             f"of {len(near)} scenes, and on {int((near & reliable).sum())} of the {int(reliable.sum())} where "
             f"{refined} is reliable"
         )
     if OBSERVED in estimates:
         conditional = conditional_log_evidence(estimates[refined], estimates[OBSERVED])
         lines.append(
-            f"log p(query views | observed views): {_interval(conditional.log_evidence)} nats per scene, reliable for "
+            f"log p(query views | observed views): {interval(conditional.log_evidence)} nats per scene, reliable for "
             f"{int(conditional.reliable.sum())} of {len(conditional.reliable)} scenes; {OBSERVED!r} above is log p of "
             "the observed views alone"
         )
     return lines
-
-
-def sandwich_data(sandwich: Sandwich, importance: EvidenceEstimate) -> xarray.Dataset:
-    """Both bounds on log p(x) of simulated scenes, and the importance estimate, nats, for every "scene"."""
-    numbers = {
-        "lower": sandwich.lower,
-        "upper": sandwich.upper,
-        "width_standard_error": sandwich.standard_error,
-        "importance": importance.log_evidence,
-        "importance_standard_error": importance.standard_error,
-        "khat": importance.khat,
-        "reliable": importance.reliable,
-    }
-    return xarray.Dataset({name: ("scene", values.cpu().numpy()) for name, values in numbers.items()})
 
 
 def sandwich_table(data: xarray.Dataset) -> str:
@@ -122,8 +109,9 @@ def _quantiles(khat: Tensor) -> list[float]:
     return [float(khat.nanquantile(p)) for p in (0.5, 0.9)]
 
 
-def _interval(values: Tensor) -> str:
+def interval(values: Tensor | NDArray) -> str:
     """Mean with a 95 % interval over scenes; of a single scene, the value."""
+    values = torch.as_tensor(values)
     error = f" ± {1.96 * float(values.std()) / math.sqrt(len(values)):.2f}" if len(values) > 1 else ""
     return f"{float(values.mean()):.2f}{error}"
 

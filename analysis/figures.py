@@ -144,7 +144,6 @@ def _draw(
 ) -> None:
     """Pictures (H, W, 3) in a grid, with names of columns and rows."""
     figure = Figure(figsize=(1.1 * len(columns), 1.1 * len(pictures) + 0.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(pictures), len(columns), squeeze=False)
     for b, row in enumerate(pictures):
         for axis, picture in zip(axes[b], row, strict=True):
@@ -157,6 +156,12 @@ def _draw(
         axis.set_ylabel(name, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=9)
+    save_figure(path, figure)
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, atomically, whatever backend is set."""
+    FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 

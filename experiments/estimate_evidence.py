@@ -10,8 +10,6 @@ It writes into the run folder
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +17,19 @@ from typing import Literal
 
 import torch
 import tyro
-import xarray
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.evidence import ESTIMATORS, EvidenceConfig, certify, estimate_scenes
+from analysis.batches import is_of, read, save
+from analysis.evidence import EvidenceConfig, certify
+from analysis.evidence_data import evidence_of_scenes, evidence_settings, sandwich_data
 from analysis.evidence_figure import evidence_figure
-from analysis.evidence_report import evidence_table, sandwich_data, sandwich_table
+from analysis.evidence_report import evidence_table, sandwich_table
 from analysis.runs import Run, load_run
-from pyro_compvae.checkpoint import CheckpointError, atomic_path
+from pyro_compvae.checkpoint import CheckpointError
 from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
-from pyro_compvae.evidence import EvidenceEstimate
-from pyro_compvae.evidence.estimate import estimate_from_log_weights
+from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
 
 
@@ -74,17 +72,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def estimate(args: Arguments, device: torch.device, workers: Workers) -> int:
     """Estimate batch by batch, shared among the workers; what an interrupted call had done is not done again."""
-    for name in ("num_scenes", "batch_scenes", "bdmc_scenes"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
+    check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes, bdmc_scenes=args.bdmc_scenes)
     run = load_run(args.run_dir, device)
     args.evidence.families_of(run.model.num_slots)
     scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
-    paths = estimate_in_batches(args, run, scenes, device, workers)
-    workers.wait()
+    estimates = evidence_of_scenes(
+        run, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed, workers=workers
+    )
     if not workers.is_first:
         return 0
-    estimates = put_together(args.run_dir / "evidence.nc", paths)
     title = f"{args.run_dir.name}, {len(estimates['guide'].log_evidence)} test scenes"
     figures = args.run_dir / "figures"
     figures.mkdir(exist_ok=True)
@@ -102,8 +98,9 @@ def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch
 
     What an earlier call with the same settings found is not computed again.
     """
-    path, settings = args.run_dir / "sandwich.nc", settings_of(args, run, bdmc=True)
-    if not (path.is_file() and read(path).attrs["settings"] == settings):
+    path = args.run_dir / "sandwich.nc"
+    settings = evidence_settings(run, args.evidence, args.seed, bdmc=True, bdmc_scenes=args.bdmc_scenes)
+    if not is_of(path, settings):
         torch.manual_seed(args.seed)
         viewpoints = scenes[: args.bdmc_scenes].to(device).viewpoint if run.config.guide == "mulmon" else None
         num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
@@ -115,75 +112,8 @@ def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch
                 bar.update()
 
             sandwich, importance = certify(run, num_scenes, args.evidence, viewpoints, show)
-        save_dataset(path, sandwich_data(sandwich, importance).assign_attrs(settings=settings))
+        save(path, sandwich_data(sandwich, importance).assign_attrs(settings=settings))
     print(sandwich_table(read(path)))
-
-
-def estimate_in_batches(
-    args: Arguments, run: Run, scenes: SceneSet, device: torch.device, workers: Workers
-) -> list[Path]:
-    """Files of all batches in the order of scenes, of which this worker has seen to its share."""
-    num_scenes = min(args.num_scenes, len(scenes))
-    settings = settings_of(args, run)
-    folder = args.run_dir / "evidence"
-    folder.mkdir(exist_ok=True)
-    ends = [(start, min(start + args.batch_scenes, num_scenes)) for start in range(0, num_scenes, args.batch_scenes)]
-    paths = [folder / f"scenes_{start:05d}_{stop:05d}.nc" for start, stop in ends]
-    mine = workers.share(list(zip(ends, paths, strict=True)))
-    with tqdm(total=sum(stop - start for (start, stop), _ in mine), unit="scene", disable=not workers.is_first) as bar:
-        for (start, stop), path in mine:
-            if not (path.is_file() and read(path).attrs["settings"] == settings):
-                torch.manual_seed(args.seed + start)
-                scene = scenes[start:stop].to(device)
-                save(path, estimate_scenes(run, scene, args.evidence, bar.set_postfix_str), settings, start)
-            bar.update(stop - start)
-    return paths
-
-
-def put_together(path: Path, batches: list[Path]) -> dict[str, EvidenceEstimate]:
-    """Write the batches into one file, and read the estimates from it."""
-    data = xarray.concat([read(batch) for batch in batches], dim="scene", combine_attrs="override")
-    save_dataset(path, data)
-    return {
-        str(name).removeprefix("log_weight_"): estimate_from_log_weights(torch.from_numpy(values.values[0].copy()))
-        for name, values in data.items()
-    }
-
-
-def settings_of(args: Arguments, run: Run, bdmc: bool = False) -> str:
-    """What a batch, or the sandwich, depends on besides its scenes; with other settings it is computed again."""
-    config = dataclasses.asdict(args.evidence)
-    if not bdmc:
-        config = {name: value for name, value in config.items() if not name.startswith("bdmc_")}
-    size = {"bdmc_scenes": args.bdmc_scenes} if bdmc else {"batch_scenes": args.batch_scenes}
-    return json.dumps({"version": ESTIMATORS, "step": run.step, "seed": args.seed, **size, **config})
-
-
-def save(path: Path, batch: dict[str, EvidenceEstimate], settings: str, start: int) -> None:
-    """Log weights of a batch, (chain, draw, scene); AIS has draws of its own number."""
-    data = xarray.Dataset(
-        {
-            f"log_weight_{name}": (
-                ("chain", f"draw_{name}" if name == "ais" else "draw", "scene"),
-                e.log_weights[None].cpu().numpy(),
-            )
-            for name, e in batch.items()
-        },
-        coords={"scene": range(start, start + len(batch["guide"].log_evidence)), "chain": [0]},
-        attrs={"settings": settings},
-    )
-    save_dataset(path, data.map(lambda values: values.astype("float64"), keep_attrs=True))
-
-
-def save_dataset(path: Path, data: xarray.Dataset) -> None:
-    """Write the group "sample_stats" of a NetCDF file, which ArviZ and xarray open."""
-    with atomic_path(path) as temporary:
-        data.to_netcdf(temporary, group="sample_stats", engine="h5netcdf")
-
-
-def read(path: Path) -> xarray.Dataset:
-    """What `save_dataset` wrote."""
-    return xarray.load_dataset(path, group="sample_stats", engine="h5netcdf")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pyro_compvae.evidence.tempering import Path, make_plan
 from pyro_compvae.evidence.traces import LogJoint
 from pyro_compvae.lnms import lnms_log_density
 
-CHAINS, TEMPERATURES, LEAPFROG_STEPS = 4096, 100, 5
+CHAINS, TEMPERATURES, LEAPFROG_STEPS = 2048, 200, 5
 """Of the annealing behind log Z: seconds, for a standard error of about 0.01 nats."""
 
 SAMPLING_TEMPERATURES = 40
@@ -70,25 +70,26 @@ class RepulsivePrior(TorchDistribution):
         if log_normaliser is None:
             log_normaliser = estimate_log_normaliser(num_slots, latent_dim, strength, scale).log_normaliser
         self.log_normaliser = log_normaliser
+        self.num_slots, self.latent_dim = num_slots, latent_dim
         self.like = torch.empty(0) if like is None else like
         super().__init__(batch_shape, torch.Size((num_slots, latent_dim)), validate_args=False)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> RepulsivePrior:
+    def expand(self, batch_shape: Any, _instance: object = None) -> RepulsivePrior:
         """The same prior for another batch of scenes."""
-        return RepulsivePrior(
-            *self.event_shape, self.strength, self.scale, self.log_normaliser, self.like, torch.Size(batch_shape)
-        )
+        size, shape = (self.num_slots, self.latent_dim), torch.Size(batch_shape)
+        return RepulsivePrior(*size, self.strength, self.scale, self.log_normaliser, self.like, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p̃(z): z (..., K, D) → (...)."""
         log_normal = -0.5 * (value.square() + math.log(2 * math.pi)).sum((-2, -1))
         return log_normal + self.strength * lnms_log_density(value, self.scale) - self.log_normaliser
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Ends of chains annealed from N(0, I), one for each draw: as close to p̃ as the chains got."""
         shape = self._extended_shape(sample_shape)
         count = math.prod(shape[:-2])
-        chains = _anneal(*self.event_shape, self.strength, self.scale, count, SAMPLING_TEMPERATURES, LEAPFROG_STEPS)
+        effort = (count, SAMPLING_TEMPERATURES, LEAPFROG_STEPS)
+        chains = _anneal(self.num_slots, self.latent_dim, self.strength, self.scale, *effort)
         return chains.z[:, 0].reshape(shape).to(self.like)
 
 
@@ -139,7 +140,9 @@ def _cached(
     num_temperatures: int,
     leapfrog_steps: int,
 ) -> Normaliser:
-    key = f"K={num_slots} D={latent_dim} s={strength!r} scale={scale!r}; {num_chains} {num_temperatures} {leapfrog_steps}"
+    key = (
+        f"K={num_slots} D={latent_dim} s={strength!r} scale={scale!r}; {num_chains} {num_temperatures} {leapfrog_steps}"
+    )
     known = _read_cache()
     if key not in known:
         with torch.random.fork_rng(devices=[]):

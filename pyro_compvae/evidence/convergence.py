@@ -1,4 +1,4 @@
-"""Whether a fit has arrived."""
+"""Whether a fit has arrived before it settled."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NEGLIGIBLE = 0.2
 
 
 class Slope(NamedTuple):
-    """How a noisy ELBO moved over the second half of a fit, by a least-squares line through it.
+    """How a noisy ELBO moved over some steps, by a least-squares line through it.
 
-    rise: (B,), nats from the middle to the end of the fit.
+    rise: (B,), nats from the first of the steps to the last.
     standard_error: (B,), of the rise, from the scatter about the line.
     """
 
@@ -25,21 +25,30 @@ class Slope(NamedTuple):
     @property
     def converged(self) -> Tensor:
         """Where the rise is within two standard errors of none, or negligible, (B,)."""
-        return self.rise.abs() <= (2 * self.standard_error).clamp(min=NEGLIGIBLE)
+        return self.rise <= (2 * self.standard_error).clamp(min=NEGLIGIBLE)
 
 
-def elbo_slope(elbo: Tensor) -> Slope:
-    """The slope of ELBOs (steps, B), one noisy estimate per step.
+def step_share(step: int, steps: int, held: float, last: float = 0.05) -> float:
+    """Share of the step size at a step: 1 for a share `held` of all steps, then along half a cosine to `last`."""
+    fallen = max(step - held * steps, 0) / ((1 - held) * steps)
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * fallen))
+
+
+def elbo_slope(elbo: Tensor, held: float) -> Slope:
+    """The slope of ELBOs (steps, B), one noisy estimate per step, over the second half of the steps of constant size.
+
+    There, noise is stationary, and an ELBO rises only if the fit is still on its way; while steps get shorter it rises
+    because the fit settles.
 
     Raises:
-        ValueError: for fewer than 6 steps, whose second half shows no scatter.
+        ValueError: for fewer than 3 steps to look at.
     """
-    if len(elbo) < 6:
-        raise ValueError(f"elbo: expected at least 6 steps, whose second half has a slope, got {len(elbo)}")
-    tail = elbo[len(elbo) // 2 :].double()
-    n = len(tail)
-    time = torch.linspace(-0.5, 0.5, n, dtype=tail.dtype, device=tail.device).unsqueeze(1)
-    centred = tail - tail.mean(0)
+    stop = int(held * len(elbo))
+    part = elbo[stop // 2 : stop].double()
+    if len(part) < 3:
+        raise ValueError(f"elbo: expected at least 3 steps of constant size in a half, got {len(part)}")
+    time = torch.linspace(-0.5, 0.5, len(part), dtype=part.dtype, device=part.device).unsqueeze(1)
+    centred = part - part.mean(0)
     rise = (time * centred).sum(0) / time.square().sum()
-    scatter = (centred - rise * time).square().sum(0) / (n - 2)
-    return Slope(rise, (scatter / time.square().sum()).sqrt() if n > 2 else torch.full_like(rise, math.inf))
+    scatter = (centred - rise * time).square().sum(0) / (len(part) - 2)
+    return Slope(rise, (scatter / time.square().sum()).sqrt())

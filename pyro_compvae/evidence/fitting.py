@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.evidence.convergence import step_share
 from pyro_compvae.evidence.elliptical import Elliptical
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, Proposal
@@ -50,7 +51,7 @@ def fit_gaussian(
     step_size: float = 0.3,
     exponent: float = 0.0,
     chunk_size: int = 50,
-    final_share: float = 0.05,
+    held: float = 0.0,
 ) -> Fit:
     r"""Fit a Gaussian to the posterior of every scene by natural gradients, all scenes at once.
 
@@ -82,11 +83,10 @@ def fit_gaussian(
         family: "diagonal", "block" or "full".
         steps: number of them; each evaluates the log joint and its gradient num_samples times per scene.
         num_samples: L, draws per scene and step.
-        step_size: ρ at the start; it falls to a share of that along a cosine.
+        step_size: ρ at the start; it falls to a twentieth along a cosine.
         exponent: in [0, 1].
         chunk_size: draws per scene held at a time.
-        final_share: that share, from 0 to 1. Steps that stay long never settle: N dimensions and L draws cost an ELBO of
-            about ρ N² / 4L.
+        held: share of the steps before it falls; `elbo_slope` of these tells whether the fit has arrived.
 
     Raises:
         ValueError: for an unknown family, one that is smaller than the start's, a start of other scenes, or numbers out
@@ -120,7 +120,7 @@ def fit_gaussian(
             elbos.append(log_weights.mean(0))
             weights = _tempered_weights(log_weights.masked_fill(~finite, -torch.inf), exponent)
             gradient = gradient.masked_fill(~finite[..., None, None], 0.0).reshape(noise.shape)
-            rho = step_size * (final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            rho = step_size * step_share(step, steps, held)
             loc, scale_tril = _natural_step(loc, scale_tril, noise, gradient, weights, rho, family)
     return Fit(loc.reshape(shape), scale_tril.squeeze(1) if family == "full" else scale_tril, torch.stack(elbos))
 

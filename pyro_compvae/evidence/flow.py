@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.evidence.convergence import step_share
 from pyro_compvae.evidence.elliptical import Elliptical
 from pyro_compvae.evidence.fitting import Fit, log_joint_and_gradient
 from pyro_compvae.evidence.importance import check_counts
@@ -34,7 +35,9 @@ class Coupling(NamedTuple):
     @classmethod
     def identity(cls, num_scenes: int, dimensions: int, layers: int, hidden: int, device: torch.device) -> Coupling:
         """Layers that do nothing yet, whose coordinates are divided at random, and once more the other way round."""
-        kept, moved, weights = [], [], []
+        kept: list[Tensor] = []
+        moved: list[Tensor] = []
+        weights: list[tuple[Tensor, ...]] = []
         for layer in range(layers):
             if layer % 2 == 0:
                 first, second = torch.randperm(dimensions, device=device).tensor_split(2)
@@ -42,11 +45,10 @@ class Coupling(NamedTuple):
                 first, second = moved[-1], kept[-1]
             kept.append(first)
             moved.append(second)
-            options = {"dtype": torch.float32, "device": device}
-            inner = torch.randn(num_scenes, len(first), hidden, **options) / math.sqrt(len(first))  # type: ignore[arg-type]
-            bias = torch.zeros(num_scenes, 1, hidden, **options)  # type: ignore[arg-type]
-            outer = torch.zeros(num_scenes, hidden, 2 * len(second), **options)  # type: ignore[arg-type]
-            shift = torch.zeros(num_scenes, 1, 2 * len(second), **options)  # type: ignore[arg-type]
+            inner = torch.randn(num_scenes, len(first), hidden, device=device) / math.sqrt(len(first))
+            bias = torch.zeros(num_scenes, 1, hidden, device=device)
+            outer = torch.zeros(num_scenes, hidden, 2 * len(second), device=device)
+            shift = torch.zeros(num_scenes, 1, 2 * len(second), device=device)
             weights.append((inner, bias, outer, shift))
         return cls(kept, moved, weights)
 
@@ -144,17 +146,18 @@ def fit_flow(
     gaussian: Fit,
     steps: int = 1000,
     num_samples: int = 16,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1.5e-3,
     layers: int = 6,
     hidden: int = 64,
     chunk_size: int = 50,
+    held: float = 0.0,
 ) -> FlowFit:
     """Fit flows to the posteriors of all scenes at once by their ELBO, from where a Gaussian stands.
 
     By Adam, as the networks have no coordinates in which a natural gradient were as cheap as for a Gaussian. The
     gradient is that along the path (Roeder et al. 2017): log q is differentiated through its draws only, so that it is
-    zero where q is the posterior. Pyro's transforms and autoguides hold one flow, not one per scene, and would be fitted
-    scene by scene.
+    zero where q is the posterior. Pyro's transforms and autoguides hold one flow, not one per scene, and would be
+    fitted scene by scene.
 
     Args:
         log_joint: log p(x, z) of the scenes.
@@ -164,6 +167,7 @@ def fit_flow(
         learning_rate: of Adam at the start; it falls to a twentieth along a cosine.
         layers, hidden: of the flow, M and H.
         chunk_size: draws per scene held at a time.
+        held: share of the steps before the learning rate falls; as in `fit_gaussian`.
 
     Raises:
         ValueError: for a fit of another family, or numbers below 1.
@@ -190,6 +194,6 @@ def fit_flow(
             optimiser.zero_grad()
             (-surrogate.sum()).backward()
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+                group["lr"] = learning_rate * step_share(step, steps, held)
             optimiser.step()
     return FlowFit(gaussian, coupling, torch.stack(elbos))

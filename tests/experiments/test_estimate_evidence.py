@@ -12,6 +12,7 @@ import torch
 import xarray
 from scripts import load_script
 
+from analysis import evidence_data
 from analysis.evidence import EvidenceConfig
 
 TINY = ["--num-samples", "40", "--fit-steps", "3", "--cover-steps", "2"]
@@ -64,13 +65,13 @@ def test_a_second_call_goes_on_and_repeats_nothing(
 ) -> None:
     run = trained(tmp_path / "run", "iodine")
     assert script.main([str(run), "--num-scenes", "2", *TINY, *NO_AIS, *PAIRS]) == 0
-    batches, estimate = [], script.estimate_scenes
+    batches, estimate = [], evidence_data.estimate_scenes
 
     def counted(*args: object) -> object:
         batches.append(args)
         return estimate(*args)
 
-    monkeypatch.setattr(script, "estimate_scenes", counted)
+    monkeypatch.setattr(evidence_data, "estimate_scenes", counted)
     other = ["--bdmc-chains", "7"]  # of no concern to the batches
     assert script.main([str(run), "--num-scenes", "4", *TINY, *NO_AIS, *PAIRS, *other]) == 0
     assert len(batches) == 1
@@ -113,9 +114,9 @@ def test_bad_arguments_are_one_line(script: ModuleType, tmp_path: Path, capsys: 
     assert script.main([str(tmp_path / "nowhere")]) == 1
     assert "expected a run folder with a config.yaml" in capsys.readouterr().err
     assert script.main([str(tmp_path), "--num-scenes", "0"]) == 1
-    assert "--num-scenes: expected at least 1, got 0" in capsys.readouterr().err
+    assert "num_scenes: expected at least 1, got 0" in capsys.readouterr().err
     assert script.main([str(tmp_path), "--bdmc-scenes", "0"]) == 1
-    assert "--bdmc-scenes: expected at least 1, got 0" in capsys.readouterr().err
+    assert "bdmc_scenes: expected at least 1, got 0" in capsys.readouterr().err
 
 
 def test_too_many_slots_for_a_full_covariance_are_told_before_any_work(
@@ -137,6 +138,7 @@ def test_too_many_slots_for_a_full_covariance_are_told_before_any_work(
         "chunk_size",
         "fit_steps",
         "cover_steps",
+        "cover_samples",
         "ais_temperatures",
         "leapfrog_steps",
         "bdmc_chains",

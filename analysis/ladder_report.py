@@ -1,0 +1,141 @@
+"""Gap ladders as data sets, tables and figures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import xarray
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from analysis.evidence_report import interval
+from analysis.figures import PALETTE, save_figure
+from analysis.ladder import Ladder
+
+
+def ladder_data(ladder: Ladder) -> xarray.Dataset:
+    """Every number of a ladder in nats: rungs (rung, scene), gaps (gap, scene), log p̂(x) (scene), cost (rung, scene).
+
+    The cost of a batch is that of its scenes in equal parts, so that batches can be put together.
+    """
+    rungs, gaps, errors = ladder.rungs, ladder.gaps(), ladder.standard_errors()
+    failures, evidence = ladder.failures(), ladder.evidence
+    B = len(evidence.log_evidence)
+
+    def stacked(values: list[Tensor]) -> NDArray:
+        return np.stack([value.cpu().numpy() for value in values])
+
+    def cost(values: list[float]) -> NDArray:
+        return np.repeat(np.array(values, dtype=float)[:, None], B, axis=1)
+
+    names = ("elbo", "standard_error", "symmetric_elbo", "rise", "converged")
+    numbers = {f"rung_{name}": stacked([getattr(rung, name) for rung in rungs.values()]) for name in names}
+    numbers["rung_failed"] = stacked([failures.get(name, ladder.rungs[name].elbo < -math.inf) for name in rungs])
+    numbers["rung_seconds"] = cost([rung.seconds / B for rung in rungs.values()])
+    numbers["rung_evaluations"] = cost([rung.evaluations for rung in rungs.values()])
+    return xarray.Dataset(
+        {name: (("rung", "scene"), values) for name, values in numbers.items()}
+        | {
+            "gap": (("gap_name", "scene"), stacked(list(gaps.values()))),
+            "gap_standard_error": (("gap_name", "scene"), stacked([errors[name] for name in gaps])),
+            "log_evidence": ("scene", evidence.log_evidence.cpu().numpy()),
+            "log_evidence_standard_error": ("scene", evidence.standard_error.cpu().numpy()),
+            "khat": ("scene", evidence.khat.cpu().numpy()),
+            "reliable": ("scene", evidence.reliable.cpu().numpy()),
+            "evidence_seconds": ("scene", np.full(B, ladder.evidence_seconds / B)),
+        },
+        coords={"rung": list(rungs), "gap_name": list(gaps)},
+    )
+
+
+def ladder_table(data: xarray.Dataset) -> str:
+    """A line per rung and per gap, with 95 % intervals over scenes, and what went wrong."""
+    B = data.sizes["scene"]
+    heads = ("ELBO", "s.e.", "converged", "below the last", "evaluations", "s / scene")
+    widths = (20, 7, 11, 16, 13, 11)
+    lines = [f"{'rung':14}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
+    for name in data["rung"].values:
+        rung = data.sel(rung=name)
+        cells = (
+            interval(rung["rung_elbo"].values),
+            f"{float(rung['rung_standard_error'].median()):.2f}",
+            f"{int(rung['rung_converged'].sum())} of {B}",
+            f"{int(rung['rung_failed'].sum())} of {B}",
+            f"{int(rung['rung_evaluations'][0]):,}",
+            f"{float(rung['rung_seconds'].mean()):.2f}",
+        )
+        lines.append(f"{name:14}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+    seconds = float(data["evidence_seconds"].mean())
+    evidence = (interval(data["log_evidence"].values), f"{float(data['log_evidence_standard_error'].median()):.2f}")
+    line = "".join(f"{cell:>{width}}" for cell, width in zip(evidence, widths, strict=False))
+    lines.append(f"{'log p̂(x)':14}{line}{'':>{sum(widths[2:5])}}{seconds:>{widths[5]}.2f}")
+    lines += ["", f"{'gap':14}{'nats':>20}{'s.e.':>7}{'from':>9}{'to':>9}{'share':>8}"]
+    total = data["gap"].sum("gap_name")
+    for name in data["gap_name"].values:
+        gap = data["gap"].sel(gap_name=name)
+        error = float(data["gap_standard_error"].sel(gap_name=name).median())
+        share = float(gap.mean() / total.mean())
+        lines.append(
+            f"{name:14}{interval(gap.values):>20}{error:>7.2f}{float(gap.min()):>9.2f}{float(gap.max()):>9.2f}{share:>8.0%}"
+        )
+    lines.append(f"{'all':14}{interval(total.values):>20}")
+    reliable = int(data["reliable"].sum())
+    lines += ["", HOW_TO_READ.format(reliable=f"{reliable} of {B}", khat=f"{float(data['khat'].median()):.2f}")]
+    return "\n".join(lines)
+
+
+HOW_TO_READ = """\
+Nats per scene; ± is a 95 % interval over scenes, s.e. the median standard error of a single one. converged: the ELBO
+no longer rose while steps were of constant size. below the last: more than two standard errors under the rung before,
+which no larger family's best is: the optimiser failed there. log p̂(x) is low in expectation, so the residual is a lower
+bound; it is reliable by k̂ for {reliable} scenes, whose median k̂ is {khat}."""
+
+NAMES = {
+    "amortisation": "amortisation",
+    "within_slot": "within slots",
+    "independence": "independence of slots",
+    "non_gaussian": "no Gaussian (flow)",
+    "symmetry": "symmetry",
+    "residual": "residual",
+}
+"""Of gaps, in figures."""
+
+
+def ladder_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
+    """Draw the parts of the gap as stacked bars, per scene and in mean; scenes in the order of their whole gap.
+
+    Parts below zero, which only noise and failed optimisers make, hang below the axis.
+
+    Args:
+        path: PNG file, written atomically.
+        data: as of `ladder_data`.
+        title: above the picture.
+    """
+    data = data.isel(scene=np.argsort(data["gap"].sum("gap_name").values))
+    B = data.sizes["scene"]
+    figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True, width_ratios=(max(B, 4), max(B / 8, 2)))
+    values = data["gap"].values  # (gap, scene)
+    for axis, columns in zip(axes, (values, values.mean(1, keepdims=True)), strict=True):
+        for sign in (1, -1):
+            base = np.zeros(columns.shape[1])
+            for name, colour, part in zip(data["gap_name"].values, PALETTE, columns, strict=False):
+                height = np.where(sign * part > 0, part, 0.0)
+                label = NAMES[str(name)] if sign > 0 else None
+                axis.bar(np.arange(len(height)), height, 0.9, bottom=base, color=colour, label=label)
+                base = base + height
+        axis.axhline(0, color="0.3", linewidth=0.8)
+    total = values.sum(0)
+    error = 1.96 * total.std(ddof=1) / math.sqrt(B) if B > 1 else 0.0
+    axes[1].errorbar([0], [total.mean()], [error], color="black", capsize=4)
+    axes[0].set_xlabel("scenes, by the size of their gap")
+    axes[0].set_ylabel("log p̂(x) − ELBO of the guide, nats")
+    axes[0].set_xticks([])
+    axes[1].set_xticks([0], ["mean"])
+    axes[0].legend(fontsize=8, loc="upper left", reverse=True)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    save_figure(path, figure)

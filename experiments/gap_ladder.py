@@ -1,0 +1,91 @@
+"""Divide the gap between a run's ELBO and log p(x) into named parts: ``python experiments/gap_ladder.py RUN_DIR``.
+
+It writes into the run folder
+
+    ladder.nc                   every rung, gap and log p̂(x) of every scene, in the group "sample_stats"
+    figures/ladder.png          the parts of the gap, stacked, per scene and in mean
+    ladder/                     batches that are done; the same call goes on from them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+import xarray
+
+from analysis.batches import Show, in_batches
+from analysis.evidence import check_slots, log_joint_and_posterior
+from analysis.ladder import LADDERS, LadderConfig, gap_ladder
+from analysis.ladder_report import ladder_data, ladder_figure, ladder_table
+from analysis.runs import load_run
+from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.evidence.importance import check_counts
+from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
+
+
+@dataclass
+class Arguments:
+    """Fit better and better posteriors to test scenes under a trained run, and name what each gains."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Run folder."""
+    num_scenes: int = 32
+    """Test scenes, the first ones."""
+    batch_scenes: int = 16
+    """Scenes that are fitted together, and saved together; memory grows with it and with --chunk-size."""
+    ladder: tyro.conf.OmitArgPrefixes[LadderConfig] = field(default_factory=LadderConfig)
+    seed: int = 0
+    """Of all draws."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU when there is one."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    args, workers = tyro.cli(Arguments, args=arguments), ALONE
+    try:
+        device = choose_device(args.device)
+        allow_tf32(False)
+        workers = start_workers(device)
+        with workers.losing_none():
+            climb(args, device, workers)
+            workers.wait()
+        return 0
+    except (ValueError, FloatingPointError, CheckpointError, DataError, WorkerError) as error:
+        print(f"{workers.name}error: {error}", file=sys.stderr)
+        return 1
+
+
+def climb(args: Arguments, device: torch.device, workers: Workers) -> None:
+    """The ladder of all scenes, batch by batch, shared among the workers."""
+    check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
+    run = load_run(args.run_dir, device)
+    check_slots(run.model.num_slots, "full")
+    scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
+
+    def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
+        log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes[start:stop].to(device)))
+        return ladder_data(gap_ladder(log_joint, q, args.ladder, show))
+
+    content = {"version": LADDERS, "step": run.step, "seed": args.seed, "batch_scenes": args.batch_scenes}
+    settings = json.dumps(content | dataclasses.asdict(args.ladder))
+    path = args.run_dir / "ladder.nc"
+    num_scenes = min(args.num_scenes, len(scenes))
+    data = in_batches(path, compute, num_scenes, args.batch_scenes, settings, args.seed, workers)
+    if workers.is_first:
+        (args.run_dir / "figures").mkdir(exist_ok=True)
+        ladder_figure(args.run_dir / "figures" / "ladder.png", data, f"{args.run_dir.name}, {num_scenes} test scenes")
+        print(ladder_table(data))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
