@@ -30,7 +30,7 @@ from torch.distributions import Normal
 
 from analysis.evidence import EvidenceConfig, refined_estimate
 from pyro_compvae.evidence import EvidenceEstimate, fit_gaussian, plain_and_symmetric_log_evidence
-from pyro_compvae.evidence.convergence import elbo_slope
+from pyro_compvae.evidence.convergence import NEGLIGIBLE, elbo_slope
 from pyro_compvae.evidence.fitting import Family
 from pyro_compvae.evidence.flow import fit_flow
 from pyro_compvae.evidence.importance import check_counts
@@ -137,10 +137,12 @@ class Ladder(NamedTuple):
         return dict(zip(self.gaps(), [*errors, torch.zeros_like(last), last], strict=True))
 
     def failures(self) -> dict[str, Tensor]:
-        """Rungs more than two standard errors below the one before, (B,) bool by name: the optimiser's failures, as a
-        larger family has no worse optimum."""
+        """Rungs below the one before, by more than two standard errors and not negligibly, (B,) bool by name: the
+        optimiser's failures, as a larger family has no worse optimum."""
         names, gaps, errors = list(self.rungs)[1:], self.gaps(), self.standard_errors()
-        return {name: gaps[gap] < -2 * errors[gap] for name, gap in zip(names, gaps, strict=False)}
+        return {
+            name: -gaps[gap] > (2 * errors[gap]).clamp(min=NEGLIGIBLE) for name, gap in zip(names, gaps, strict=False)
+        }
 
 
 def gap_ladder(

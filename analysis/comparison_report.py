@@ -1,0 +1,129 @@
+"""Comparisons of two kinds of runs in words and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from analysis.comparison import METRICS, QUANTITIES, bootstrap, delta
+from analysis.figures import PALETTE, save_figure
+
+LABELS = {
+    "elbo": "ΔL⁺, the ELBO (Eq. 6)",
+    "log_evidence": "Δ log p̂(x)",
+    "gap": "Δ gap, log p̂(x) − ELBO",
+    "miou": "Δ mIoU",
+    "mse": "Δ MSE",
+    "duplicates": "Δ duplicates",
+    "duplicates_latent": "Δ duplicates_latent",
+}
+
+
+def comparison_table(data: xarray.Dataset, shared: bool) -> str:
+    """A line per quantity: both sides, the difference with its interval, and the pairs one by one; then a sentence.
+
+    Args:
+        data: as of `compare`.
+        shared: whether the runs of every pair have the same θ.
+    """
+    P, N = data.sizes["pair"], data.sizes["scene"]
+    lines = [f"{'':26}{'0':>10}{'+':>10}{'difference':>30}{'better in':>11}   pairs"]
+    for name in QUANTITIES:
+        values = delta(data, name)
+        digits = 4 if name in ("miou", "mse") else 2
+        sides = "".join(f"{float(data[name].sel(side=side).mean()):>10.{digits}f}" for side in ("0", "+"))
+        pairs = " ".join(f"{value:+.{digits}f}" for value in values.mean(1))
+        # Less is better of gap, MSE and duplicates.
+        gain = values if name in ("elbo", "log_evidence", "miou") else -values
+        lines.append(f"{LABELS[name]:26}{sides}{bootstrap(values)!s:>30}{float((gain > 0).mean()):>11.0%}   {pairs}")
+    reliable = f"{float(data['reliable'].mean()):.0%}"
+    over = f"{P} pairs of runs and {N} scenes" if P > 1 else f"{N} scenes, for this one pair of runs"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Nats per scene; [ ] are 95 % bootstrap intervals over {over}. log p̂(x) is low in expectation, and "
+            f"reliable by k̂ for {reliable} of the scenes.",
+            sentence(data, shared),
+        ]
+    )
+
+
+def sentence(data: xarray.Dataset, shared: bool) -> str:
+    """What the difference of the ELBOs consists of."""
+    elbo, evidence, gap = (bootstrap(delta(data, name)) for name in ("elbo", "log_evidence", "gap"))
+    if shared:
+        verdict = {1: "grows", -1: "shrinks", 0: "does not change beyond noise"}[gap.sign]
+        return (
+            f"Both sides have the same θ, so that log p(x) is the same and ΔL⁺ = {elbo} nats is all posterior: with "
+            f"L-NMS the gap {verdict}."
+        )
+    model = {1: "a better model", -1: "a worse model", 0: "a model neither better nor worse beyond noise"}
+    posterior = {1: "a wider gap", -1: "a narrower gap", 0: "a gap neither wider nor narrower beyond noise"}
+    return (
+        f"ΔL⁺ = {elbo} nats is Δ log p̂(x) = {evidence} minus Δ gap = {gap}: {model[evidence.sign]}, and "
+        f"{posterior[gap.sign]}."
+    )
+
+
+def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
+    """Draw the paper's Figure 5 and what it leaves open, with a colour for every pair of runs.
+
+    1: ΔL⁺ of every image, and its mean. 2, 3: Δ mIoU and Δ MSE against ΔL⁺, with Pearson's correlation (in their own
+    units; the paper scales both axes to [0, 1]). 4: Δ log p̂(x) and −Δ gap against ΔL⁺, which is their sum.
+
+    Args:
+        path: PNG file, written atomically.
+        data: as of `compare`.
+        title: above the picture.
+    """
+    figure = Figure(figsize=(13, 3.6), dpi=120, layout="constrained")
+    axes = figure.subplots(1, 4)
+    elbo = delta(data, "elbo")
+    for p, values in enumerate(elbo):
+        axes[0].plot(values, ".", markersize=4, color=PALETTE[p % len(PALETTE)], label=f"pair {p + 1}")
+    axes[0].axhline(0, color="0.5", linewidth=0.8)
+    axes[0].axhline(elbo.mean(), color="black", linewidth=1.2, label=f"mean {elbo.mean():+.1f}")
+    axes[0].set_xlabel("test scene")
+    axes[0].set_ylabel("ΔL⁺, nats")
+    axes[0].set_yscale("symlog", linthresh=_width(elbo))
+    axes[0].legend(fontsize=7)
+    for axis, name in zip(axes[1:3], METRICS[:2], strict=True):
+        values = delta(data, name)
+        for p in range(len(values)):
+            axis.plot(elbo[p], values[p], ".", markersize=4, color=PALETTE[p % len(PALETTE)])
+        axis.set_ylabel(LABELS[name])
+        axis.set_title(f"r = {_correlation(elbo, values):.2f}", fontsize=9)
+        _against_elbo(axis, elbo)
+    for name, sign, colour in (("log_evidence", 1, PALETTE[0]), ("gap", -1, PALETTE[5])):
+        values = sign * delta(data, name)
+        label = f"{'' if sign > 0 else '−'}{LABELS[name].split(',')[0]}, r = {_correlation(elbo, values):.2f}"
+        axes[3].plot(elbo.ravel(), values.ravel(), ".", markersize=4, color=colour, label=label)
+    axes[3].set_yscale("symlog", linthresh=_width(elbo))
+    axes[3].set_ylabel("nats")
+    axes[3].legend(fontsize=7)
+    _against_elbo(axes[3], elbo)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    save_figure(path, figure)
+
+
+def _against_elbo(axis: Axes, elbo: NDArray) -> None:
+    axis.axhline(0, color="0.5", linewidth=0.8)
+    axis.axvline(0, color="0.5", linewidth=0.8)
+    axis.set_xscale("symlog", linthresh=_width(elbo))
+    axis.set_xlabel("ΔL⁺, nats")
+
+
+def _width(values: NDArray) -> float:
+    """Where a symmetric log scale turns linear: inside lie nine tenths of the values, outside the outliers."""
+    return max(float(np.quantile(np.abs(values), 0.9)), 1e-3)
+
+
+def _correlation(a: NDArray, b: NDArray) -> float:
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")

@@ -1,0 +1,105 @@
+"""Compare runs without and with L-NMS: ``python experiments/compare.py RUN_0 RUN_PLUS [RUN_0 RUN_PLUS ...]``.
+
+It writes into a folder of its own
+
+    comparison.nc               ELBO, log p̂(x), gap and metrics of every scene, side and pair (group "sample_stats")
+    comparison.png              the paper's Figure 5, and ΔL⁺ against Δ log p̂(x) and −Δ gap
+    comparison.txt              the table and the sentence that are printed
+
+and comparison.nc into every run folder: log weights, from which a call with other pairs goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from analysis.batches import save
+from analysis.comparison import ComparisonError, check_comparable, compare, same_model
+from analysis.comparison_report import comparison_figure, comparison_table
+from analysis.evidence import EvidenceConfig
+from analysis.runs import Run, load_run
+from pyro_compvae.checkpoint import CheckpointError, write_text
+from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.evidence.importance import check_counts
+
+QUICK = EvidenceConfig(num_samples=1000, fit_steps=100, cover_steps=25, cover_samples=64, ais_chains=0)
+"""Seconds per scene: half a nat below annealing, on both sides."""
+
+
+@dataclass
+class Arguments:
+    """Tell apart what L-NMS does to the model, to the posterior, and to the decomposition."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders in pairs: without, with, without, with, ..., such as of several seeds."""
+    num_scenes: int = 256
+    """Test scenes, the first ones."""
+    batch_scenes: int = 16
+    """Scenes whose evidence is estimated together, and saved together."""
+    evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=lambda: QUICK)
+    out: Path | None = None
+    """Where to write; by default against-NAME in the folder of the first RUN_PLUS, NAME being that of its RUN_0."""
+    seed: int = 0
+    """Of all draws."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU when there is one."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    args = tyro.cli(Arguments, args=arguments)
+    try:
+        run(args)
+        return 0
+    except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def run(args: Arguments) -> None:
+    """Compare all pairs; write and print what comes out."""
+    check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
+    if len(args.runs) < 2 or len(args.runs) % 2:
+        raise ComparisonError(f"expected run folders in pairs, RUN_0 RUN_PLUS, got {len(args.runs)}")
+    device = choose_device(args.device)
+    allow_tf32(False)
+    runs = [load_run(path, device) for path in args.runs]
+    pairs = list(zip(runs[::2], runs[1::2], strict=True))
+    for pair in [(runs[0], other) for other in runs[1:]]:
+        check_comparable(pair)
+    text = [line for pair in pairs for line in (describe(pair), *warn(pair))]
+    config = runs[0].config
+    scenes = load_scenes(config.data, "test", multi_view=config.guide == "mulmon")
+    data = compare(pairs, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
+    out = args.out or args.runs[1] / f"against-{args.runs[0].name}"
+    out.mkdir(parents=True, exist_ok=True)
+    text += ["", comparison_table(data, all(same_model(pair) for pair in pairs))]
+    save(out / "comparison.nc", data.assign_coords(pair=[describe(pair) for pair in pairs]))
+    comparison_figure(out / "comparison.png", data, f"{args.runs[0].name} and {args.runs[1].name}")
+    write_text(out / "comparison.txt", "\n".join(text) + "\n")
+    print("\n".join(text))
+
+
+def describe(pair: tuple[Run, Run]) -> str:
+    """The names of a pair."""
+    return f"0: {pair[0].path.name}, +: {pair[1].path.name}"
+
+
+def warn(pair: tuple[Run, Run]) -> list[str]:
+    """What is to be kept in mind of a pair."""
+    lines = []
+    if others := check_comparable(pair):
+        lines.append(f"  the two differ in more than L-NMS: {'; '.join(others)}. Their nats are of the same images.")
+    if pair[0].config.lnms or not pair[1].config.lnms:
+        lines.append("  expected the first run without L-NMS and the second with; read 0 and + as first and second.")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
