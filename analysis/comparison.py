@@ -8,20 +8,23 @@ be told apart. Δ is always the run with (+) minus the run without (0).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray
 from numpy.typing import NDArray
+from torch import Tensor
 
 from analysis.evaluation import scene_metrics
-from analysis.evidence import EvidenceConfig
+from analysis.evidence import EvidenceConfig, log_joint_and_posterior
 from analysis.evidence_data import evidence_of_scenes
 from analysis.runs import Run
 from pyro_compvae.config import MODEL_FIELDS, differences
-from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.data.scenes import Scene, SceneSet
+from pyro_compvae.evidence import proposal_log_evidence
+from pyro_compvae.evidence.proposals import normal_proposal
 
 MIN_SCENES = 8
 """Fewer make no interval."""
@@ -103,35 +106,55 @@ def compare(
         check_comparable(pair)
     sides = []
     for pair in pairs:
-        rows = [_of_run(run, scenes, config, num_scenes, batch_scenes, seed) for run in pair]
-        if same_model(pair):
-            for name in ("log_evidence", "standard_error", "reliable"):
-                rows[1][name] = rows[0][name]
-        sides.append(xarray.concat(rows, xarray.IndexVariable("side", ["0", "+"])))
+        effort = (scenes, config, num_scenes, batch_scenes, seed)
+        row_0 = _evidence(pair[0], *effort) | _scores(pair[0], *effort)
+        # With one θ, p(x) is the same, and estimates of it would differ by nothing but noise.
+        row_plus = row_0 | _elbo(pair[1], *effort) if same_model(pair) else _evidence(pair[1], *effort)
+        rows = [row_0, row_plus | _scores(pair[1], *effort)]
+        both = [xarray.Dataset({name: ("scene", v.cpu().numpy()) for name, v in row.items()}) for row in rows]
+        sides.append(xarray.concat(both, xarray.IndexVariable("side", ["0", "+"])))
     data = xarray.concat(sides, "pair")
     data["gap"] = data["log_evidence"] - data["elbo"]
     return data
 
 
-def _of_run(
+def _evidence(
     run: Run, scenes: SceneSet, config: EvidenceConfig, num_scenes: int, batch_scenes: int, seed: int
-) -> xarray.Dataset:
+) -> dict[str, Tensor]:
     estimates = evidence_of_scenes(run, scenes, config, num_scenes, batch_scenes, seed, "comparison")
     refined = estimates["ais" if config.ais_chains else f"{config.families_of(run.model.num_slots)[-1]}_covering"]
-    device = next(run.model.parameters()).device
-    torch.manual_seed(seed)
-    parts = [
-        scene_metrics(run.guide, scenes[start : min(start + batch_scenes, num_scenes)].to(device))
-        for start in range(0, num_scenes, batch_scenes)
-    ]
-    numbers = {name: torch.cat([part[name] for part in parts]).double() for name in METRICS}
-    numbers |= {
+    return {
         "elbo": estimates["guide"].elbo,
         "log_evidence": refined.log_evidence,
         "standard_error": refined.standard_error,
         "reliable": refined.reliable,
     }
-    return xarray.Dataset({name: ("scene", value.cpu().numpy()) for name, value in numbers.items()})
+
+
+def _elbo(
+    run: Run, scenes: SceneSet, config: EvidenceConfig, num_scenes: int, batch_scenes: int, seed: int
+) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    parts = []
+    for batch in _batches(run, scenes, num_scenes, batch_scenes):
+        log_joint, q = log_joint_and_posterior(run, run.guide.arguments(batch))
+        proposal, effort = normal_proposal(q), (config.num_samples, config.chunk_size)
+        parts.append(proposal_log_evidence(log_joint, proposal, *effort, symmetrise=False).elbo)
+    return {"elbo": torch.cat(parts)}
+
+
+def _scores(
+    run: Run, scenes: SceneSet, config: EvidenceConfig, num_scenes: int, batch_scenes: int, seed: int
+) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    parts = [scene_metrics(run.guide, batch) for batch in _batches(run, scenes, num_scenes, batch_scenes)]
+    return {name: torch.cat([part[name] for part in parts]).double() for name in METRICS}
+
+
+def _batches(run: Run, scenes: SceneSet, num_scenes: int, batch_scenes: int) -> Iterator[Scene]:
+    device = next(run.model.parameters()).device
+    for start in range(0, num_scenes, batch_scenes):
+        yield scenes[start : min(start + batch_scenes, num_scenes)].to(device)
 
 
 def delta(data: xarray.Dataset, name: str) -> NDArray:

@@ -92,6 +92,7 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
     axes[0].set_xlabel("test scene")
     axes[0].set_ylabel("ΔL⁺, nats")
     axes[0].set_yscale("symlog", linthresh=_width(elbo))
+    axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].legend(fontsize=7)
     for axis, name in zip(axes[1:3], METRICS[:2], strict=True):
         values = delta(data, name)
@@ -105,6 +106,7 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
         label = f"{'' if sign > 0 else '−'}{LABELS[name].split(',')[0]}, r = {_correlation(elbo, values):.2f}"
         axes[3].plot(elbo.ravel(), values.ravel(), ".", markersize=4, color=colour, label=label)
     axes[3].set_yscale("symlog", linthresh=_width(elbo))
+    axes[3].yaxis.set_major_formatter("{x:g}")
     axes[3].set_ylabel("nats")
     axes[3].legend(fontsize=7)
     _against_elbo(axes[3], elbo)
@@ -117,6 +119,7 @@ def _against_elbo(axis: Axes, elbo: NDArray) -> None:
     axis.axhline(0, color="0.5", linewidth=0.8)
     axis.axvline(0, color="0.5", linewidth=0.8)
     axis.set_xscale("symlog", linthresh=_width(elbo))
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("ΔL⁺, nats")
 
 
