@@ -106,6 +106,10 @@ class EvidenceConfig:
         return self.families or (("full",) if num_slots <= MAX_PERMUTED_SLOTS else ("block",))
 
 
+QUICK = EvidenceConfig(num_samples=1000, fit_steps=100, cover_steps=25, cover_samples=64, ais_chains=0)
+"""Seconds per scene, and half a nat below annealing: to compare many scenes under several models."""
+
+
 def check_slots(num_slots: int, *families: Family) -> None:
     """Refuse more slots than estimators of these families can symmetrise.
 

@@ -51,8 +51,10 @@ def evidence_of_scenes(
     return estimates_of(in_batches(path, compute, num_scenes, batch_scenes, settings, seed, workers))
 
 
-def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = False, **more: int) -> str:
+def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = False, **more: float) -> str:
     """What estimates depend on besides their scenes."""
+    if run.model.repulsion is not None:
+        more |= dict(zip(("strength", "scale"), run.model.repulsion, strict=True))
     content = dataclasses.asdict(config)
     if not bdmc:
         content = {name: value for name, value in content.items() if not name.startswith("bdmc_")}

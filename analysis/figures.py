@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +118,18 @@ def traversal_figure(path: Path, guide: SceneGuide, posterior: Normal, slot: int
         pictures.append(row)
     names = [f"z {d + 1}" for d in range(len(pictures))]
     _draw(path, pictures, [f"{value:+.0f}" for value in values], rows=names, title=f"slot {slot + 1}")
+
+
+def samples_figure(path: Path, rows: Mapping[str, Tensor], title: str = "") -> None:
+    """Draw images (B, 3, H, W) of every kind in a row of its own.
+
+    Args:
+        path: PNG file, written atomically.
+        rows: images by the name of their kind, as many of each.
+        title: above the picture.
+    """
+    pictures = [[_pixels(image) for image in images] for images in rows.values()]
+    _draw(path, pictures, [""] * len(pictures[0]), rows=list(rows), title=title)
 
 
 def _decomposition_rows(scene: Scene, decomposition: Decomposition) -> tuple[list[str], list[list[NDArray]]]:

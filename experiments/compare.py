@@ -21,15 +21,12 @@ import tyro
 from analysis.batches import save
 from analysis.comparison import ComparisonError, check_comparable, compare, same_model
 from analysis.comparison_report import comparison_figure, comparison_table
-from analysis.evidence import EvidenceConfig
+from analysis.evidence import QUICK, EvidenceConfig
 from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError, write_text
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.evidence.importance import check_counts
-
-QUICK = EvidenceConfig(num_samples=1000, fit_steps=100, cover_steps=25, cover_samples=64, ais_chains=0)
-"""Seconds per scene: half a nat below annealing, on both sides."""
 
 
 @dataclass

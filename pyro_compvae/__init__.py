@@ -3,12 +3,14 @@
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.lnms import lnms_factor, lnms_log_density, slot_correlation
 from pyro_compvae.mixture import SpatialGaussianMixture
-from pyro_compvae.models import MultiViewSceneModel, SceneModel
+from pyro_compvae.models import MultiViewSceneModel, SceneModel, repulsive
 from pyro_compvae.networks import SpatialBroadcastDecoder
 from pyro_compvae.permutation import log_permanent
+from pyro_compvae.repulsion import RepulsivePrior
 
 __all__ = [
     "MultiViewSceneModel",
+    "RepulsivePrior",
     "SceneGuide",
     "SceneModel",
     "SpatialBroadcastDecoder",
@@ -16,5 +18,6 @@ __all__ = [
     "lnms_factor",
     "lnms_log_density",
     "log_permanent",
+    "repulsive",
     "slot_correlation",
 ]

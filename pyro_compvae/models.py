@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.networks import SpatialBroadcastDecoder
+from pyro_compvae.repulsion import RepulsivePrior
 
 VIEWPOINT_DIM = 3
 
@@ -20,6 +24,8 @@ class SlotModel(PyroModule):
     What `SceneModel` and `MultiViewSceneModel` share. σ is the same for all slots, so the joint is invariant under
     permutations of the slots. There are no factors in it, in train mode or out of it, and calling the model works with
     every Pyro inference algorithm. ``num_slots`` may be changed at any time: no weight depends on it.
+
+    ``repulsion`` is s and σ_c of a `RepulsivePrior` that takes the place of the standard normal one; see `repulsive`.
 
     Args:
         decoder: maps z (..., K, D) to means (..., K, 3, H, W) and mask logits (..., K, 1, H, W).
@@ -36,10 +42,14 @@ class SlotModel(PyroModule):
         self.latent_dim = decoder.latent_dim
         self.image_size = decoder.image_size
         self.scale = scale
+        self.repulsion: tuple[float, float] | None = None
 
     def prior(self) -> dist.TorchDistribution:
-        """p(z) of one scene: standard normal, event (K, D)."""
+        """p(z) of one scene, event (K, D): standard normal, unless there is repulsion."""
         zero = next(self.decoder.parameters()).new_zeros(self.num_slots, self.latent_dim)
+        if self.repulsion is not None:
+            strength, scale = self.repulsion
+            return RepulsivePrior(self.num_slots, self.latent_dim, strength, scale, like=zero)
         return dist.Normal(zero, torch.ones_like(zero)).to_event(2)
 
     def compose(self, z: Tensor) -> SpatialGaussianMixture:
@@ -153,6 +163,24 @@ class MultiViewSceneModel(SlotModel):
             with pyro.plate("views", viewpoints.shape[1], dim=-2):
                 images = pyro.sample("x", self.likelihood(z, viewpoints.transpose(0, 1)), obs=x)
         return images.transpose(-5, -4)
+
+
+Model = TypeVar("Model", bound=SlotModel)
+
+
+def repulsive(model: Model, strength: float, scale: float = 0.1) -> Model:
+    """The same model, sharing its weights, with slots that repel one another: p(x | z) p̃(z) of `RepulsivePrior`.
+
+    It is what L-NMS would be were it part of the model. Its evidence is a proper number, comparable with that of
+    independent slots.
+
+    Args:
+        model: left as it is.
+        strength, scale: s and σ_c of L-NMS.
+    """
+    other = copy.copy(model)
+    other.repulsion = (strength, scale)
+    return other
 
 
 class PriorModel(PyroModule):

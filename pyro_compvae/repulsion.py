@@ -15,17 +15,15 @@ from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
-import pyro
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from pyro_compvae.checkpoint import write_text
-from pyro_compvae.evidence.annealing import Annealing, anneal, default_start
+from pyro_compvae.evidence.annealing import Annealing, anneal
 from pyro_compvae.evidence.importance import check_counts
+from pyro_compvae.evidence.proposals import standard_normal_proposal
 from pyro_compvae.evidence.tempering import Path, make_plan
-from pyro_compvae.evidence.traces import LogJoint
 from pyro_compvae.lnms import lnms_log_density
 
 CHAINS, TEMPERATURES, LEAPFROG_STEPS = 2048, 200, 5
@@ -81,8 +79,7 @@ class RepulsivePrior(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p̃(z): z (..., K, D) → (...)."""
-        log_normal = -0.5 * (value.square() + math.log(2 * math.pi)).sum((-2, -1))
-        return log_normal + self.strength * lnms_log_density(value, self.scale) - self.log_normaliser
+        return _log_normal(value) + self.strength * lnms_log_density(value, self.scale) - self.log_normaliser
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Ends of chains annealed from N(0, I), one for each draw: as close to p̃ as the chains got."""
@@ -121,6 +118,8 @@ def estimate_log_normaliser(
         raise ValueError(f"strength: expected zero or more, got {strength}")
     if not scale > 0:
         raise ValueError(f"scale: expected a positive standard deviation, got {scale}")
+    if strength == 0:
+        return Normaliser(0.0, 0.0)
     return _cached(num_slots, latent_dim, float(strength), float(scale), num_chains, num_temperatures, leapfrog_steps)
 
 
@@ -176,15 +175,22 @@ def _anneal(
     leapfrog_steps: int,
 ) -> Annealing:
     """Chains from N(0, I) to N(0, I) exp(s L_NMS), of one scene."""
-
-    def slots() -> None:
-        zero = torch.zeros(num_slots, latent_dim, dtype=torch.float64)
-        with pyro.plate("scenes", 1, dim=-1):
-            z = pyro.sample("z", dist.Normal(zero, torch.ones_like(zero)).to_event(2))
-            pyro.factor("lnms", strength * lnms_log_density(z, scale))
-
-    log_joint = LogJoint(slots)
-    path = Path(log_joint, default_start(log_joint, None))
+    path = Path(_Slots((num_slots, latent_dim), strength, scale), standard_normal_proposal(1, num_slots, latent_dim))
     with torch.no_grad():
         plan = make_plan(path, num_temperatures, leapfrog_steps, pilot_chains=32)
         return anneal(path, plan, path.start.rsample(num_chains), chunk_size=num_chains)
+
+
+class _Slots(NamedTuple):
+    """log N(z; 0, I) + s L_NMS(z); no Pyro program, as draws are made in the middle of one."""
+
+    event_shape: tuple[int, ...]
+    strength: float
+    scale: float
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return _log_normal(z) + self.strength * lnms_log_density(z, self.scale)
+
+
+def _log_normal(z: Tensor) -> Tensor:
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum((-2, -1))

@@ -12,14 +12,13 @@ permutations is 1.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from pyro_compvae.evidence.hmc import LogDensity, Point, Target, hmc_step, jittered
 from pyro_compvae.evidence.proposals import ExchangeableProposal, FactorisedProposal, JointProposal, Proposal
-from pyro_compvae.evidence.traces import LogJoint
 
 PILOT_STEP = 0.5
 """Nats by which log weights of the pilot chains spread from one temperature to the next."""
@@ -34,6 +33,17 @@ GAIN = 0.5
 """Change of the log step size per unit of acceptance above target."""
 
 
+class JointDensity(Protocol):
+    """What a path ends at, such as a `LogJoint`."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """(K, D)."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """z (L, B, K, D) → (L, B), nats, differentiable."""
+
+
 class Path:
     """The densities f_β, whose factors q, q̄ and p(x, z) are evaluated once for all temperatures.
 
@@ -43,7 +53,7 @@ class Path:
         symmetrise: whether q̄ has all K! copies of every mode; otherwise it is q.
     """
 
-    def __init__(self, log_joint: LogJoint, start: Proposal, symmetrise: bool = True) -> None:
+    def __init__(self, log_joint: JointDensity, start: Proposal, symmetrise: bool = True) -> None:
         base: LogDensity = start.symmetric_log_prob if symmetrise else start.log_prob
         self.factors: tuple[LogDensity, ...] = (start.log_prob, base, log_joint)
         self.start = start
