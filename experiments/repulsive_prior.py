@@ -89,11 +89,12 @@ def hold_against(args: Arguments) -> None:
     torch.manual_seed(args.seed)
     scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
     (args.run_dir / "figures").mkdir(exist_ok=True)
-    viewpoints = () if scenes.num_views is None else (scenes[:DRAWN_SCENES].to(device).view(0).viewpoint,)
+    first = scenes[:DRAWN_SCENES].to(device)  # whose viewpoints drawn scenes are seen from, if there are any
+    viewpoints = run.guide.arguments(first if scenes.num_views is None else first.view(0))[1:]
     rows = {}
     for name, model in (("independent", run.model), ("repelling", repelling.model)):
         with torch.no_grad():
-            z = model.prior().expand(torch.Size([DRAWN_SCENES])).sample()
+            z = model.prior().expand(torch.Size([len(first.image)])).sample()
             rows[name] = model.likelihood(z, *viewpoints).mean
     samples_figure(args.run_dir / "figures" / "repulsive_prior.png", rows, f"{args.run_dir.name}, scenes of the prior")
 

@@ -1,0 +1,135 @@
+"""Sweeps over the scale of L-NMS and the number of slots, as in the paper's Figure 6."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.evaluation import evaluate
+from analysis.figures import PALETTE, save_figure
+from analysis.runs import load_run
+from pyro_compvae.checkpoint import write_text
+from pyro_compvae.data.scenes import SceneSet
+
+SCORES = ("mse", "miou", "ari_fg", "duplicates", "elbo")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: σ_c, K in training, seed."""
+
+    scale: float
+    slots: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f"scale{self.scale:g}-slots{self.slots}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a cell's run scores with so many slots in testing, by the names of `SCORES`."""
+
+    cell: Cell
+    test_slots: int
+    values: dict[str, float]
+
+
+def cells(scales: Sequence[float], slots: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
+    """A cross, not a grid: every scale with the first number of slots, and every number of slots with the first scale.
+
+    Seed by seed, so that a sweep that is stopped early has whole seeds.
+    """
+    pairs = [(scale, slots[0]) for scale in scales] + [(scales[0], number) for number in slots[1:]]
+    return [Cell(scale, number, seed) for seed in seeds for scale, number in pairs]
+
+
+def score(run_dir: Path, cell: Cell, test_slots: int, scenes: SceneSet, device: torch.device) -> Score:
+    """Evaluate a cell's run on all scenes with another K, or read from its folder what was found for its weights."""
+    path = run_dir / "test_slots.json"
+    run = load_run(run_dir, device, test_slots)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    key = f"K {test_slots}, step {run.step}, {len(scenes)} scenes"
+    if key not in known:
+        torch.manual_seed(cell.seed)
+        metrics = evaluate(run.guide, scenes, device)
+        known[key] = {name: metrics[name] for name in SCORES}
+        write_text(path, json.dumps(known, indent=2) + "\n")
+    return Score(cell, test_slots, known[key])
+
+
+def ablation_csv(scores: Sequence[Score]) -> str:
+    """A row per cell and number of test slots."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("scale", "train_slots", "seed", "test_slots", *SCORES))
+    for s in scores:
+        table.writerow((s.cell.scale, s.cell.slots, s.cell.seed, s.test_slots, *(s.values[name] for name in SCORES)))
+    return text.getvalue()
+
+
+def ablation_table(scores: Sequence[Score]) -> str:
+    """A line per scale, train K and test K: means over seeds, with the range that the seeds span."""
+    lines = [f"{'σ_c':>6}{'train K':>9}{'test K':>8}{'seeds':>7}" + "".join(f"{name:>26}" for name in SCORES)]
+    for scale, slots, test_slots in sorted({(s.cell.scale, s.cell.slots, s.test_slots) for s in scores}):
+        found = [s for s in scores if (s.cell.scale, s.cell.slots, s.test_slots) == (scale, slots, test_slots)]
+        line = f"{scale:>6g}{slots:>9}{test_slots:>8}{len(found):>7}"
+        for name in SCORES:
+            values = [s.values[name] for s in found]
+            digits = 4 if name == "mse" else 1 if name == "elbo" else 3
+            low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+            line += f"{np.mean(values):>10.{digits}f} {f'[{low}, {high}]':>15}"
+        lines.append(line)
+    return "\n".join([*lines, "Means over seeds, and the range that they span."])
+
+
+def ablation_figure(path: Path, scores: Sequence[Score], title: str = "") -> None:
+    """Draw the paper's Figure 6: MSE and mIoU against σ_c, and against the test K for every train K.
+
+    Points are seeds, lines their means.
+
+    Args:
+        path: PNG file, written atomically.
+        scores: of all cells.
+        title: above the picture.
+    """
+    figure = Figure(figsize=(8, 6), dpi=120, layout="constrained")
+    axes = figure.subplots(2, 2)
+    base = scores[0].cell
+    by_scale = [s for s in scores if s.cell.slots == base.slots and s.test_slots == base.slots]
+    for column, name in enumerate(("mse", "miou")):
+        _lines(axes[0, column], [(s.cell.scale, s.values[name]) for s in by_scale], 0, None)
+        axes[0, column].set_xlabel("σ_c of L-NMS")
+        axes[0, column].set_xscale("log")
+        axes[0, column].xaxis.set_major_formatter("{x:g}")
+        for index, slots in enumerate(sorted({s.cell.slots for s in scores})):
+            chosen = [s for s in scores if s.cell.slots == slots and s.cell.scale == base.scale]
+            _lines(
+                axes[1, column], [(s.test_slots, s.values[name]) for s in chosen], index, f"trained with K = {slots}"
+            )
+        axes[1, column].set_xlabel("K in testing")
+        for axis in axes[:, column]:
+            axis.set_ylabel({"mse": "MSE", "miou": "mIoU"}[name])
+    axes[1, 0].legend(fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    save_figure(path, figure)
+
+
+def _lines(axis: Axes, points: list[tuple[float, float]], index: int, label: str | None) -> None:
+    colour = PALETTE[index % len(PALETTE)]
+    places = sorted({place for place, _ in points})
+    means = [np.mean([value for at, value in points if at == place]) for place in places]
+    axis.plot(*zip(*points, strict=True), ".", color=colour, alpha=0.6)
+    axis.plot(places, means, "-", color=colour, label=label)

@@ -1,0 +1,70 @@
+"""The sweep, on tiny runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scripts import load_script
+
+from analysis import load_run
+
+TINY = ["--guide", "iodine", "--preset", "tiny", "--scales", "0.1", "0.3", "--slots", "4", "5", "--seeds", "0"]
+TINY += ["--test-slots", "6", "--set", "training.steps=2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return load_script("ablate")
+
+
+def test_cells_are_runs_and_a_second_call_goes_on(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "sweep"
+    run, calls = subprocess.run, []
+
+    def killed_at_the_second(command: list[str], **options: object) -> None:
+        calls.append(command)
+        if len(calls) == 2:
+            (out / "scale0.3-slots4-seed0").mkdir()
+            config = (out / "scale0.1-slots4-seed0" / "config.yaml").read_text()
+            # Killed before its first checkpoint.
+            (out / "scale0.3-slots4-seed0" / "config.yaml").write_text(
+                config.replace("scale: 0.1\n  warmup", "scale: 0.3\n  warmup")
+            )
+            raise subprocess.CalledProcessError(-9, command)
+        run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", killed_at_the_second)
+    assert script.main([*TINY, "--out", str(out)]) == 1
+    assert "the same call goes on" in capsys.readouterr().err
+    assert script.main([*TINY, "--out", str(out)]) == 0
+    assert len(calls) == 4, "the first cell is not trained again"
+
+    with (out / "ablation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    cells = {(row["scale"], row["train_slots"]) for row in rows}
+    assert cells == {("0.1", "4"), ("0.3", "4"), ("0.1", "5")}
+    assert {row["test_slots"] for row in rows} == {"4", "5", "6"}
+    assert len(rows) == 9
+    for scale, slots in cells:
+        config = load_run(out / f"scale{scale}-slots{slots}-seed0").config
+        assert (config.lnms_prior.scale, config.num_slots, config.lnms) == (float(scale), int(slots), True)
+    summary = json.loads((out / "scale0.1-slots5-seed0" / "summary.json").read_text())
+    row = next(row for row in rows if (row["train_slots"], row["test_slots"]) == ("5", "5"))
+    assert float(row["miou"]) == pytest.approx(summary["miou"], abs=1e-6)
+    assert (out / "ablation.png").stat().st_size > 10_000
+    assert (out / "ablation.txt").read_text().count("\n") == 11
+
+    assert script.main([*TINY, "--out", str(out), "--preset", "default"]) == 1
+    assert "expected a run of this sweep, found one of another: " in capsys.readouterr().err
+
+
+def test_bad_sweeps_are_named(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(["--scales", "0.1", "0.1", "--out", str(tmp_path)]) == 1
+    assert "--scales: expected one or more values, each once; got (0.1, 0.1)" in capsys.readouterr().err

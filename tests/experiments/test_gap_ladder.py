@@ -1,0 +1,80 @@
+"""The script that divides the gap, on tiny runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import xarray
+from scripts import load_script
+
+from analysis import batches, ladder
+from analysis.batches import read
+
+TINY = ["--approach-steps", "3", "--fit-steps", "12", "--flow-steps", "12", "--num-samples", "30", "--cover-steps", "2"]
+TINY += ["--ais-chains", "3", "--ais-temperatures", "2", "--batch-scenes", "2"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return load_script("gap_ladder")
+
+
+@pytest.mark.parametrize("guide", ["monet", "mulmon"])
+def test_table_file_and_figure(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, guide: str
+) -> None:
+    run = tmp_path / "run"
+    assert load_script("run_svi").main(["--preset", "tiny", "--guide", guide, "--run-dir", str(run)]) == 0
+    assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(ladder, "fit_gaussian", None)  # what is there is not computed again
+    assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
+    table = capsys.readouterr().out
+    data = read(run / "ladder.nc")
+    whole = data["log_evidence"] - data["rung_elbo"].sel(rung="amortised")
+    np.testing.assert_allclose(data["gap"].sum("gap_name"), whole, atol=1e-8)
+    assert list(data["gap_name"].values) == list(ladder.GAPS)
+    assert list(data["rung"].values) == list(ladder.RUNGS)
+    assert [line.split()[0] for line in table.splitlines()[1:6]] == list(ladder.RUNGS)
+    for name in ladder.GAPS:
+        row = next(line for line in table.splitlines() if line.startswith(name))
+        assert f"{float(data['gap'].sel(gap_name=name).mean()):.2f}" in row
+    assert (data["rung_evaluations"].sel(rung="diagonal") == 3 * 16 + 12 * 128).all()
+    assert (data["rung_seconds"].isel(rung=slice(1, None)) > 0).all()
+    assert (run / "figures" / "ladder.png").stat().st_size > 10_000
+
+
+def test_bad_arguments_are_one_line(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(tmp_path), "--num-scenes", "0"]) == 1
+    assert "num_scenes: expected at least 1, got 0" in capsys.readouterr().err
+    assert script.main([str(tmp_path / "nowhere")]) == 1
+    assert "expected a run folder with a config.yaml" in capsys.readouterr().err
+    run = tmp_path / "run"
+    arguments = ["--preset", "tiny", "--steps", "1", "--slots", "9", "--run-dir", str(run)]
+    assert load_script("run_svi").main(arguments) == 0
+    assert script.main([str(run)]) == 1
+    assert "with 9 slots, got full, which can be symmetrised with up to 8" in capsys.readouterr().err
+    (run / "checkpoint.pt").unlink()
+    assert script.main([str(run)]) == 1
+    assert "expected a checkpoint, found no such file" in capsys.readouterr().err
+
+
+def test_batches_are_put_together_in_order(tmp_path: Path) -> None:
+    calls = []
+
+    def compute(start: int, stop: int, show: batches.Show) -> xarray.Dataset:
+        calls.append((start, stop))
+        return xarray.Dataset({"square": ("scene", np.arange(start, stop) ** 2)})
+
+    data = batches.in_batches(tmp_path / "squares.nc", compute, 5, 2, "a")
+    assert data["square"].values.tolist() == [0, 1, 4, 9, 16]
+    assert data["scene"].values.tolist() == [0, 1, 2, 3, 4]
+    assert calls == [(0, 2), (2, 4), (4, 5)]
+    batches.in_batches(tmp_path / "squares.nc", compute, 4, 2, "a")
+    assert len(calls) == 3
+    assert read(tmp_path / "squares.nc").sizes["scene"] == 4
+    batches.in_batches(tmp_path / "squares.nc", compute, 4, 2, "b")
+    assert len(calls) == 5, "other settings"

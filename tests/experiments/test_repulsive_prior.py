@@ -1,0 +1,39 @@
+"""The script that makes a prior of L-NMS, on a tiny run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripts import load_script
+
+from analysis.batches import read
+from analysis.evidence_data import estimates_of
+
+QUICK = ["--num-samples", "30", "--fit-steps", "2", "--cover-steps", "1", "--cover-samples", "4", "--num-scenes", "2"]
+
+
+@pytest.mark.parametrize("guide", ["iodine", "mulmon"])
+def test_bayes_factors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, guide: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    script, run = load_script("repulsive_prior"), tmp_path / "run"
+    arguments = ["--preset", "tiny", "--guide", guide, "--steps", "1", "--run-dir", str(run)]
+    assert load_script("run_svi").main(arguments) == 0
+    capsys.readouterr()
+    assert script.main([str(run), *QUICK, "--strength", "0.3"]) == 0
+    text = capsys.readouterr().out
+    assert "log Z(K 4, D 4, σ_c 0.1, s 0.3) = " in text
+    data = read(run / "repulsive_prior.nc")
+    names = {"log_evidence_independent": "comparison", "log_evidence_repulsive": "repulsive"}
+    for name, file in names.items():
+        estimates = estimates_of(read(run / f"{file}.nc"))
+        np.testing.assert_allclose(data[name], estimates["full_covering"].log_evidence)
+    factor = data["log_evidence_repulsive"] - data["log_evidence_independent"]
+    np.testing.assert_allclose(data["log_bayes_factor"], factor)
+    assert f"log Bayes factor:             {float(factor.mean()):.2f}" in text
+    assert (run / "figures" / "repulsive_prior.png").stat().st_size > 2_000
+    assert script.main([str(run), *QUICK, "--strength", "-1"]) == 1
+    assert "strength: expected zero or more, got -1.0" in capsys.readouterr().err
