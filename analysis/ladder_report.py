@@ -129,6 +129,11 @@ def ladder_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
                 base = base + height
         axis.axhline(0, color="0.3", linewidth=0.8)
     total = values.sum(0)
+    # An outlier must not flatten all other scenes: its bar is cut, and bears its height.
+    top = max(1.4 * float(np.quantile(total, 0.9)), 1.1 * float(total.mean()))
+    for place in np.flatnonzero(total > top):
+        axes[0].text(place, top, f"{total[place]:.0f}", ha="center", va="bottom", fontsize=7)
+    axes[0].set_ylim(top=top if (total > top).any() else None)
     error = 1.96 * total.std(ddof=1) / math.sqrt(B) if B > 1 else 0.0
     axes[1].errorbar([0], [total.mean()], [error], color="black", capsize=4)
     axes[0].set_xlabel("scenes, by the size of their gap")

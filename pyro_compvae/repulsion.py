@@ -86,7 +86,7 @@ class RepulsivePrior(TorchDistribution):
         shape = self._extended_shape(sample_shape)
         count = math.prod(shape[:-2])
         effort = (count, SAMPLING_TEMPERATURES, LEAPFROG_STEPS)
-        chains = _anneal(self.num_slots, self.latent_dim, self.strength, self.scale, *effort)
+        chains = _Annealed(self.num_slots, self.latent_dim, self.strength, self.scale, *effort).run()
         return chains.z[:, 0].reshape(shape).to(self.like)
 
 
@@ -120,7 +120,8 @@ def estimate_log_normaliser(
         raise ValueError(f"scale: expected a positive standard deviation, got {scale}")
     if strength == 0:
         return Normaliser(0.0, 0.0)
-    return _cached(num_slots, latent_dim, float(strength), float(scale), num_chains, num_temperatures, leapfrog_steps)
+    sizes = (num_slots, latent_dim, float(strength), float(scale))
+    return _cached(_Annealed(*sizes, num_chains, num_temperatures, leapfrog_steps))
 
 
 def cache_path() -> FilePath:
@@ -129,25 +130,34 @@ def cache_path() -> FilePath:
     return FilePath(root) / "pyro_compvae" / "log_normalisers.json"
 
 
+class _Annealed(NamedTuple):
+    """A prior, and what is done to anneal to it."""
+
+    num_slots: int
+    latent_dim: int
+    strength: float
+    scale: float
+    num_chains: int
+    num_temperatures: int
+    leapfrog_steps: int
+
+    def run(self) -> Annealing:
+        """Chains from N(0, I) to N(0, I) exp(s L_NMS), of one scene."""
+        size = (self.num_slots, self.latent_dim)
+        path = Path(_Slots(size, self.strength, self.scale), standard_normal_proposal(1, *size))
+        with torch.no_grad():
+            plan = make_plan(path, self.num_temperatures, self.leapfrog_steps, pilot_chains=32)
+            return anneal(path, plan, path.start.rsample(self.num_chains), chunk_size=self.num_chains)
+
+
 @lru_cache(maxsize=256)
-def _cached(
-    num_slots: int,
-    latent_dim: int,
-    strength: float,
-    scale: float,
-    num_chains: int,
-    num_temperatures: int,
-    leapfrog_steps: int,
-) -> Normaliser:
-    key = (
-        f"K={num_slots} D={latent_dim} s={strength!r} scale={scale!r}; {num_chains} {num_temperatures} {leapfrog_steps}"
-    )
+def _cached(annealed: _Annealed) -> Normaliser:
+    key = ", ".join(f"{name} {value}" for name, value in annealed._asdict().items())
     known = _read_cache()
     if key not in known:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            chains = _anneal(num_slots, latent_dim, strength, scale, num_chains, num_temperatures, leapfrog_steps)
-        estimate = chains.estimate
+            estimate = annealed.run().estimate
         known = _read_cache() | {key: (float(estimate.log_evidence), float(estimate.standard_error))}
         try:
             cache_path().parent.mkdir(parents=True, exist_ok=True)
@@ -163,22 +173,6 @@ def _read_cache() -> dict[str, Any]:
     except (OSError, ValueError):  # none yet, or damaged: it will be written anew
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _anneal(
-    num_slots: int,
-    latent_dim: int,
-    strength: float,
-    scale: float,
-    num_chains: int,
-    num_temperatures: int,
-    leapfrog_steps: int,
-) -> Annealing:
-    """Chains from N(0, I) to N(0, I) exp(s L_NMS), of one scene."""
-    path = Path(_Slots((num_slots, latent_dim), strength, scale), standard_normal_proposal(1, num_slots, latent_dim))
-    with torch.no_grad():
-        plan = make_plan(path, num_temperatures, leapfrog_steps, pilot_chains=32)
-        return anneal(path, plan, path.start.rsample(num_chains), chunk_size=num_chains)
 
 
 class _Slots(NamedTuple):
