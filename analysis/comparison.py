@@ -8,6 +8,7 @@ be told apart. Δ is always the run with (+) minus the run without (0).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from analysis.batches import read
 from analysis.evaluation import scene_metrics
 from analysis.evidence import EvidenceConfig, log_joint_and_posterior
 from analysis.evidence_data import evidence_of_scenes
@@ -155,6 +157,27 @@ def _batches(run: Run, scenes: SceneSet, num_scenes: int, batch_scenes: int) -> 
     device = next(run.model.parameters()).device
     for start in range(0, num_scenes, batch_scenes):
         yield scenes[start : min(start + batch_scenes, num_scenes)].to(device)
+
+
+def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
+    """The parts of the gap, "gap" (pair, side, gap_name, scene), that ``gap_ladder.py`` left in the run folders.
+
+    None unless all runs have a ladder of the same scenes, made with the same settings.
+    """
+    found, settings = [], set()
+    for pair in pairs:
+        files = [run.path / "ladder.nc" for run in pair]
+        if not all(file.is_file() for file in files):
+            return None
+        sides = [read(file) for file in files]
+        settings |= {(side.sizes["scene"], _without_step(side.attrs["settings"])) for side in sides}
+        parts = [side[["gap"]].drop_attrs() for side in sides]
+        found.append(xarray.concat(parts, xarray.IndexVariable("side", ["0", "+"])))
+    return xarray.concat(found, "pair") if len(settings) == 1 else None
+
+
+def _without_step(settings: str) -> str:
+    return json.dumps({name: value for name, value in json.loads(settings).items() if name != "step"})
 
 
 def delta(data: xarray.Dataset, name: str) -> NDArray:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.comparison import METRICS, QUANTITIES, bootstrap, delta
 from analysis.figures import PALETTE, save_figure
+from analysis.ladder_report import NAMES
 
 LABELS = {
     "elbo": "ΔL⁺, the ELBO (Eq. 6)",
@@ -24,34 +25,45 @@ LABELS = {
 }
 
 
-def comparison_table(data: xarray.Dataset, shared: bool) -> str:
-    """A line per quantity: both sides, the difference with its interval, and the pairs one by one; then a sentence.
+FEW_PAIRS = 10
+"""Fewer show too little of how seeds differ."""
+
+
+def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared: bool) -> str:
+    """A line per quantity and per part of the gap: both sides, the difference with its interval, in how many scenes it
+    is for the better, and the pairs one by one; then a sentence.
 
     Args:
         data: as of `compare`.
+        parts: as of `ladders`.
         shared: whether the runs of every pair have the same θ.
     """
     P, N = data.sizes["pair"], data.sizes["scene"]
     lines = [f"{'':26}{'0':>10}{'+':>10}{'difference':>30}{'better in':>11}   pairs"]
     for name in QUANTITIES:
-        values = delta(data, name)
-        digits = 4 if name in ("miou", "mse") else 2
-        sides = "".join(f"{float(data[name].sel(side=side).mean()):>10.{digits}f}" for side in ("0", "+"))
-        pairs = " ".join(f"{value:+.{digits}f}" for value in values.mean(1))
-        # Less is better of gap, MSE and duplicates.
-        gain = values if name in ("elbo", "log_evidence", "miou") else -values
-        lines.append(f"{LABELS[name]:26}{sides}{bootstrap(values)!s:>30}{float((gain > 0).mean()):>11.0%}   {pairs}")
-    reliable = f"{float(data['reliable'].mean()):.0%}"
+        more_is_better = name in ("elbo", "log_evidence", "miou")
+        lines.append(_row(LABELS[name], data, name, 4 if name in ("miou", "mse") else 2, more_is_better))
+    if parts is None:
+        lines.append("  (for the parts of Δ gap, run gap_ladder.py on every run, with the same settings)")
+    else:
+        lines.append(f"  of Δ gap, the first {parts.sizes['scene']} scenes:")
+        for name in parts["gap_name"].values:
+            lines.append(_row(f"  {NAMES[str(name)]}", parts.sel(gap_name=name), "gap", 2, False))
     over = f"{P} pairs of runs and {N} scenes" if P > 1 else f"{N} scenes, for this one pair of runs"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Nats per scene; [ ] are 95 % bootstrap intervals over {over}. log p̂(x) is low in expectation, and "
-            f"reliable by k̂ for {reliable} of the scenes.",
-            sentence(data, shared),
-        ]
+    few = ", which are too few not to make them too narrow" if 1 < P < FEW_PAIRS else ""
+    notes = (
+        f"Nats per scene; [ ] are 95 % bootstrap intervals over {over}{few}. log p̂(x) is low in expectation, and "
+        f"reliable by k̂ for {float(data['reliable'].mean()):.0%} of the scenes."
     )
+    return "\n".join([*lines, "", notes, sentence(data, shared)])
+
+
+def _row(label: str, data: xarray.Dataset, name: str, digits: int, more_is_better: bool) -> str:
+    values = delta(data, name)
+    sides = "".join(f"{float(data[name].sel(side=side).mean()):>10.{digits}f}" for side in ("0", "+"))
+    better = float(((values > 0) if more_is_better else (values < 0)).mean())
+    pairs = " ".join(f"{value:+.{digits}f}" for value in values.mean(1))
+    return f"{label:26}{sides}{bootstrap(values)!s:>30}{better:>11.0%}   {pairs}"
 
 
 def sentence(data: xarray.Dataset, shared: bool) -> str:

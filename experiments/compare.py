@@ -19,7 +19,7 @@ from typing import Literal
 import tyro
 
 from analysis.batches import save
-from analysis.comparison import ComparisonError, check_comparable, compare, same_model
+from analysis.comparison import ComparisonError, check_comparable, compare, ladders, same_model
 from analysis.comparison_report import comparison_figure, comparison_table
 from analysis.evidence import QUICK, EvidenceConfig
 from analysis.runs import Run, load_run
@@ -76,7 +76,7 @@ def run(args: Arguments) -> None:
     data = compare(pairs, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
     out = args.out or args.runs[1] / f"against-{args.runs[0].name}"
     out.mkdir(parents=True, exist_ok=True)
-    text += ["", comparison_table(data, all(same_model(pair) for pair in pairs))]
+    text += ["", comparison_table(data, ladders(pairs), all(same_model(pair) for pair in pairs))]
     save(out / "comparison.nc", data.assign_coords(pair=[describe(pair) for pair in pairs]))
     comparison_figure(out / "comparison.png", data, f"{args.runs[0].name} and {args.runs[1].name}")
     write_text(out / "comparison.txt", "\n".join(text) + "\n")

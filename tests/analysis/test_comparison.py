@@ -1,0 +1,85 @@
+"""Intervals of differences, and what is said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray
+
+from analysis.comparison import Interval, bootstrap, delta
+from analysis.comparison_report import comparison_table, sentence
+
+
+def differences(rng: np.random.Generator, pairs: int, scenes: int) -> np.ndarray:
+    """Mean 2, with a part of every pair, one of every scene, and noise, of standard deviations 1, 2 and 1."""
+    of_pairs, of_scenes = rng.normal(0, 1, (pairs, 1)), rng.normal(0, 2, (1, scenes))
+    return 2 + of_pairs + of_scenes + rng.normal(0, 1, (pairs, scenes))
+
+
+def test_intervals_know_of_pairs_and_of_scenes() -> None:
+    """Crossed, as all pairs saw the same scenes: nested resampling would take the parts of scenes for noise."""
+    P, N = 60, 80
+    found = [bootstrap(differences(np.random.default_rng(seed), P, N), seed, 500) for seed in range(150)]
+    expected = 1.96 * (1 / P + 4 / N + 1 / (P * N)) ** 0.5
+    assert np.mean([(i.high - i.low) / 2 for i in found]) == pytest.approx(expected, rel=0.1)
+    nested = 1.96 * (1 / P + 5 / (P * N)) ** 0.5
+    assert nested < 0.6 * expected, "the two must differ"
+    covered = np.mean([i.low < 2 < i.high for i in found])
+    assert 0.95 - 4 * (0.95 * 0.05 / 150) ** 0.5 < covered <= 1
+
+
+def test_with_one_pair_the_interval_is_that_of_scenes() -> None:
+    values = differences(np.random.default_rng(0), 1, 400)
+    interval = bootstrap(values)
+    assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+    assert interval.mean == pytest.approx(values.mean())
+
+
+def data(elbo: float, evidence: float, pairs: int = 1) -> xarray.Dataset:
+    """Differences of ELBO and of log p̂(x) between sides, with some noise."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (pairs, 2, 40))
+    step = np.array([0.0, 1.0])[None, :, None]
+    numbers = {"elbo": elbo * step + noise, "log_evidence": evidence * step + 50 + noise[:, :, ::-1]}
+    numbers["gap"] = numbers["log_evidence"] - numbers["elbo"]
+    numbers |= {name: noise for name in ("miou", "mse", "duplicates", "duplicates_latent")}
+    numbers["reliable"] = np.zeros_like(noise)
+    dims = ("pair", "side", "scene")
+    return xarray.Dataset({name: (dims, value) for name, value in numbers.items()}, coords={"side": ["0", "+"]})
+
+
+@pytest.mark.parametrize(
+    ("elbo", "evidence", "said"),
+    [
+        (3.0, 5.0, "a better model, and a wider gap"),
+        (3.0, 0.0, "a model neither better nor worse beyond noise, and a narrower gap"),
+        (-2.0, -2.0, "a worse model, and a gap neither wider nor narrower beyond noise"),
+    ],
+)
+def test_the_sentence_says_what_the_difference_consists_of(elbo: float, evidence: float, said: str) -> None:
+    found = data(elbo, evidence)
+    assert sentence(found, shared=False).endswith(f": {said}.")
+    np.testing.assert_allclose(delta(found, "elbo"), delta(found, "log_evidence") - delta(found, "gap"))
+
+
+def test_with_one_model_the_sentence_speaks_of_the_posterior_alone() -> None:
+    assert "is all posterior: with L-NMS the gap grows" in sentence(data(-2.0, 0.0), shared=True)
+    assert "the gap shrinks" in sentence(data(2.0, 0.0), shared=True)
+
+
+def test_the_table_divides_the_gap_if_there_are_ladders() -> None:
+    found = data(3.0, 5.0, pairs=2)
+    assert "run gap_ladder.py on every run" in comparison_table(found, None, False)
+    gaps = np.zeros((2, 2, 2, 8))
+    gaps[:, 1, 0] = -1.5
+    coords = {"side": ["0", "+"], "gap_name": ["amortisation", "independence"]}
+    parts = xarray.Dataset({"gap": (("pair", "side", "gap_name", "scene"), gaps)}, coords=coords)
+    text = comparison_table(found, parts, False)
+    row = next(line for line in text.splitlines() if line.strip().startswith("amortisation"))
+    assert row.split()[1:] == ["0.00", "-1.50", "-1.50", "[-1.50,", "-1.50]", "100%", "-1.50", "-1.50"]
+    assert "too few not to make them too narrow" in text
+
+
+def test_signs_need_an_interval_on_one_side() -> None:
+    assert [Interval(1, *ends).sign for ends in ((0.5, 2), (-0.5, 2), (-2, -1))] == [1, 0, -1]
+    assert str(Interval(0.01, -0.02, 0.03)) == "+0.0100 [-0.0200, +0.0300]"
+    assert str(Interval(1.234, 1.0, 1.5)) == "+1.23 [+1.00, +1.50]"
