@@ -39,8 +39,8 @@ QUANTITIES = ("elbo", "log_evidence", "gap", *METRICS)
 RESAMPLES = 4000
 """Of the bootstrap."""
 
-ASIDE = ("lnms", "lnms_prior", "seed", "frozen_model", "data.root", "data.num_train")
-"""Fields in which runs may differ and still be two sides of one comparison."""
+ASIDE = ("lnms ", "lnms_prior.", "frozen_model ", "data.root ")
+"""Fields in which the two sides of a comparison may differ: what phrases of `differences` begin with."""
 
 
 class ComparisonError(ValueError):
@@ -58,14 +58,19 @@ def check_comparable(pair: tuple[Run, Run]) -> list[str]:
     """
     run_0, run_plus = pair
     on_data = [
-        phrase for phrase in differences(run_0.config, run_plus.config, ("data",)) if not phrase.startswith(ASIDE)
+        phrase
+        for phrase in differences(run_0.config, run_plus.config, ("data",))
+        if not phrase.startswith((*ASIDE, "data.num_train "))
     ]
     if on_data:
         raise ComparisonError(
             f"{run_plus.path}: expected a run on the data of {run_0.path}, but {'; '.join(on_data)}. Nats and scores "
             "of other images are not comparable."
         )
-    return [phrase for phrase in differences(run_0.config, run_plus.config) if not phrase.startswith(ASIDE)]
+    found = differences(run_0.config, run_plus.config)
+    if run_0.step != run_plus.step:
+        found.append(f"steps trained are {run_0.step} there and {run_plus.step} here")
+    return [phrase for phrase in found if not phrase.startswith(ASIDE)]
 
 
 def same_model(pair: tuple[Run, Run]) -> bool:
@@ -88,7 +93,8 @@ def compare(
 
     elbo, log_evidence, standard_error, gap: nats; with one θ, log p̂(x) is estimated once, from the run without.
     reliable: whether k̂ says so of log p̂(x).
-    miou, mse, duplicates, duplicates_latent: as of `scene_metrics`.
+    miou, mse, duplicates, duplicates_latent: as of `scene_metrics`; of several views, from the first V // 2, while nats
+        are of all.
 
     Evidence is kept in comparison.nc of every run folder, and not estimated again with the same settings.
 
@@ -123,7 +129,7 @@ def compare(
 def _evidence(
     run: Run, scenes: SceneSet, config: EvidenceConfig, num_scenes: int, batch_scenes: int, seed: int
 ) -> dict[str, Tensor]:
-    estimates = evidence_of_scenes(run, scenes, config, num_scenes, batch_scenes, seed, "comparison")
+    estimates = evidence_of_scenes(run, scenes, config, num_scenes, batch_scenes, seed, "comparison", observed=False)
     refined = estimates["ais" if config.ais_chains else f"{config.families_of(run.model.num_slots)[-1]}_covering"]
     return {
         "elbo": estimates["guide"].elbo,
@@ -162,22 +168,23 @@ def _batches(run: Run, scenes: SceneSet, num_scenes: int, batch_scenes: int) -> 
 def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
     """The parts of the gap, "gap" (pair, side, gap_name, scene), that ``gap_ladder.py`` left in the run folders.
 
-    None unless all runs have a ladder of the same scenes, made with the same settings.
+    None unless all runs have a ladder of their present weights, of the same scenes, enough for an interval, and made
+    with the same settings.
     """
     found, settings = [], set()
     for pair in pairs:
-        files = [run.path / "ladder.nc" for run in pair]
-        if not all(file.is_file() for file in files):
-            return None
-        sides = [read(file) for file in files]
-        settings |= {(side.sizes["scene"], _without_step(side.attrs["settings"])) for side in sides}
-        parts = [side[["gap"]].drop_attrs() for side in sides]
-        found.append(xarray.concat(parts, xarray.IndexVariable("side", ["0", "+"])))
+        sides = []
+        for run in pair:
+            if not (run.path / "ladder.nc").is_file():
+                return None
+            side = read(run.path / "ladder.nc")
+            content = json.loads(side.attrs["settings"])
+            if content.pop("step") != run.step or side.sizes["scene"] < MIN_SCENES:
+                return None
+            settings.add((side.sizes["scene"], json.dumps(content)))
+            sides.append(side[["gap"]].drop_attrs())
+        found.append(xarray.concat(sides, xarray.IndexVariable("side", ["0", "+"])))
     return xarray.concat(found, "pair") if len(settings) == 1 else None
-
-
-def _without_step(settings: str) -> str:
-    return json.dumps({name: value for name, value in json.loads(settings).items() if name != "step"})
 
 
 def delta(data: xarray.Dataset, name: str) -> NDArray:

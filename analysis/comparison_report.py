@@ -46,9 +46,11 @@ def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared:
     if parts is None:
         lines.append("  (for the parts of Δ gap, run gap_ladder.py on every run, with the same settings)")
     else:
-        lines.append(f"  of Δ gap, the first {parts.sizes['scene']} scenes:")
+        n = parts.sizes["scene"]
+        lines.append(f"  its parts, by gap_ladder.py with an estimate of log p(x) of its own, in {n} scenes:")
         for name in parts["gap_name"].values:
             lines.append(_row(f"  {NAMES[str(name)]}", parts.sel(gap_name=name), "gap", 2, False))
+        lines.append(_row("  all parts", parts.sum("gap_name"), "gap", 2, False))
     over = f"{P} pairs of runs and {N} scenes" if P > 1 else f"{N} scenes, for this one pair of runs"
     few = ", which are too few not to make them too narrow" if 1 < P < FEW_PAIRS else ""
     notes = (
@@ -72,8 +74,8 @@ def sentence(data: xarray.Dataset, shared: bool) -> str:
     if shared:
         verdict = {1: "grows", -1: "shrinks", 0: "does not change beyond noise"}[gap.sign]
         return (
-            f"Both sides have the same θ, so that log p(x) is the same and ΔL⁺ = {elbo} nats is all posterior: with "
-            f"L-NMS the gap {verdict}."
+            f"Both sides have the same θ, so that log p(x) is the same and ΔL⁺ = {elbo} nats is all posterior: "
+            f"the gap {verdict} on the side +."
         )
     model = {1: "a better model", -1: "a worse model", 0: "a model neither better nor worse beyond noise"}
     posterior = {1: "a wider gap", -1: "a narrower gap", 0: "a gap neither wider nor narrower beyond noise"}

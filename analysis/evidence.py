@@ -126,7 +126,7 @@ def check_slots(num_slots: int, *families: Family) -> None:
 
 
 def estimate_scenes(
-    run: Run, scene: Scene, config: EvidenceConfig, progress: Progress = lambda name: None
+    run: Run, scene: Scene, config: EvidenceConfig, progress: Progress = lambda name: None, observed: bool = True
 ) -> dict[str, EvidenceEstimate]:
     """Estimates of log p(x) of a batch of scenes, by name.
 
@@ -134,7 +134,7 @@ def estimate_scenes(
     same draws weighed by q̄; "guide_inflated": symmetrised, and wider; "diagonal", "block", "full": from symmetrised
     Gaussians fitted to every scene by their ELBO; "full_covering" and so on: those fitted further to cover more; "ais":
     annealed importance sampling from the last of them, inflated; "observed": as the last "..._covering", of the first
-    V // 2 of V views.
+    V // 2 of V views, if wanted.
     """
     arguments = run.guide.arguments(scene)
     log_joint, q = log_joint_and_posterior(run, arguments)
@@ -159,7 +159,7 @@ def estimate_scenes(
     if config.ais_chains:
         estimates["ais"] = _annealed(log_joint, covering, config, progress)
         progress("ais")
-    if scene.image.dim() == 5:
+    if observed and scene.image.dim() == 5:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scene.view(slice(scene.image.shape[1] // 2))))
         sample(OBSERVED, refined_fit(log_joint, q, config).proposal())
     return estimates

@@ -27,6 +27,7 @@ def evidence_of_scenes(
     seed: int = 0,
     name: str = "evidence",
     workers: Workers = ALONE,
+    observed: bool = True,
 ) -> dict[str, EvidenceEstimate]:
     """Estimates of `estimate_scenes` for the first scenes of a set, by name, computed and saved in batches.
 
@@ -36,6 +37,7 @@ def evidence_of_scenes(
         config: how hard to try.
         num_scenes, batch_scenes, seed, workers: as in `in_batches`.
         name: of the file.
+        observed: as of `estimate_scenes`.
 
     Returns:
         The estimates; on workers but the first, nothing.
@@ -43,9 +45,10 @@ def evidence_of_scenes(
     device = next(run.model.parameters()).device
 
     def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
-        return weights_data(estimate_scenes(run, scenes[start:stop].to(device), config, show))
+        return weights_data(estimate_scenes(run, scenes[start:stop].to(device), config, show, observed))
 
-    settings = evidence_settings(run, config, seed, batch_scenes=batch_scenes)
+    views = {} if scenes.num_views is None else {"observed": observed}
+    settings = evidence_settings(run, config, seed, batch_scenes=batch_scenes, **views)
     num_scenes = min(num_scenes, len(scenes))
     path = run.path / f"{name}.nc"
     return estimates_of(in_batches(path, compute, num_scenes, batch_scenes, settings, seed, workers))

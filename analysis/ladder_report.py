@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -31,9 +32,16 @@ def ladder_data(ladder: Ladder) -> xarray.Dataset:
     def cost(values: list[float]) -> NDArray:
         return np.repeat(np.array(values, dtype=float)[:, None], B, axis=1)
 
-    names = ("elbo", "standard_error", "symmetric_elbo", "rise", "converged")
-    numbers = {f"rung_{name}": stacked([getattr(rung, name) for rung in rungs.values()]) for name in names}
-    numbers["rung_failed"] = stacked([failures.get(name, ladder.rungs[name].elbo < -math.inf) for name in rungs])
+    slopes = [rung.slope for rung in rungs.values()]
+    nothing = torch.zeros(B, dtype=torch.bool)
+    numbers = {
+        "rung_elbo": stacked([rung.elbo for rung in rungs.values()]),
+        "rung_standard_error": stacked([rung.standard_error for rung in rungs.values()]),
+        "rung_rise": stacked([slope.rise for slope in slopes]),
+        "rung_rise_standard_error": stacked([slope.standard_error for slope in slopes]),
+        "rung_converged": stacked([slope.converged for slope in slopes]),
+        "rung_failed": stacked([failures.get(name, nothing) for name in rungs]),
+    }
     numbers["rung_seconds"] = cost([rung.seconds / B for rung in rungs.values()])
     numbers["rung_evaluations"] = cost([rung.evaluations for rung in rungs.values()])
     return xarray.Dataset(
@@ -54,14 +62,15 @@ def ladder_data(ladder: Ladder) -> xarray.Dataset:
 def ladder_table(data: xarray.Dataset) -> str:
     """A line per rung and per gap, with 95 % intervals over scenes, and what went wrong."""
     B = data.sizes["scene"]
-    heads = ("ELBO", "s.e.", "converged", "below the last", "evaluations", "s / scene")
-    widths = (20, 7, 11, 16, 13, 11)
+    heads = ("ELBO", "s.e.", "rise, s.e.", "converged", "below the last", "evaluations", "s / scene")
+    widths = (20, 7, 14, 11, 16, 13, 11)
     lines = [f"{'rung':14}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
     for name in data["rung"].values:
         rung = data.sel(rung=name)
         cells = (
             interval(rung["rung_elbo"].values),
             f"{float(rung['rung_standard_error'].median()):.2f}",
+            f"{float(rung['rung_rise'].median()):.2f} ± {float(rung['rung_rise_standard_error'].median()):.2f}",
             f"{int(rung['rung_converged'].sum())} of {B}",
             f"{int(rung['rung_failed'].sum())} of {B}",
             f"{int(rung['rung_evaluations'][0]):,}",
@@ -71,7 +80,7 @@ def ladder_table(data: xarray.Dataset) -> str:
     seconds = float(data["evidence_seconds"].mean())
     evidence = (interval(data["log_evidence"].values), f"{float(data['log_evidence_standard_error'].median()):.2f}")
     line = "".join(f"{cell:>{width}}" for cell, width in zip(evidence, widths, strict=False))
-    lines.append(f"{'log p̂(x)':14}{line}{'':>{sum(widths[2:5])}}{seconds:>{widths[5]}.2f}")
+    lines.append(f"{'log p̂(x)':14}{line}{'':>{sum(widths[2:6])}}{seconds:>{widths[6]}.2f}")
     lines += ["", f"{'gap':14}{'nats':>20}{'s.e.':>7}{'from':>9}{'to':>9}{'share':>8}"]
     total = data["gap"].sum("gap_name")
     for name in data["gap_name"].values:
@@ -88,10 +97,11 @@ def ladder_table(data: xarray.Dataset) -> str:
 
 
 HOW_TO_READ = """\
-Nats per scene; ± is a 95 % interval over scenes, s.e. the median standard error of a single one. converged: the ELBO
-no longer rose while steps were of constant size. below the last: more than two standard errors under the rung before,
-which no larger family's best is: the optimiser failed there. log p̂(x) is low in expectation, so the residual is a lower
-bound; it is reliable by k̂ for {reliable} scenes, whose median k̂ is {khat}."""
+Nats per scene; ± is a 95 % interval over scenes, s.e. the median standard error of a single one. rise: of the ELBO in
+the last half of the steps of constant size, before the fit settled; converged: no rise found, beyond two standard
+errors and 0.2 nats. below the last: by more than that under the rung before, which no larger family's best is: the
+optimiser failed there. log p̂(x), whose seconds are those of the symmetry gap too, is low in expectation, so the residual
+is a lower bound; it is reliable by k̂ for {reliable} scenes, whose median k̂ is {khat}."""
 
 NAMES = {
     "amortisation": "amortisation",
@@ -128,13 +138,13 @@ def ladder_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
                 axis.bar(np.arange(len(height)), height, 0.9, bottom=base, color=colour, label=label)
                 base = base + height
         axis.axhline(0, color="0.3", linewidth=0.8)
-    total = values.sum(0)
-    # An outlier must not flatten all other scenes: its bar is cut, and bears its height.
-    top = max(1.4 * float(np.quantile(total, 0.9)), 1.1 * float(total.mean()))
-    for place in np.flatnonzero(total > top):
-        axes[0].text(place, top, f"{total[place]:.0f}", ha="center", va="bottom", fontsize=7)
-    axes[0].set_ylim(top=top if (total > top).any() else None)
+    total, height = values.sum(0), values.clip(min=0).sum(0)
     error = 1.96 * total.std(ddof=1) / math.sqrt(B) if B > 1 else 0.0
+    # An outlier must not flatten all other scenes: its bar is cut, and bears its height.
+    top = max(1.4 * float(np.quantile(height, 0.9)), 1.05 * float(total.mean() + error))
+    for place in np.flatnonzero(height > top):
+        axes[0].text(place, top, f"{total[place]:.0f}", ha="center", va="bottom", fontsize=7)
+    axes[0].set_ylim(top=top if (height > top).any() else None)
     axes[1].errorbar([0], [total.mean()], [error], color="black", capsize=4)
     axes[0].set_xlabel("scenes, by the size of their gap")
     axes[0].set_ylabel("log p̂(x) − ELBO of the guide, nats")

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from analysis.ablation import Cell, ablation_csv, ablation_figure, ablation_table, cells, score
 from pyro_compvae.checkpoint import CheckpointError, write_text
-from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml
+from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, parse_assignments
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.presets import preset
@@ -61,26 +61,33 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     args = tyro.cli(Arguments, args=arguments)
     try:
-        sweep(args)
-        return 0
+        return sweep(args)
     except (ValueError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except subprocess.CalledProcessError as error:
-        print(f"error: training stopped with exit code {error.returncode}; the same call goes on", file=sys.stderr)
-        return 1
 
 
-def sweep(args: Arguments) -> None:
-    """Train and test all cells, then write the table and the figure."""
+def sweep(args: Arguments) -> int:
+    """Train and test all cells, then write the table and the figure of those that are done; returns the exit code."""
     for name in ("scales", "slots", "seeds"):
         values = getattr(args, name)
         if not values or len(set(values)) < len(values):
             raise ConfigError(f"--{name}: expected one or more values, each once; got {values}")
+    if min((*args.slots, *args.test_slots)) < 2:
+        raise ConfigError(f"--slots, --test-slots: expected at least 2, got {args.slots} and {args.test_slots}")
     device = choose_device(args.device)
     todo = cells(args.scales, args.slots, args.seeds)
     for cell in tqdm(todo, unit="run"):
         train(args, cell)
+    failed = [cell for cell in todo if not (args.out / cell.name / "summary.json").is_file()]
+    for cell in failed:
+        print(
+            f"error: {cell.name} did not finish, see {args.out / cell.name}.log; the same call tries again",
+            file=sys.stderr,
+        )
+    todo = [cell for cell in todo if cell not in failed]
+    if not todo:
+        return 1
     test_slots = sorted({*args.slots, *args.test_slots})
     config = from_yaml((args.out / todo[0].name / "config.yaml").read_text(encoding="utf-8"))
     scenes = load_scenes(config.data, "test", multi_view=config.guide == "mulmon")
@@ -89,6 +96,7 @@ def sweep(args: Arguments) -> None:
     write_text(args.out / "ablation.txt", ablation_table(scores) + "\n")
     ablation_figure(args.out / "ablation.png", scores, f"{args.guide}, {config.data.name}, {len(args.seeds)} seeds")
     print(ablation_table(scores))
+    return 1 if failed else 0
 
 
 def train(args: Arguments, cell: Cell) -> None:
@@ -119,7 +127,8 @@ def train(args: Arguments, cell: Cell) -> None:
         command += [word for change in changes for word in ("--set", change)]
     args.out.mkdir(parents=True, exist_ok=True)
     with (args.out / f"{cell.name}.log").open("a", encoding="utf-8") as log:
-        subprocess.run(command, stdout=log, stderr=log, check=True)
+        # A cell that diverges must not keep the others from being trained.
+        subprocess.run(command, stdout=log, stderr=log, check=False)
 
 
 def stored_config(run_dir: Path) -> RunConfig | None:
@@ -129,11 +138,11 @@ def stored_config(run_dir: Path) -> RunConfig | None:
 
 
 def foreign(args: Arguments, cell: Cell, stored: RunConfig) -> list[str]:
-    """How a stored run differs from a cell, a phrase per field; what --set names is left to run_svi.py."""
-    changes = {"lnms_prior.scale": cell.scale, "num_slots": cell.slots, "seed": cell.seed, "lnms": True}
+    """How a stored run differs from a cell, a phrase per field."""
+    changes: dict[str, object] = {"lnms_prior.scale": cell.scale, "num_slots": cell.slots}
+    changes |= {"seed": cell.seed, "lnms": True} | parse_assignments(args.set)
     expected = preset(args.preset, args.guide, args.dataset).replace(changes)
-    free = tuple(change.partition("=")[0] for change in args.set)
-    return [phrase for phrase in differences(stored, expected) if not phrase.startswith(free or ("\0",))]
+    return differences(stored, expected) + differences(stored, expected, ("training.steps",))
 
 
 if __name__ == "__main__":

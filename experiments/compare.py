@@ -41,7 +41,8 @@ class Arguments:
     """Scenes whose evidence is estimated together, and saved together."""
     evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=lambda: QUICK)
     out: Path | None = None
-    """Where to write; by default against-NAME in the folder of the first RUN_PLUS, NAME being that of its RUN_0."""
+    """Where to write; by default against-NAME in the folder of the first RUN_PLUS, NAME being that of its RUN_0, or
+    against-NAME-and-N-more with more pairs."""
     seed: int = 0
     """Of all draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -74,7 +75,8 @@ def run(args: Arguments) -> None:
     config = runs[0].config
     scenes = load_scenes(config.data, "test", multi_view=config.guide == "mulmon")
     data = compare(pairs, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
-    out = args.out or args.runs[1] / f"against-{args.runs[0].name}"
+    more = f"-and-{len(pairs) - 1}-more" if len(pairs) > 1 else ""
+    out = args.out or args.runs[1] / f"against-{args.runs[0].name}{more}"
     out.mkdir(parents=True, exist_ok=True)
     text += ["", comparison_table(data, ladders(pairs), all(same_model(pair) for pair in pairs))]
     save(out / "comparison.nc", data.assign_coords(pair=[describe(pair) for pair in pairs]))

@@ -21,7 +21,7 @@ import tyro
 import xarray
 
 from analysis.batches import Show, in_batches
-from analysis.evidence import check_slots, log_joint_and_posterior
+from analysis.evidence import ESTIMATORS, log_joint_and_posterior
 from analysis.ladder import LADDERS, LadderConfig, gap_ladder
 from analysis.ladder_report import ladder_data, ladder_figure, ladder_table
 from analysis.runs import load_run
@@ -69,14 +69,13 @@ def climb(args: Arguments, device: torch.device, workers: Workers) -> None:
     """The ladder of all scenes, batch by batch, shared among the workers."""
     check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
     run = load_run(args.run_dir, device)
-    check_slots(run.model.num_slots, "full")
     scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
 
     def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes[start:stop].to(device)))
         return ladder_data(gap_ladder(log_joint, q, args.ladder, show))
 
-    content = {"version": LADDERS, "step": run.step, "seed": args.seed, "batch_scenes": args.batch_scenes}
+    content = {"version": (LADDERS, ESTIMATORS), "step": run.step, "seed": args.seed, "batch_scenes": args.batch_scenes}
     settings = json.dumps(content | dataclasses.asdict(args.ladder))
     path = args.run_dir / "ladder.nc"
     num_scenes = min(args.num_scenes, len(scenes))

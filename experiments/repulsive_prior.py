@@ -4,7 +4,7 @@ It writes into the run folder
 
     repulsive_prior.nc          log p̂(x) of every scene under both priors, and their Bayes factor (group "sample_stats")
     figures/repulsive_prior.png scenes drawn from both priors
-    comparison.nc, repulsive.nc log weights under the independent and the repulsive prior, to go on from
+    prior_independent.nc, prior_repulsive.nc    log weights, from which the same call goes on
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tyro
 import xarray
 
 from analysis.batches import save
-from analysis.evidence import QUICK, EvidenceConfig, check_slots
+from analysis.evidence import QUICK, EvidenceConfig
 from analysis.evidence_data import evidence_of_scenes
 from analysis.evidence_report import interval
 from analysis.figures import samples_figure
@@ -29,8 +29,9 @@ from pyro_compvae import repulsive
 from pyro_compvae.checkpoint import CheckpointError
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.evidence.estimate import RELIABLE
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.repulsion import estimate_log_normaliser
+from pyro_compvae.repulsion import Normaliser, estimate_log_normaliser
 
 DRAWN_SCENES = 10
 
@@ -77,11 +78,10 @@ def hold_against(args: Arguments) -> None:
     run = load_run(args.run_dir, device)
     K, D = run.model.num_slots, run.model.latent_dim
     families = args.evidence.families_of(K)
-    check_slots(K, *families)
     strength = run.config.lnms_prior.strength if args.strength is None else args.strength
     scale = run.config.lnms_prior.scale if args.scale is None else args.scale
     normaliser = estimate_log_normaliser(K, D, strength, scale)
-    print(f"log Z(K {K}, D {D}, σ_c {scale:g}, s {strength:g}) = {show(*normaliser)}")
+    print(f"log Z(K {K}, D {D}, σ_c {scale:g}, s {strength:g}) = {show(normaliser)}")
     if args.tabulate:
         tabulate(K, D, strength, scale)
     repelling = dataclasses.replace(run, model=repulsive(run.model, strength, scale))
@@ -99,8 +99,8 @@ def hold_against(args: Arguments) -> None:
     samples_figure(args.run_dir / "figures" / "repulsive_prior.png", rows, f"{args.run_dir.name}, scenes of the prior")
 
     effort = (scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
-    independent = evidence_of_scenes(run, *effort, name="comparison")
-    repulsed = evidence_of_scenes(repelling, *effort, name="repulsive")
+    independent = evidence_of_scenes(run, *effort, name="prior_independent", observed=False)
+    repulsed = evidence_of_scenes(repelling, *effort, name="prior_repulsive", observed=False)
     chosen = "ais" if args.evidence.ais_chains else f"{families[-1]}_covering"
     both = (independent[chosen], repulsed[chosen])
     factor = both[1].log_evidence - both[0].log_evidence
@@ -111,14 +111,15 @@ def hold_against(args: Arguments) -> None:
         "log_bayes_factor": factor,
     }
     data = xarray.Dataset({name: ("scene", value.cpu().numpy()) for name, value in numbers.items()})
-    attrs = {"strength": strength, "scale": scale, "log_normaliser": normaliser.log_normaliser}
+    attrs = {"strength": strength, "scale": scale, **normaliser._asdict()}
     save(args.run_dir / "repulsive_prior.nc", data.assign_attrs(attrs))
     print(f"log p̂(x), independent slots:  {interval(both[0].log_evidence)} nats per scene; {both[0].verdict()}")
     print(f"log p̂(x), repelling slots:    {interval(both[1].log_evidence)} nats per scene; {both[1].verdict()}")
     print(
         f"log Bayes factor:             {interval(factor)} nats per scene, from {float(factor.min()):.2f} to "
         f"{float(factor.max()):.2f}; for repelling slots in {int((factor > 0).sum())} of {len(factor)} scenes "
-        f"(standard error of one: {float(numbers['standard_error'].median()):.2f})"
+        f"(standard error of one: {float(numbers['standard_error'].median()):.2f}; of all in common, by log Z: "
+        f"{normaliser.standard_error:.2f})"
     )
 
 
@@ -127,13 +128,14 @@ def tabulate(num_slots: int, latent_dim: int, strength: float, scale: float) -> 
     strengths = [factor * strength for factor in (0.25, 0.5, 1.0, 2.0)]
     print("log Z " + "".join(f"{f's = {s:g}':>18}" for s in strengths))
     for K in range(2, num_slots + 3):
-        cells = [show(*estimate_log_normaliser(K, latent_dim, s, scale)) for s in strengths]
+        cells = [show(estimate_log_normaliser(K, latent_dim, s, scale)) for s in strengths]
         print(f"K = {K:<2}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
 
 
-def show(value: float, error: float) -> str:
-    """A number and its standard error."""
-    return f"{value:.3f} ± {error:.3f}"
+def show(normaliser: Normaliser) -> str:
+    """log Z and its standard error, with a mark where k̂ does not bear it out."""
+    mark = "" if normaliser.khat < RELIABLE else " (k̂!)"
+    return f"{normaliser.log_normaliser:.3f} ± {normaliser.standard_error:.3f}{mark}"
 
 
 if __name__ == "__main__":

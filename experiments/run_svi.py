@@ -18,7 +18,7 @@ from analysis.runs import take_over_model
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, write_text
 from pyro_compvae.compilation import CompilationError, compile_networks
-from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
+from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, parse_assignments, to_yaml
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.guide import SceneGuide
@@ -201,21 +201,7 @@ def named_fields(args: Arguments) -> dict[str, Any]:
         "training.batch_size": args.batch_size,
         "training.precision": args.precision,
     }
-    named = {name: value for name, value in options.items() if value is not None}
-    for assignment in args.set:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"--set: expected FIELD=VALUE, got {assignment!r}")
-        named[name] = parse_value(text)
-    return named
-
-
-def parse_value(text: str) -> Any:
-    """A value as JSON has it (1e-3, true, [32, 32], null), or else the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    return {name: value for name, value in options.items() if value is not None} | parse_assignments(args.set)
 
 
 def resume_config(args: Arguments, flags: set[str], run_dir: Path) -> RunConfig:

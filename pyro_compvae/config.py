@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -255,6 +255,24 @@ class RunConfig:
                 raise ConfigError(f"configuration: expected one of the fields {known}; got {name!r}")
             section[last] = value
         return from_dict(content)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Fields by name from FIELD=VALUE, values as JSON has them (1e-3, true, [32, 32], null), or else the text itself.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    named = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: expected FIELD=VALUE, got {assignment!r}")
+        try:
+            named[name] = json.loads(text)
+        except json.JSONDecodeError:
+            named[name] = text
+    return named
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:

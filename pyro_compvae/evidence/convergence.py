@@ -24,12 +24,18 @@ class Slope(NamedTuple):
 
     @property
     def converged(self) -> Tensor:
-        """Where the rise is within two standard errors of none, or negligible, (B,)."""
-        return self.rise <= (2 * self.standard_error).clamp(min=NEGLIGIBLE)
+        """Where no rise, and no fall, is found: within two standard errors of none, or negligible, (B,)."""
+        return self.rise.abs() <= (2 * self.standard_error).clamp(min=NEGLIGIBLE)
 
 
 def step_share(step: int, steps: int, held: float, last: float = 0.05) -> float:
-    """Share of the step size at a step: 1 for a share `held` of all steps, then along half a cosine to `last`."""
+    """Share of the step size at a step: 1 for a share `held` of all steps, then along half a cosine to `last`.
+
+    Raises:
+        ValueError: unless `held` is from 0 to below 1.
+    """
+    if not 0 <= held < 1:
+        raise ValueError(f"held: expected a share from 0 to below 1, got {held}")
     fallen = max(step - held * steps, 0) / ((1 - held) * steps)
     return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * fallen))
 

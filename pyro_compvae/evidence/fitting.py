@@ -109,13 +109,7 @@ def fit_gaussian(
             noise = torch.randn(num_samples, *loc.shape, dtype=loc.dtype, device=loc.device)
             z = loc + torch.einsum("bgij,lbgj->lbgi", scale_tril, noise)
             log_p, gradient = log_joint_and_gradient(log_joint, z.reshape(num_samples, *shape), chunk_size)
-            finite = log_p.isfinite() & gradient.isfinite().all((-2, -1))
-            if not finite.any(0).all():
-                scene = int((~finite.any(0)).nonzero()[0])
-                raise FloatingPointError(
-                    f"fit: expected finite log-densities and gradients, found none in {num_samples} draws for scene "
-                    f"{scene}"
-                )
+            finite = finite_draws(log_p, gradient)
             log_weights = log_p - _log_density_of_noise(noise, scale_tril)
             elbos.append(log_weights.mean(0))
             weights = _tempered_weights(log_weights.masked_fill(~finite, -torch.inf), exponent)
@@ -174,6 +168,21 @@ def log_joint_and_gradient(log_joint: LogJoint, z: Tensor, chunk_size: int) -> t
             gradients += torch.autograd.grad(value.sum(), leaf)
         values.append(value.detach())
     return torch.cat(values), torch.cat(gradients)
+
+
+def finite_draws(log_p: Tensor, gradient: Tensor) -> Tensor:
+    """Draws of finite log densities (L, B) and gradients (L, B, K, D): (L, B).
+
+    Raises:
+        FloatingPointError: if a scene has none.
+    """
+    finite = log_p.isfinite() & gradient.isfinite().all((-2, -1))
+    if not finite.any(0).all():
+        scene = int((~finite.any(0)).nonzero()[0])
+        raise FloatingPointError(
+            f"fit: expected finite log-densities and gradients, found none in {len(log_p)} draws for scene {scene}"
+        )
+    return finite
 
 
 def _log_density_of_noise(noise: Tensor, scale_tril: Tensor) -> Tensor:

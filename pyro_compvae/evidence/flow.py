@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_compvae.evidence.convergence import step_share
 from pyro_compvae.evidence.elliptical import Elliptical
-from pyro_compvae.evidence.fitting import Fit, log_joint_and_gradient
+from pyro_compvae.evidence.fitting import Fit, finite_draws, log_joint_and_gradient
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import JointProposal, log_mean_over_permutations
 from pyro_compvae.evidence.traces import LogJoint
@@ -24,7 +24,7 @@ class Coupling(NamedTuple):
 
     A layer leaves the coordinates `kept` as they are, and shifts and scales the others by functions of them.
 
-    kept, moved: (M, N / 2), indices of the N coordinates in each of M layers; `moved` has one more if N is odd.
+    kept, moved: indices of the N coordinates in each of M layers, half of them each.
     weights: per layer, those of a network with one hidden layer: (B, n, H), (B, 1, H), (B, H, 2 n'), (B, 1, 2 n').
     """
 
@@ -171,6 +171,7 @@ def fit_flow(
 
     Raises:
         ValueError: for a fit of another family, or numbers below 1.
+        FloatingPointError: if all draws of a scene have a density or a gradient that is not finite.
     """
     check_counts(steps=steps, num_samples=num_samples, layers=layers, hidden=hidden, chunk_size=chunk_size)
     base = gaussian.proposal()
@@ -188,11 +189,13 @@ def fit_flow(
         for step in range(steps):
             z = flow.rsample(num_samples)
             log_p, gradient = log_joint_and_gradient(log_joint, z, chunk_size)
+            finite = finite_draws(log_p, gradient)
             log_q = frozen.log_prob(z)
             elbos.append((log_p - log_q).detach().mean(0))
-            surrogate = ((gradient * z).sum((-2, -1)) - log_q).mean(0)
+            surrogate = (gradient.masked_fill(~finite[..., None, None], 0.0) * z).sum((-2, -1)) - log_q
+            weights = finite / finite.sum(0)
             optimiser.zero_grad()
-            (-surrogate.sum()).backward()
+            (-(weights * surrogate).sum()).backward()
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * step_share(step, steps, held)
             optimiser.step()

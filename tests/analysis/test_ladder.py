@@ -51,7 +51,7 @@ def test_gaps_are_their_closed_forms(linear: tuple[Ladder, dict[str, Tensor]]) -
         assert (errors[name] < 0.15).all(), name
     for name in ("amortisation", "within_slot", "independence"):
         assert (expected[name] > 0.1).all(), "a gap that is none shows nothing"
-    assert all(rung.converged.all() for rung in ladder.rungs.values())
+    assert all(rung.slope.converged.all() for rung in ladder.rungs.values())
     assert not any(failed.any() for failed in ladder.failures().values())
 
 
@@ -76,7 +76,7 @@ def test_two_separated_slots_have_a_symmetry_gap_of_log_2(flow_steps: int) -> No
     model = SeparatedModel().eval()
     x = torch.tensor([[-1.0, 1.2], [-0.5, 2.0]], dtype=torch.float64)
     guide = FixedGuide(x.unsqueeze(-1), torch.full((2, 2, 1), 0.15, dtype=torch.float64))
-    config = LadderConfig(60, 40, flow_steps, num_samples=2000, chunk_size=2000, ais_chains=32)
+    config = LadderConfig(60, 40, flow_steps, num_samples=2000, symmetry_samples=2000, chunk_size=2000, ais_chains=32)
     ladder = gap_ladder(LogJoint(model, x), guide.posterior(x), config)
     gaps = ladder.gaps()
     assert ("non_gaussian" in gaps) == (flow_steps > 0)
@@ -91,9 +91,9 @@ def test_what_did_not_converge_and_what_got_worse_are_said(linear: tuple[Ladder,
     model = LinearGaussian(K, D, observed_dim=2, scale=0.1)
     x = model.simulate(B)
     far = Normal(torch.full((B, K, D), 40.0).double(), torch.full((B, K, D), 1e-3).double())
-    config = LadderConfig(approach_steps=1, fit_steps=12, flow_steps=0, num_samples=100, ais_chains=4)
+    config = LadderConfig(approach_steps=1, fit_steps=20, flow_steps=0, num_samples=100, ais_chains=4)
     ladder = gap_ladder(LogJoint(model, x), far, config)
-    assert not ladder.rungs["diagonal"].converged.any()
+    assert not ladder.rungs["diagonal"].slope.converged.any()
     assert f"0 of {B}" in ladder_table(ladder_data(ladder)).splitlines()[2]
 
     good, _ = linear
@@ -101,16 +101,18 @@ def test_what_did_not_converge_and_what_got_worse_are_said(linear: tuple[Ladder,
     worse = full._replace(elbo=full.elbo - torch.tensor([0.0, 3.0, 0.0]))
     broken = good._replace(rungs=good.rungs | {"full": worse})
     assert broken.failures()["full"].tolist() == [False, True, False]
+    lost = full._replace(elbo=full.elbo - torch.tensor([torch.inf, 0, 0]), standard_error=full.elbo * torch.nan)
+    assert good._replace(rungs=good.rungs | {"full": lost}).failures()["full"].tolist() == [True, False, False]
     row = next(line for line in ladder_table(ladder_data(broken)).splitlines() if line.startswith("full"))
     assert f"1 of {B}" in row
 
 
 def test_impossible_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="fit_steps: expected at least 12, or convergence cannot be judged; got 5"):
+    with pytest.raises(ValueError, match="fit_steps: expected at least 20, or convergence cannot be judged; got 5"):
         LadderConfig(fit_steps=5)
-    with pytest.raises(ValueError, match="flow_steps: expected at least 12"):
+    with pytest.raises(ValueError, match="flow_steps: expected at least 20"):
         LadderConfig(flow_steps=3)
-    with pytest.raises(ValueError, match="num_samples: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_samples, symmetry_samples: expected at least 2"):
         LadderConfig(num_samples=0)
     with pytest.raises(ValueError, match="cover_steps: expected at least 1, got 0"):
         LadderConfig(cover_steps=0)

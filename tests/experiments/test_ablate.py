@@ -37,14 +37,16 @@ def test_cells_are_runs_and_a_second_call_goes_on(
             (out / "scale0.3-slots4-seed0" / "config.yaml").write_text(
                 config.replace("scale: 0.1\n  warmup", "scale: 0.3\n  warmup")
             )
-            raise subprocess.CalledProcessError(-9, command)
-        run(command, **options)
+        else:
+            run(command, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(subprocess, "run", killed_at_the_second)
     assert script.main([*TINY, "--out", str(out)]) == 1
-    assert "the same call goes on" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"scale0.3-slots4-seed0 did not finish, see {out / 'scale0.3-slots4-seed0'}.log" in message
+    assert "0.3" not in (out / "ablation.csv").read_text()
     assert script.main([*TINY, "--out", str(out)]) == 0
-    assert len(calls) == 4, "the first cell is not trained again"
+    assert len(calls) == 4, "two cells are not trained again"
 
     with (out / "ablation.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -61,10 +63,13 @@ def test_cells_are_runs_and_a_second_call_goes_on(
     assert (out / "ablation.png").stat().st_size > 10_000
     assert (out / "ablation.txt").read_text().count("\n") == 11
 
-    assert script.main([*TINY, "--out", str(out), "--preset", "default"]) == 1
-    assert "expected a run of this sweep, found one of another: " in capsys.readouterr().err
+    for other in (["--preset", "default"], ["--set", "training.steps=3"], ["--set", "lnms_prior.strength=9"]):
+        assert script.main([*TINY, "--out", str(out), *other]) == 1
+        assert "expected a run of this sweep, found one of another: " in capsys.readouterr().err
 
 
 def test_bad_sweeps_are_named(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main(["--scales", "0.1", "0.1", "--out", str(tmp_path)]) == 1
     assert "--scales: expected one or more values, each once; got (0.1, 0.1)" in capsys.readouterr().err
+    assert script.main(["--test-slots", "1", "--out", str(tmp_path)]) == 1
+    assert "--slots, --test-slots: expected at least 2" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def test_pairs_of_runs(
     names = ("plain0", "lnms0", "plain1", "lnms1")
     assert script.main([*(str(runs / name) for name in names), *QUICK]) == 0
     text = capsys.readouterr().out
-    out = runs / "lnms0" / "against-plain0"
+    out = runs / "lnms0" / "against-plain0-and-1-more"
     assert (out / "comparison.txt").read_text() == text
     assert (out / "comparison.png").stat().st_size > 10_000
     data = read(out / "comparison.nc")

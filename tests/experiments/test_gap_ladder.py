@@ -13,8 +13,8 @@ from scripts import load_script
 from analysis import batches, ladder
 from analysis.batches import read
 
-TINY = ["--approach-steps", "3", "--fit-steps", "12", "--flow-steps", "12", "--num-samples", "30", "--cover-steps", "2"]
-TINY += ["--ais-chains", "3", "--ais-temperatures", "2", "--batch-scenes", "2"]
+TINY = ["--approach-steps", "3", "--fit-steps", "20", "--flow-steps", "20", "--num-samples", "30", "--cover-steps", "2"]
+TINY += ["--ais-chains", "3", "--ais-temperatures", "2", "--symmetry-samples", "5", "--batch-scenes", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_table_file_and_figure(
     for name in ladder.GAPS:
         row = next(line for line in table.splitlines() if line.startswith(name))
         assert f"{float(data['gap'].sel(gap_name=name).mean()):.2f}" in row
-    assert (data["rung_evaluations"].sel(rung="diagonal") == 3 * 16 + 12 * 128).all()
+    assert (data["rung_evaluations"].sel(rung="diagonal") == 3 * 16 + 20 * 128 + 30).all()
     assert (data["rung_seconds"].isel(rung=slice(1, None)) > 0).all()
     assert (run / "figures" / "ladder.png").stat().st_size > 10_000
 
@@ -56,7 +56,7 @@ def test_bad_arguments_are_one_line(script: ModuleType, tmp_path: Path, capsys: 
     arguments = ["--preset", "tiny", "--steps", "1", "--slots", "9", "--run-dir", str(run)]
     assert load_script("run_svi").main(arguments) == 0
     assert script.main([str(run)]) == 1
-    assert "with 9 slots, got full, which can be symmetrised with up to 8" in capsys.readouterr().err
+    assert "slots: expected at most 8, of which all orders are summed, got 9" in capsys.readouterr().err
     (run / "checkpoint.pt").unlink()
     assert script.main([str(run)]) == 1
     assert "expected a checkpoint, found no such file" in capsys.readouterr().err

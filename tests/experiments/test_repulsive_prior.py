@@ -27,7 +27,7 @@ def test_bayes_factors(
     text = capsys.readouterr().out
     assert "log Z(K 4, D 4, σ_c 0.1, s 0.3) = " in text
     data = read(run / "repulsive_prior.nc")
-    names = {"log_evidence_independent": "comparison", "log_evidence_repulsive": "repulsive"}
+    names = {"log_evidence_independent": "prior_independent", "log_evidence_repulsive": "prior_repulsive"}
     for name, file in names.items():
         estimates = estimates_of(read(run / f"{file}.nc"))
         np.testing.assert_allclose(data[name], estimates["full_covering"].log_evidence)
