@@ -100,8 +100,8 @@ HOW_TO_READ = """\
 Nats per scene; ± is a 95 % interval over scenes, s.e. the median standard error of a single one. rise: of the ELBO in
 the last half of the steps of constant size, before the fit settled; converged: no rise found, beyond two standard
 errors and 0.2 nats. below the last: by more than that under the rung before, which no larger family's best is: the
-optimiser failed there. log p̂(x), whose seconds are those of the symmetry gap too, is low in expectation, so the residual
-is a lower bound; it is reliable by k̂ for {reliable} scenes, whose median k̂ is {khat}."""
+optimiser failed there. log p̂(x), whose seconds are those of the symmetry gap too, is low in expectation, so the
+residual is a lower bound; it is reliable by k̂ for {reliable} scenes, whose median k̂ is {khat}."""
 
 NAMES = {
     "amortisation": "amortisation",

@@ -121,3 +121,19 @@ def test_impossible_settings_are_named() -> None:
 def test_the_figure_shows_every_part(linear: tuple[Ladder, dict[str, Tensor]], tmp_path: Path) -> None:
     ladder_figure(tmp_path / "ladder.png", ladder_data(linear[0]), "a title")
     assert (tmp_path / "ladder.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_full_covariance_of_112_dimensions_is_found() -> None:
+    """K = 7, D = 16, as published, and 33 nats of independence."""
+    model = LinearGaussian(7, 16, observed_dim=20, scale=0.3)
+    x = model.simulate(2)
+    guide = FactorisedGuide(model, widening=1.3, shift=torch.linspace(-1, 1, 7))
+    ladder = gap_ladder(LogJoint(model, x), guide.posterior(x), LadderConfig(flow_steps=0, num_samples=2000))
+    precision = model.posterior(x).precision_matrix
+    blocks = torch.stack([precision[:, k : k + 16, k : k + 16] for k in range(0, 112, 16)], dim=1)
+    expected = 0.5 * (blocks.logdet().sum(-1) - precision.logdet())
+    assert (expected > 30).all()
+    gaps, errors = ladder.gaps(), ladder.standard_errors()
+    assert ((gaps["independence"] - expected).abs() < 4 * errors["independence"] + 0.01).all()
+    assert (gaps["residual"].abs() < 4 * errors["residual"] + 0.01).all()
