@@ -109,10 +109,9 @@ def ablation_figure(path: Path, scores: Sequence[Score], title: str = "") -> Non
     base = scores[0].cell
     by_scale = [s for s in scores if s.cell.slots == base.slots and s.test_slots == base.slots]
     for column, name in enumerate(("mse", "miou")):
-        _lines(axes[0, column], [(s.cell.scale, s.values[name]) for s in by_scale], 0, None)
-        axes[0, column].set_xlabel("σ_c of L-NMS")
         axes[0, column].set_xscale("log")
-        axes[0, column].xaxis.set_major_formatter("{x:g}")
+        axes[0, column].set_xlabel("σ_c of L-NMS")
+        _lines(axes[0, column], [(s.cell.scale, s.values[name]) for s in by_scale], 0, None)
         for index, slots in enumerate(sorted({s.cell.slots for s in scores})):
             chosen = [s for s in scores if s.cell.slots == slots and s.cell.scale == base.scale]
             _lines(
@@ -133,3 +132,5 @@ def _lines(axis: Axes, points: list[tuple[float, float]], index: int, label: str
     means = [np.mean([value for at, value in points if at == place]) for place in places]
     axis.plot(*zip(*points, strict=True), ".", color=colour, alpha=0.6)
     axis.plot(places, means, "-", color=colour, label=label)
+    axis.set_xticks(places, [f"{place:g}" for place in places])
+    axis.minorticks_off()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.scale import SymmetricalLogScale
 from numpy.typing import NDArray
 
 from analysis.comparison import METRICS, QUANTITIES, bootstrap, delta
@@ -39,7 +42,7 @@ def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared:
         shared: whether the runs of every pair have the same θ.
     """
     P, N = data.sizes["pair"], data.sizes["scene"]
-    lines = [f"{'':26}{'0':>10}{'+':>10}{'difference':>30}{'better in':>11}   pairs"]
+    lines = [f"{'':26}{'0':>10}{'+':>10}{'mean difference':>30}{'median':>10}{'better in':>11}   pairs"]
     for name in QUANTITIES:
         more_is_better = name in ("elbo", "log_evidence", "miou")
         lines.append(_row(LABELS[name], data, name, 4 if name in ("miou", "mse") else 2, more_is_better))
@@ -65,7 +68,8 @@ def _row(label: str, data: xarray.Dataset, name: str, digits: int, more_is_bette
     sides = "".join(f"{float(data[name].sel(side=side).mean()):>10.{digits}f}" for side in ("0", "+"))
     better = float(((values > 0) if more_is_better else (values < 0)).mean())
     pairs = " ".join(f"{value:+.{digits}f}" for value in values.mean(1))
-    return f"{label:26}{sides}{bootstrap(values)!s:>30}{better:>11.0%}   {pairs}"
+    middle = f"{np.median(values):+.{digits}f}"
+    return f"{label:26}{sides}{bootstrap(values)!s:>30}{middle:>10}{better:>11.0%}   {pairs}"
 
 
 def sentence(data: xarray.Dataset, shared: bool) -> str:
@@ -105,8 +109,7 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
     axes[0].axhline(elbo.mean(), color="black", linewidth=1.2, label=f"mean {elbo.mean():+.1f}")
     axes[0].set_xlabel("test scene")
     axes[0].set_ylabel("ΔL⁺, nats")
-    axes[0].set_yscale("symlog", linthresh=_width(elbo))
-    axes[0].yaxis.set_major_formatter("{x:g}")
+    _symmetric_log(axes[0], "y", elbo)
     axes[0].legend(fontsize=7)
     for axis, name in zip(axes[1:3], METRICS[:2], strict=True):
         values = delta(data, name)
@@ -119,8 +122,7 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
         values = sign * delta(data, name)
         label = f"{'' if sign > 0 else '−'}{LABELS[name].split(',')[0]}, r = {_correlation(elbo, values):.2f}"
         axes[3].plot(elbo.ravel(), values.ravel(), ".", markersize=4, color=colour, label=label)
-    axes[3].set_yscale("symlog", linthresh=_width(elbo))
-    axes[3].yaxis.set_major_formatter("{x:g}")
+    _symmetric_log(axes[3], "y", elbo)
     axes[3].set_ylabel("nats")
     axes[3].legend(fontsize=7)
     _against_elbo(axes[3], elbo)
@@ -132,14 +134,17 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
 def _against_elbo(axis: Axes, elbo: NDArray) -> None:
     axis.axhline(0, color="0.5", linewidth=0.8)
     axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set_xscale("symlog", linthresh=_width(elbo))
-    axis.xaxis.set_major_formatter("{x:g}")
+    _symmetric_log(axis, "x", elbo)
     axis.set_xlabel("ΔL⁺, nats")
 
 
-def _width(values: NDArray) -> float:
-    """Where a symmetric log scale turns linear: inside lie nine tenths of the values, outside the outliers."""
-    return max(float(np.quantile(np.abs(values), 0.9)), 1e-3)
+def _symmetric_log(axes: Axes, which: Literal["x", "y"], values: NDArray) -> None:
+    """Linear where nine tenths of the values lie, logarithmic outside, where the outliers are."""
+    width = max(float(np.quantile(np.abs(values), 0.9)), 1e-3)
+    outer = 10.0 ** np.arange(math.ceil(math.log10(width)), math.floor(math.log10(np.abs(values).max() + 1e-3)) + 1)
+    axes.set(**{f"{which}scale": SymmetricalLogScale(None, linthresh=width)})
+    axes.set(**{f"{which}ticks": [*-outer[::-1], 0, *outer]})
+    (axes.xaxis if which == "x" else axes.yaxis).set_major_formatter("{x:g}")
 
 
 def _correlation(a: NDArray, b: NDArray) -> float:

@@ -75,7 +75,7 @@ def test_the_table_divides_the_gap_if_there_are_ladders() -> None:
     parts = xarray.Dataset({"gap": (("pair", "side", "gap_name", "scene"), gaps)}, coords=coords)
     text = comparison_table(found, parts, False)
     row = next(line for line in text.splitlines() if line.strip().startswith("amortisation"))
-    assert row.split()[1:] == ["0.00", "-1.50", "-1.50", "[-1.50,", "-1.50]", "100%", "-1.50", "-1.50"]
+    assert row.split()[1:] == ["0.00", "-1.50", "-1.50", "[-1.50,", "-1.50]", "-1.50", "100%", "-1.50", "-1.50"]
     assert "too few not to make them too narrow" in text
 
 
