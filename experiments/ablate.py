@@ -62,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = tyro.cli(Arguments, args=arguments)
     try:
         return sweep(args)
+    except KeyboardInterrupt:
+        print("interrupted; the same call goes on", file=sys.stderr)
+        return 130
     except (ValueError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
