@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from analysis import evaluate, load_run
+from analysis.batches import read
+from analysis.comparison_report import comparison_table
+from analysis.ladder_report import ladder_table
 from pyro_compvae.data import load_scenes
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -32,3 +36,24 @@ def test_a_run_reproduces_its_summary(path: Path) -> None:
     for name in ("miou", "ari_fg", "mse"):
         assert metrics[name] == pytest.approx(summary[name], rel=0.01), name
     assert (path / "checkpoint.pt").stat().st_size < 5e6
+
+
+STUDY = RESULTS / "lnms-iodine"
+
+
+@pytest.mark.parametrize("path", sorted(STUDY.glob("ladder-*.nc")), ids=lambda path: path.stem)
+def test_ladders_say_what_their_data_say(path: Path) -> None:
+    data = read(path)
+    assert path.with_suffix(".txt").read_text() == ladder_table(data) + "\n"
+    whole = data["log_evidence"] - data["rung_elbo"].sel(rung="amortised")
+    np.testing.assert_allclose(data["gap"].sum("gap_name"), whole, atol=1e-8)
+    assert data.sizes["scene"] == 32
+
+
+@pytest.mark.parametrize(("name", "shared"), [("comparison", False), ("cross", True)])
+def test_comparisons_say_what_their_data_say(name: str, shared: bool) -> None:
+    data = read(STUDY / f"{name}.nc")
+    assert data.sizes["pair"] == 3
+    written = (STUDY / f"{name}.txt").read_text().splitlines()
+    for line in comparison_table(data, None, shared).splitlines():
+        assert line in written or line.startswith("  (for the parts")
