@@ -55,18 +55,24 @@ def cells(scales: Sequence[float], slots: Sequence[int], seeds: Sequence[int]) -
     return [Cell(scale, number, seed) for seed in seeds for scale, number in pairs]
 
 
-def score(run_dir: Path, cell: Cell, test_slots: int, scenes: SceneSet, device: torch.device) -> Score:
-    """Evaluate a cell's run on all scenes with another K, or read from its folder what was found for its weights."""
+def score_cell(
+    run_dir: Path, cell: Cell, test_slots: Sequence[int], scenes: SceneSet, device: torch.device
+) -> list[Score]:
+    """Evaluate a cell's run on all scenes with every K, or read from its folder what was found for its weights."""
     path = run_dir / "test_slots.json"
-    run = load_run(run_dir, device, test_slots)
+    run = load_run(run_dir, device)
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    key = f"K {test_slots}, step {run.step}, {len(scenes)} scenes"
-    if key not in known:
-        torch.manual_seed(cell.seed)
-        metrics = evaluate(run.guide, scenes, device)
-        known[key] = {name: metrics[name] for name in SCORES}
-        write_text(path, json.dumps(known, indent=2) + "\n")
-    return Score(cell, test_slots, known[key])
+    scores = []
+    for K in test_slots:
+        key = f"K {K}, step {run.step}, {len(scenes)} scenes"
+        if key not in known:
+            run.model.num_slots = K
+            torch.manual_seed(cell.seed)
+            metrics = evaluate(run.guide, scenes, device)
+            known[key] = {name: metrics[name] for name in SCORES}
+            write_text(path, json.dumps(known, indent=2) + "\n")
+        scores.append(Score(cell, K, known[key]))
+    return scores
 
 
 def ablation_csv(scores: Sequence[Score]) -> str:

@@ -9,7 +9,7 @@ be told apart. Δ is always the run with (+) minus the run without (0).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.batches import read
-from analysis.evaluation import scene_metrics
+from analysis.evaluation import scene_batches, scene_metrics
 from analysis.evidence import EvidenceConfig, log_joint_and_posterior
 from analysis.evidence_data import evidence_of_scenes
 from analysis.runs import Run
 from pyro_compvae.config import MODEL_FIELDS, differences
-from pyro_compvae.data.scenes import Scene, SceneSet
+from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.evidence import proposal_log_evidence
 from pyro_compvae.evidence.proposals import normal_proposal
 
@@ -110,15 +110,16 @@ def compare(
     num_scenes = min(num_scenes, len(scenes))
     if num_scenes < MIN_SCENES:
         raise ComparisonError(f"num_scenes: expected at least {MIN_SCENES} for intervals, got {num_scenes}")
-    for pair in pairs:
-        check_comparable(pair)
+    for run in (run for pair in pairs for run in pair):
+        check_comparable((pairs[0][0], run))
+    scenes = scenes.part(slice(num_scenes))
     sides = []
     for pair in pairs:
-        effort = (scenes, config, num_scenes, batch_scenes, seed)
-        row_0 = _evidence(pair[0], *effort) | _scores(pair[0], *effort)
+        effort = (scenes, config, batch_scenes, seed)
+        row_0 = _evidence(pair[0], *effort) | _scores(pair[0], scenes, batch_scenes, seed)
         # With one θ, p(x) is the same, and estimates of it would differ by nothing but noise.
         row_plus = row_0 | _elbo(pair[1], *effort) if same_model(pair) else _evidence(pair[1], *effort)
-        rows = [row_0, row_plus | _scores(pair[1], *effort)]
+        rows = [row_0, row_plus | _scores(pair[1], scenes, batch_scenes, seed)]
         both = [xarray.Dataset({name: ("scene", v.cpu().numpy()) for name, v in row.items()}) for row in rows]
         sides.append(xarray.concat(both, xarray.IndexVariable("side", ["0", "+"])))
     data = xarray.concat(sides, "pair")
@@ -126,43 +127,32 @@ def compare(
     return data
 
 
-def _evidence(
-    run: Run, scenes: SceneSet, config: EvidenceConfig, num_scenes: int, batch_scenes: int, seed: int
-) -> dict[str, Tensor]:
-    estimates = evidence_of_scenes(run, scenes, config, num_scenes, batch_scenes, seed, "comparison", observed=False)
-    refined = estimates["ais" if config.ais_chains else f"{config.families_of(run.model.num_slots)[-1]}_covering"]
+def _evidence(run: Run, scenes: SceneSet, config: EvidenceConfig, batch_scenes: int, seed: int) -> dict[str, Tensor]:
+    effort = (config, len(scenes), batch_scenes, seed)
+    estimates = evidence_of_scenes(run, scenes, *effort, name="comparison", observed=False)
+    best = estimates[config.best(run.model.num_slots)]
     return {
         "elbo": estimates["guide"].elbo,
-        "log_evidence": refined.log_evidence,
-        "standard_error": refined.standard_error,
-        "reliable": refined.reliable,
+        "log_evidence": best.log_evidence,
+        "standard_error": best.standard_error,
+        "reliable": best.reliable,
     }
 
 
-def _elbo(
-    run: Run, scenes: SceneSet, config: EvidenceConfig, num_scenes: int, batch_scenes: int, seed: int
-) -> dict[str, Tensor]:
+def _elbo(run: Run, scenes: SceneSet, config: EvidenceConfig, batch_scenes: int, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     parts = []
-    for batch in _batches(run, scenes, num_scenes, batch_scenes):
+    for batch in scene_batches(scenes, run.device, batch_scenes):
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(batch))
         proposal, effort = normal_proposal(q), (config.num_samples, config.chunk_size)
         parts.append(proposal_log_evidence(log_joint, proposal, *effort, symmetrise=False).elbo)
     return {"elbo": torch.cat(parts)}
 
 
-def _scores(
-    run: Run, scenes: SceneSet, config: EvidenceConfig, num_scenes: int, batch_scenes: int, seed: int
-) -> dict[str, Tensor]:
+def _scores(run: Run, scenes: SceneSet, batch_scenes: int, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    parts = [scene_metrics(run.guide, batch) for batch in _batches(run, scenes, num_scenes, batch_scenes)]
+    parts = [scene_metrics(run.guide, batch) for batch in scene_batches(scenes, run.device, batch_scenes)]
     return {name: torch.cat([part[name] for part in parts]).double() for name in METRICS}
-
-
-def _batches(run: Run, scenes: SceneSet, num_scenes: int, batch_scenes: int) -> Iterator[Scene]:
-    device = next(run.model.parameters()).device
-    for start in range(0, num_scenes, batch_scenes):
-        yield scenes[start : min(start + batch_scenes, num_scenes)].to(device)
 
 
 def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:

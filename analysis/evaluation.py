@@ -109,7 +109,7 @@ def metric_names(num_slots: int, multi_view: bool = False) -> tuple[str, ...]:
 
 def evaluate(guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64) -> dict[str, float]:
     """Means of `scene_metrics` over a set; scenes where a metric is undefined are left out."""
-    batches = [scene_metrics(guide, batch) for batch in _batches(scenes, device, batch_size)]
+    batches = [scene_metrics(guide, batch) for batch in scene_batches(scenes, device, batch_size)]
     return {name: torch.cat([batch[name] for batch in batches]).double().nanmean().item() for name in batches[0]}
 
 
@@ -131,7 +131,7 @@ def query_mse_by_views(
     order = torch.rand(len(scenes), V, generator=torch.Generator().manual_seed(0)).argsort(1)
     shuffled = scenes.reorder_views(order)
     errors: dict[int, list[Tensor]] = {num_observed: [] for num_observed in range(1, V)}
-    for batch in _batches(shuffled, device, batch_size):
+    for batch in scene_batches(shuffled, device, batch_size):
         query = batch.view(-1)
         assert query.viewpoint is not None
         for num_observed in errors:
@@ -141,7 +141,8 @@ def query_mse_by_views(
     return {num_observed: torch.cat(parts).double().mean().item() for num_observed, parts in errors.items()}
 
 
-def _batches(scenes: SceneSet, device: torch.device, batch_size: int) -> list[Scene]:
+def scene_batches(scenes: SceneSet, device: torch.device, batch_size: int) -> list[Scene]:
+    """The scenes of a set, so many at a time, on a device."""
     return [scenes[start : start + batch_size].to(device) for start in range(0, len(scenes), batch_size)]
 
 

@@ -105,6 +105,15 @@ class EvidenceConfig:
         check_slots(num_slots, *self.families)
         return self.families or (("full",) if num_slots <= MAX_PERMUTED_SLOTS else ("block",))
 
+    def best(self, num_slots: int) -> str:
+        """The name of the estimate that most was done for, of so many slots: annealed, or of the last covering fit.
+
+        Raises:
+            ValueError: for more slots than `families_of` allows.
+        """
+        family = self.families_of(num_slots)[-1]
+        return "ais" if self.ais_chains else f"{family}_covering"
+
 
 QUICK = EvidenceConfig(num_samples=1000, fit_steps=100, cover_steps=25, cover_samples=64, ais_chains=0)
 """Seconds per scene, and half a nat below annealing: to compare many scenes under several models."""

@@ -42,10 +42,9 @@ def evidence_of_scenes(
     Returns:
         The estimates; on workers but the first, nothing.
     """
-    device = next(run.model.parameters()).device
 
     def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
-        return weights_data(estimate_scenes(run, scenes[start:stop].to(device), config, show, observed))
+        return weights_data(estimate_scenes(run, scenes[start:stop].to(run.device), config, show, observed))
 
     views = {} if scenes.num_views is None else {"observed": observed}
     settings = evidence_settings(run, config, seed, batch_scenes=batch_scenes, **views)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from analysis.evidence import OBSERVED
+from analysis.evidence_report import half_interval
 from analysis.figures import PALETTE, save_figure
 from pyro_compvae.evidence import EvidenceEstimate
 
@@ -36,7 +36,7 @@ def evidence_figure(path: Path, estimates: Mapping[str, EvidenceEstimate], title
     for (name, estimate), (line, colour) in zip(shown.items(), styles, strict=False):
         counts = draw_counts(len(estimate.log_weights))
         short = torch.stack([reference.log_evidence - estimate.iwae(count) for count in counts])  # (counts, B)
-        mean, error = short.mean(1), _half_interval(short)
+        mean, error = short.mean(1), half_interval(short)
         axis.plot(counts, mean, "o" + line, color=colour, markersize=3, label=name)
         axis.fill_between(counts, (mean - error).clamp(min=LEAST), mean + error, color=colour, alpha=0.2, linewidth=0)
     axis.set_xscale("log")
@@ -61,9 +61,3 @@ def draw_counts(num_samples: int) -> list[int]:
     steps = (1, 2, 5)
     counts = [step * 10**power for power in range(int(math.log10(num_samples)) + 1) for step in steps]
     return [count for count in counts if count < num_samples] + [num_samples]
-
-
-def _half_interval(values: Tensor) -> Tensor:
-    """1.96 standard errors over scenes, (counts, B) → (counts,); zero with a single scene."""
-    B = values.shape[1]
-    return 1.96 * values.std(1) / math.sqrt(B) if B > 1 else torch.zeros_like(values[:, 0])

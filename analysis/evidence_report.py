@@ -109,10 +109,16 @@ def _quantiles(khat: Tensor) -> list[float]:
     return [float(khat.nanquantile(p)) for p in (0.5, 0.9)]
 
 
+def half_interval(values: Tensor) -> Tensor:
+    """1.96 standard errors of the mean over scenes, the last dimension; zero with a single scene."""
+    B = values.shape[-1]
+    return 1.96 * values.std(-1) / math.sqrt(B) if B > 1 else torch.zeros_like(values[..., 0])
+
+
 def interval(values: Tensor | NDArray) -> str:
     """Mean with a 95 % interval over scenes; of a single scene, the value."""
     values = torch.as_tensor(values)
-    error = f" ± {1.96 * float(values.std()) / math.sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    error = f" ± {float(half_interval(values)):.2f}" if len(values) > 1 else ""
     return f"{float(values.mean()):.2f}{error}"
 
 

@@ -22,7 +22,6 @@ image, as far as fits from different guides end in the same mode.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, get_args
@@ -31,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from analysis.evidence import EvidenceConfig, refined_estimate
+from analysis.evidence import EvidenceConfig, Progress, refined_estimate
 from pyro_compvae.evidence import EvidenceEstimate, fit_gaussian, proposal_log_evidence
 from pyro_compvae.evidence.convergence import NEGLIGIBLE, Slope, elbo_slope
 from pyro_compvae.evidence.fitting import Family
@@ -159,9 +158,7 @@ class Ladder(NamedTuple):
         return failures
 
 
-def gap_ladder(
-    log_joint: LogJoint, q: Normal, config: LadderConfig, progress: Callable[[str], object] = lambda name: None
-) -> Ladder:
+def gap_ladder(log_joint: LogJoint, q: Normal, config: LadderConfig, progress: Progress = lambda name: None) -> Ladder:
     """Climb the ladder for all scenes of a batch at once.
 
     The first family starts at the amortised posterior, and every other where the one before arrived: so all rungs are

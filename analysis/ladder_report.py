@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.evidence_report import interval
+from analysis.evidence_report import half_interval, interval
 from analysis.figures import PALETTE, save_figure
 from analysis.ladder import Ladder
 
@@ -48,7 +47,7 @@ def ladder_data(ladder: Ladder) -> xarray.Dataset:
         {name: (("rung", "scene"), values) for name, values in numbers.items()}
         | {
             "gap": (("gap_name", "scene"), stacked(list(gaps.values()))),
-            "gap_standard_error": (("gap_name", "scene"), stacked([errors[name] for name in gaps])),
+            "gap_standard_error": (("gap_name", "scene"), stacked(list(errors.values()))),
             "log_evidence": ("scene", evidence.log_evidence.cpu().numpy()),
             "log_evidence_standard_error": ("scene", evidence.standard_error.cpu().numpy()),
             "khat": ("scene", evidence.khat.cpu().numpy()),
@@ -139,7 +138,7 @@ def ladder_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
                 base = base + height
         axis.axhline(0, color="0.3", linewidth=0.8)
     total, height = values.sum(0), values.clip(min=0).sum(0)
-    error = 1.96 * total.std(ddof=1) / math.sqrt(B) if B > 1 else 0.0
+    error = float(half_interval(torch.from_numpy(total)))
     # An outlier must not flatten all other scenes: its bar is cut, and bears its height.
     top = max(1.4 * float(np.quantile(height, 0.9)), 1.05 * float(total.mean() + error))
     for place in np.flatnonzero(height > top):

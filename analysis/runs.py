@@ -30,6 +30,11 @@ class Run:
     model: SlotModel
     guide: SceneGuide
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
 
 def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: int | None = None) -> Run:
     """Load a run folder for evaluation, with the K it was trained with or another (no weight depends on K).

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
-from analysis.ablation import Cell, ablation_csv, ablation_figure, ablation_table, cells, score
+from analysis.ablation import Cell, ablation_csv, ablation_figure, ablation_table, cells, score_cell
 from pyro_compvae.checkpoint import CheckpointError, write_text
 from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, parse_assignments
 from pyro_compvae.data import DataError, load_scenes
@@ -94,7 +94,7 @@ def sweep(args: Arguments) -> int:
     test_slots = sorted({*args.slots, *args.test_slots})
     config = from_yaml((args.out / todo[0].name / "config.yaml").read_text(encoding="utf-8"))
     scenes = load_scenes(config.data, "test", multi_view=config.guide == "mulmon")
-    scores = [score(args.out / cell.name, cell, K, scenes, device) for cell in todo for K in test_slots]
+    scores = [s for cell in todo for s in score_cell(args.out / cell.name, cell, test_slots, scenes, device)]
     write_text(args.out / "ablation.csv", ablation_csv(scores))
     write_text(args.out / "ablation.txt", ablation_table(scores) + "\n")
     ablation_figure(args.out / "ablation.png", scores, f"{args.guide}, {config.data.name}, {len(args.seeds)} seeds")

@@ -77,7 +77,7 @@ def hold_against(args: Arguments) -> None:
     allow_tf32(False)
     run = load_run(args.run_dir, device)
     K, D = run.model.num_slots, run.model.latent_dim
-    families = args.evidence.families_of(K)
+    best = args.evidence.best(K)
     strength = run.config.lnms_prior.strength if args.strength is None else args.strength
     scale = run.config.lnms_prior.scale if args.scale is None else args.scale
     normaliser = estimate_log_normaliser(K, D, strength, scale)
@@ -101,8 +101,7 @@ def hold_against(args: Arguments) -> None:
     effort = (scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
     independent = evidence_of_scenes(run, *effort, name="prior_independent", observed=False)
     repulsed = evidence_of_scenes(repelling, *effort, name="prior_repulsive", observed=False)
-    chosen = "ais" if args.evidence.ais_chains else f"{families[-1]}_covering"
-    both = (independent[chosen], repulsed[chosen])
+    both = (independent[best], repulsed[best])
     factor = both[1].log_evidence - both[0].log_evidence
     numbers = {
         "log_evidence_independent": both[0].log_evidence,

@@ -51,7 +51,7 @@ class RepulsivePrior(TorchDistribution):
     Args:
         num_slots, latent_dim: K, D.
         strength, scale: s and σ_c of L-NMS.
-        log_normaliser: log Z, of `log_normaliser`, which is asked if there is none.
+        log_normaliser: log Z, by default that of `estimate_log_normaliser`.
         like: a tensor of the dtype and on the device of the draws.
     """
 
@@ -84,7 +84,8 @@ class RepulsivePrior(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p̃(z): z (..., K, D) → (...)."""
-        return _log_normal(value) + self.strength * lnms_log_density(value, self.scale) - self.log_normaliser
+        slots = _Slots((self.num_slots, self.latent_dim), self.strength, self.scale)
+        return slots(value) - self.log_normaliser
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Ends of chains annealed from N(0, I), one for each draw: as close to p̃ as the chains got."""
@@ -189,8 +190,5 @@ class _Slots(NamedTuple):
     scale: float
 
     def __call__(self, z: Tensor) -> Tensor:
-        return _log_normal(z) + self.strength * lnms_log_density(z, self.scale)
-
-
-def _log_normal(z: Tensor) -> Tensor:
-    return -0.5 * (z.square() + math.log(2 * math.pi)).sum((-2, -1))
+        log_normal = -0.5 * (z.square() + math.log(2 * math.pi)).sum((-2, -1))
+        return log_normal + self.strength * lnms_log_density(z, self.scale)
