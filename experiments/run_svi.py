@@ -21,6 +21,7 @@ from pyro_compvae.compilation import CompilationError, compile_networks
 from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, parse_assignments, to_yaml
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.environment import write_environment
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.presets import preset
 from pyro_compvae.training import DivergenceError, Trainer
@@ -75,14 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = tyro.cli(Arguments, args=arguments)
-    flags = {argument.partition("=")[0].removeprefix("--").removeprefix("no-") for argument in arguments}
     workers = ALONE
     try:
         device = choose_device(args.device)
         allow_tf32(True)
         workers = start_workers(device)
         with workers.losing_none():
-            code = train(args, flags, device, workers)
+            code = train(args, arguments, device, workers)
             workers.wait()
         return code
     except KeyboardInterrupt:
@@ -93,8 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def train(args: Arguments, flags: set[str], device: torch.device, workers: Workers) -> int:
-    """Train, evaluate on unseen scenes, write the summary; `flags` are the names of the flags that were given."""
+def train(args: Arguments, arguments: list[str], device: torch.device, workers: Workers) -> int:
+    """Train, evaluate on unseen scenes, write the summary; `arguments` are what `args` were parsed from."""
+    flags = {argument.partition("=")[0].removeprefix("--").removeprefix("no-") for argument in arguments}
     run_dir = args.run_dir or default_run_dir(make_config(args))
     config = resume_config(args, flags, run_dir) if args.resume else make_config(args)
     if workers.is_first and not args.resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
@@ -139,6 +140,7 @@ def train(args: Arguments, flags: set[str], device: torch.device, workers: Worke
         trainer.restore()
     if workers.is_first:
         write_text(run_dir / "config.yaml", to_yaml(config))
+        write_environment(run_dir, "experiments/run_svi.py", arguments, device)
         where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
         print(f"{run_dir}: steps {trainer.step} to {config.training.steps} on {where}", flush=True)
     done = trainer.run()

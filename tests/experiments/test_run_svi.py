@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -297,3 +300,15 @@ def test_only_the_guide_is_trained_on_a_frozen_model(
     assert script.main([*tiny, *other, "--slots", "9"]) == 1
     assert "but num_slots is" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_commands_and_environment_are_recorded(script: ModuleType, tmp_path: Path) -> None:
+    arguments = ["--preset", "tiny", "--steps", "1", "--run-dir", str(tmp_path / "a run")]
+    assert script.main(arguments) == 0
+    assert script.main([*arguments[2:], "--resume"]) == 0
+    first, second = json.loads((tmp_path / "a run" / "environment.json").read_text())
+    assert shlex.split(first["command"]) == ["python", "experiments/run_svi.py", *arguments]
+    assert second["command"].endswith("--resume")
+    assert first["packages"]["torch"] == version("torch")
+    assert first["device"]
+    assert first["python"] == platform.python_version()

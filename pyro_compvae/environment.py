@@ -1,0 +1,59 @@
+"""What a run was made with, so that others can make it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_compvae.checkpoint import write_text
+
+ENVIRONMENT = "environment.json"
+"""The file of a run folder."""
+
+PACKAGES = ("pyro-compvae", "torch", "pyro-ppl", "numpy", "scipy", "arviz")
+
+
+def write_environment(run_dir: Path, script: str, arguments: Sequence[str], device: torch.device) -> None:
+    """Add a command to the environment.json of a run folder, with the machine and the packages it runs on.
+
+    A run that was resumed has an entry for every call.
+    """
+    path = run_dir / ENVIRONMENT
+    calls = read_environment(run_dir)
+    cpu = f"{_processor()}, {torch.get_num_threads()} threads"
+    call = {
+        "command": shlex.join(["python", script, *arguments]),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+    }
+    write_text(path, json.dumps([*calls, call], indent=2, ensure_ascii=False) + "\n")
+
+
+def read_environment(run_dir: Path) -> list[dict[str, Any]]:
+    """The calls that made a run; none where they were not recorded."""
+    path = run_dir / ENVIRONMENT
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    """The processor's own name, which only Linux's /proc gives away."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
