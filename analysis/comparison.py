@@ -169,7 +169,8 @@ def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
                 return None
             side = read(run.path / "ladder.nc")
             content = json.loads(side.attrs["settings"])
-            if content.pop("step") != run.step or side.sizes["scene"] < MIN_SCENES:
+            identity = {name: content.pop(name, None) for name in run.identity}
+            if identity != run.identity or side.sizes["scene"] < MIN_SCENES:
                 return None
             settings.add((side.sizes["scene"], json.dumps(content)))
             sides.append(side[["gap"]].drop_attrs())

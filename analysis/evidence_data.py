@@ -60,7 +60,7 @@ def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = 
     content = dataclasses.asdict(config)
     if not bdmc:
         content = {name: value for name, value in content.items() if not name.startswith("bdmc_")}
-    return json.dumps({"version": ESTIMATORS, "step": run.step, "seed": seed, **more, **content})
+    return json.dumps({"version": ESTIMATORS, **run.identity, "seed": seed, **more, **content})
 
 
 def weights_data(estimates: Mapping[str, EvidenceEstimate]) -> xarray.Dataset:

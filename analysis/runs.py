@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -34,6 +36,14 @@ class Run:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    @cached_property
+    def identity(self) -> dict[str, str | int]:
+        """What tells this run from all others in the files computed from it: a hash of its weights, K, and its step."""
+        digest = hashlib.sha256(str(self.model.num_slots).encode())
+        for name, value in self.guide.state_dict().items():
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return {"weights": digest.hexdigest()[:16], "step": self.step}
 
 
 def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: int | None = None) -> Run:

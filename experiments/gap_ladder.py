@@ -75,7 +75,7 @@ def climb(args: Arguments, device: torch.device, workers: Workers) -> None:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes[start:stop].to(device)))
         return ladder_data(gap_ladder(log_joint, q, args.ladder, show))
 
-    content = {"version": (LADDERS, ESTIMATORS), "step": run.step, "seed": args.seed, "batch_scenes": args.batch_scenes}
+    content = {"version": (LADDERS, ESTIMATORS), **run.identity, "seed": args.seed, "batch_scenes": args.batch_scenes}
     settings = json.dumps(content | dataclasses.asdict(args.ladder))
     path = args.run_dir / "ladder.nc"
     num_scenes = min(args.num_scenes, len(scenes))
