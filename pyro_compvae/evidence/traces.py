@@ -49,12 +49,18 @@ class LogJoint:
 
     def __call__(self, z: Tensor) -> Tensor:
         """log p(x, z) in nats: z (L, B, K, D) → (L, B) in float64, differentiable with respect to z."""
+        return per_scene_log_prob(self._trace(z), len(z), self._nesting, "model").double()
+
+    def terms(self, z: Tensor) -> dict[str, Tensor]:
+        """The terms of log p(x, z), by site: z (L, B, K, D) → (L, B), or (L, V, B) for sites in a plate of views."""
+        return {name: site["log_prob"].double() for name, site in sample_sites(self._trace(z))}
+
+    def _trace(self, z: Tensor) -> poutine.Trace:
         L, B = z.shape[:2]
         batch_shape = [1] * self._nesting
         batch_shape[self._scenes_dim] = B
         z = z.to(self.dtype).reshape(L, *batch_shape, *self.event_shape)
-        trace = particles_trace(poutine.condition(self.model, {"z": z}), self.arguments, L, self._nesting)
-        return per_scene_log_prob(trace, L, self._nesting, "model").double()
+        return particles_trace(poutine.condition(self.model, {"z": z}), self.arguments, L, self._nesting)
 
 
 def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str) -> tuple[int, poutine.Trace]:
