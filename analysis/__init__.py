@@ -3,11 +3,14 @@
 from analysis.duplicates import DuplicateScore, active_slots, duplicate_score
 from analysis.evaluation import Decomposition, decompose, evaluate, infer, query_mse_by_views, scene_metrics
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
+from analysis.inference_data import to_inference_data
+from analysis.posterior_draws import Draws, guide_draws, importance_draws
 from analysis.runs import Run, load_run
 from analysis.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
 
 __all__ = [
     "Decomposition",
+    "Draws",
     "DuplicateScore",
     "Run",
     "active_slots",
@@ -16,12 +19,15 @@ __all__ = [
     "decomposition_figure",
     "duplicate_score",
     "evaluate",
+    "guide_draws",
+    "importance_draws",
     "infer",
     "load_run",
     "mean_iou",
     "mean_squared_error",
     "query_mse_by_views",
     "scene_metrics",
+    "to_inference_data",
     "traversal_figure",
     "views_figure",
 ]

@@ -10,6 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+ARVIZ = int(arviz.__version__.partition(".")[0])
+"""Major version of the ArviZ that is installed: 0 up to Python 3.11, 1 from 3.12."""
+
 MIN_DRAWS = 25
 """With fewer, the tail has less than five draws, and ArviZ fits nothing."""
 
@@ -48,7 +51,7 @@ def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 def _psis(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(B, L) → normalised smoothed log weights (B, L) and k̂ (B,)."""
-    if int(arviz.__version__.partition(".")[0]) < 1:
+    if ARVIZ < 1:
         smoothed, khat = arviz.psislw(log_weights)
     else:
         from arviz_stats.base import array_stats

@@ -1,0 +1,96 @@
+"""How far the marginals of one set of draws are from another's, slot by slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import arviz
+import numpy as np
+import torch
+import xarray
+from numpy.typing import NDArray
+from scipy.stats import wasserstein_distance
+from torch.distributions import Normal
+
+from analysis.slot_alignment import MIN_SCALE, match_slots
+
+FLOOR = "halves of nuts"
+"""Name of the distance between the first and the other chains of the reference: what noise alone makes."""
+
+
+def marginal_distances(reference: xarray.DataArray, others: Mapping[str, xarray.DataArray]) -> xarray.DataArray:
+    """Wasserstein-1 distances between marginals, in standard deviations of the reference's.
+
+    Slots of the others are matched to those of the reference by their means; no order means anything by itself.
+
+    Args:
+        reference: z (chain, draw, slot, latent) of one scene, aligned; two chains or more.
+        others: by name, of the same scene.
+
+    Returns:
+        (source, slot, latent), `FLOOR` the last source.
+
+    Raises:
+        ValueError: with a single chain, which has no halves.
+    """
+    half = reference.sizes["chain"] // 2
+    if half < 1:
+        raise ValueError("reference: expected two chains or more, which can be compared, got one")
+    matched = {name: matched_slots(reference, other) for name, other in others.items()}
+    pairs = {name: (_pooled(reference), _pooled(other)) for name, other in matched.items()}
+    pairs[FLOOR] = (
+        _pooled(reference.isel(chain=slice(half))),
+        _pooled(reference.isel(chain=slice(half, None))),
+    )
+    scale = np.maximum(_pooled(reference).std(0), MIN_SCALE)
+    distances = [_distances(*pair) / scale for pair in pairs.values()]
+    coords = {"source": list(pairs), "slot": reference["slot"], "latent": reference["latent"]}
+    return xarray.DataArray(np.stack(distances), coords, ("source", "slot", "latent"), name="wasserstein")
+
+
+def matched_slots(reference: xarray.DataArray, other: xarray.DataArray) -> xarray.DataArray:
+    """The other draws with all their slots in the reference's order, the same for every draw."""
+    draws = torch.from_numpy(_pooled(reference))
+    slots = Normal(draws.mean(0)[None], draws.std(0).clamp(min=MIN_SCALE)[None])
+    means = torch.from_numpy(_pooled(other)).mean(0)
+    order = match_slots(means[None, None], slots)[0, 0].numpy()
+    return other.isel(slot=order).assign_coords(slot=reference["slot"])
+
+
+def _pooled(z: xarray.DataArray) -> NDArray[np.float64]:
+    """(chain · draw, slot, latent)."""
+    values = z.transpose("chain", "draw", "slot", "latent").values.astype(np.float64)
+    return values.reshape(-1, *values.shape[2:])
+
+
+def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    K, D = a.shape[1:]
+    return np.array([[wasserstein_distance(a[:, k, d], b[:, k, d]) for d in range(D)] for k in range(K)])
+
+
+def agreement_table(
+    reference: xarray.DataArray, distances: xarray.DataArray, statistics: xarray.Dataset, title: str = ""
+) -> str:
+    """A line per slot: R-hat and ESS of the reference, and the mean distance of every source over its latents.
+
+    Args:
+        reference: z (chain, draw, slot, latent) of NUTS, aligned.
+        distances: as of `marginal_distances`.
+        statistics: "sample_stats" of NUTS, whose "diverging" is told.
+        title: first line.
+    """
+    rhat, ess = (function(reference.to_dataset(name="z"))["z"] for function in (arviz.rhat, arviz.ess))
+    sources = [str(name) for name in distances["source"].values]
+    lines = [title, f"{'slot':6}{'R-hat ≤':>9}{'ESS ≥':>8}" + "".join(f"{name:>18}" for name in sources)]
+    for k in reference["slot"].values:
+        cells = f"{k:<6}{float(rhat.sel(slot=k).max()):>9.2f}{float(ess.sel(slot=k).min()):>8.0f}"
+        lines.append(cells + "".join(f"{float(distances.sel(slot=k, source=name).mean()):>18.3f}" for name in sources))
+    means = "".join(f"{float(distances.sel(source=name).mean()):>18.3f}" for name in sources)
+    lines.append(f"{'all':6}{float(rhat.max()):>9.2f}{float(ess.min()):>8.0f}{means}")
+    diverging = int(statistics["diverging"].sum())
+    lines.append(
+        "Wasserstein distances of marginals to those of NUTS, in its standard deviations, mean over latents; "
+        f"{FLOOR!r} is what noise makes. {diverging} of {reference.sizes['chain'] * reference.sizes['draw']} draws of "
+        "NUTS diverged."
+    )
+    return "\n".join(lines)

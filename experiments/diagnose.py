@@ -1,0 +1,246 @@
+"""Diagnose the posterior of a run: ``python experiments/diagnose.py RUN_DIR``.
+
+It writes into the run folder, stage by stage
+
+    posterior_guide.nc, posterior_importance.nc     draws: test scenes, from the guide, and resampled from refined fits
+    predictive_checks.nc                            checks: PIT and residuals of every pixel of these scenes
+    loo.nc                                          loo: with several views, how well each is predicted by the others
+    posterior_nuts.nc                               nuts: one of the scenes by NUTS, to hold the others against
+    calibration.nc                                  calibration: ranks of scenes simulated from the model
+
+and pictures into figures/. ArviZ and xarray open the files. What is there is not computed again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from analysis.batches import is_of, read, save
+from analysis.calibration import calibrate
+from analysis.calibration_report import calibration_figure, calibration_table
+from analysis.evidence import EvidenceConfig, log_joint_and_posterior, refined_fit
+from analysis.inference_data import inference_groups, load_groups, save_groups
+from analysis.loo import held_out_views, loo_over_views, loo_table
+from analysis.marginals import agreement_table, marginal_distances
+from analysis.nuts import nuts_draws
+from analysis.posterior_draws import Draws, guide_draws, importance_draws
+from analysis.posterior_figures import checks_figure, khat_figure, marginals_figure
+from analysis.predictive_checks import checks_table, join_sources, predictive_checks
+from analysis.runs import Run, load_run
+from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.data import DataError, SceneSet, load_scenes
+from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.evidence.importance import check_counts
+
+Stage = Literal["draws", "checks", "loo", "nuts", "calibration"]
+
+DIAGNOSES = 1
+"""To be raised whenever the same settings come to mean other numbers."""
+
+
+@dataclass
+class Arguments:
+    """Draw from the posterior of test scenes, hold it against NUTS, calibrate it, and check what it predicts."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Run folder."""
+    stages: tuple[Stage, ...] = get_args(Stage)
+    """What to do; checks, loo and nuts take the draws of the first."""
+    num_scenes: int = 16
+    """Test scenes, the first ones."""
+    num_draws: int = 250
+    """Of every chain, from the guide, from importance and from NUTS."""
+    num_chains: int = 4
+    """Two or more, to be compared."""
+    num_samples: int = 4000
+    """Weighted draws per scene that importance resamples."""
+    fit_steps: int = 150
+    """Natural-gradient steps on the ELBO of a scene, for the fit that these come from."""
+    cover_steps: int = 50
+    """Further steps that make the fit cover more."""
+    nuts_scene: int | None = None
+    """Which of the scenes; by default the one where importance has the smallest k̂, so that both may agree."""
+    warmup_steps: int = 200
+    """Of NUTS, per chain."""
+    simulated_scenes: int = 128
+    """For calibration."""
+    simulated_samples: int = 1000
+    """Weighted draws of each."""
+    seed: int = 0
+    """Of all draws."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU when there is one."""
+
+    def __post_init__(self) -> None:
+        numbers = dataclasses.asdict(self)
+        check_counts(**{name: value for name, value in numbers.items() if type(value) is int and name != "seed"})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    try:
+        args = tyro.cli(Arguments, args=arguments)
+        device = choose_device(args.device)
+        allow_tf32(False)
+        Diagnosis(args, load_run(args.run_dir, device)).run_stages()
+        return 0
+    except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+class Diagnosis:
+    """The stages, each of which reads what those before have left in the run folder."""
+
+    def __init__(self, args: Arguments, run: Run) -> None:
+        self.args, self.run = args, run
+        self.folder, self.figures = args.run_dir, args.run_dir / "figures"
+        self.figures.mkdir(exist_ok=True)
+        self.all_scenes: SceneSet = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
+        self.scenes = self.all_scenes[: args.num_scenes].to(run.device)
+        self.arguments = run.guide.arguments(self.scenes)
+        self.fit = EvidenceConfig(num_samples=args.num_samples, fit_steps=args.fit_steps, cover_steps=args.cover_steps)
+        self.title = args.run_dir.resolve().name
+
+    def run_stages(self) -> None:
+        """Those asked for, in their order."""
+        for stage in get_args(Stage):
+            if stage in self.args.stages and not (stage == "loo" and self.scenes.image.dim() == 4):
+                getattr(self, stage)()
+
+    def draws(self) -> None:
+        """Draws of the guide and of importance, and k̂ of both."""
+        settings = self.settings("num_scenes", "num_draws", "num_chains", "num_samples", "fit_steps", "cover_steps")
+        paths = {source: self.posterior(source) for source in ("guide", "importance")}
+        if not all(is_of(path, settings) for path in paths.values()):
+            torch.manual_seed(self.args.seed)
+            counts = (self.args.num_draws, self.args.num_chains)
+            log_joint, q = log_joint_and_posterior(self.run, self.arguments)
+            self.save_draws(guide_draws(log_joint, q, *counts), settings)
+            proposal = refined_fit(log_joint, q, self.fit).proposal()
+            self.save_draws(importance_draws(log_joint, proposal, *counts, self.args.num_samples), settings)
+        khats = {source: read(path)["khat"].values for source, path in paths.items()}
+        khat_figure(self.figures / "khat.png", khats, self.title)
+        for source, khat in khats.items():
+            print(f"draws, {source}: k̂ < 0.7 for {(khat < 0.7).sum()} of {len(khat)} scenes")
+
+    def checks(self) -> None:
+        """Posterior-predictive checks of both kinds of draws."""
+        path, settings = self.folder / "predictive_checks.nc", self.settings_of_draws("guide", "importance")
+        if not is_of(path, settings):
+            torch.manual_seed(self.args.seed)
+            parts = []
+            for source in ("guide", "importance"):
+                posterior = load_groups(self.posterior(source), "posterior")["posterior"]
+                draws = Draws(torch.from_numpy(posterior["z"].values).to(self.run.device), source)
+                parts.append(predictive_checks(self.run.model, draws, *self.arguments))
+            save(path, join_sources(parts).assign_attrs(settings=settings))
+        checks = read(path)
+        checks_figure(self.figures / "predictive_checks.png", checks, self.scenes.image.cpu().numpy(), self.title)
+        print(checks_table(checks))
+
+    def loo(self) -> None:
+        """Leave one view out, from the draws of importance, and by the guide anew."""
+        path, settings = self.folder / "loo.nc", self.settings_of_draws("importance")
+        if not is_of(path, settings):
+            torch.manual_seed(self.args.seed)
+            groups = load_groups(self.posterior("importance"), "posterior", "log_likelihood")
+            data = loo_over_views(groups).merge(held_out_views(self.run.guide, self.arguments[0], self.arguments[1]))
+            save(path, data.assign_attrs(settings=settings))
+        data = read(path)
+        khat_figure(self.figures / "loo.png", {"PSIS-LOO": data["khat"].values}, f"{self.title}, views left out")
+        print(loo_table(data))
+
+    def nuts(self) -> None:
+        """One scene by NUTS, and how far the others' marginals are from its."""
+        khat = read(self.posterior("importance"))["khat"]
+        scene = int(khat.values.argmin()) if self.args.nuts_scene is None else self.args.nuts_scene
+        if scene >= khat.size:
+            raise ValueError(f"nuts_scene: expected one of the {khat.size} scenes, from 0 on, got {scene}")
+        path = self.posterior("nuts")
+        settings = self.settings("num_draws", "num_chains", "fit_steps", "cover_steps", "warmup_steps", scene=scene)
+        arguments = tuple(argument[scene : scene + 1] for argument in self.arguments)
+        if not is_of(path, settings):
+            torch.manual_seed(self.args.seed)
+            log_joint, q = log_joint_and_posterior(self.run, arguments)
+            counts = (self.args.num_draws, self.args.num_chains, self.args.warmup_steps)
+            total = self.args.num_chains * (self.args.num_draws + self.args.warmup_steps)
+            with tqdm(total=total, unit="step", desc="nuts") as bar:
+                fit = refined_fit(log_joint, q, self.fit) if "full" in self.fit.families_of(q.batch_shape[1]) else None
+                draws = nuts_draws(log_joint, q, *counts, fit, progress=lambda chain, step: bar.update())
+            self.save_draws(draws, settings, scene)
+        posteriors = {
+            source: load_groups(self.posterior(source), "posterior")["posterior"]["z"].sel(scene=scene)
+            for source in ("nuts", "guide", "importance")
+        }
+        distances = marginal_distances(posteriors["nuts"], {name: posteriors[name] for name in ("guide", "importance")})
+        title = f"{self.title}, scene {scene}, k̂ of importance {float(khat[scene]):.2f}"
+        marginals_figure(self.figures / "marginals.png", posteriors, distances, title)
+        print(agreement_table(posteriors["nuts"], distances, read(path), title))
+
+    def calibration(self) -> None:
+        """Simulation-based calibration of the guide, and of importance."""
+        path = self.folder / "calibration.nc"
+        settings = self.settings("num_draws", "simulated_scenes", "simulated_samples", "fit_steps", "cover_steps")
+        if not is_of(path, settings):
+            torch.manual_seed(self.args.seed)
+            viewpoints, total = None, self.args.simulated_scenes
+            if self.scenes.image.dim() == 5:
+                viewpoints = self.all_scenes[:total].to(self.run.device).viewpoint
+                assert viewpoints is not None
+                total = len(viewpoints)
+            config = dataclasses.replace(self.fit, num_samples=self.args.simulated_samples)
+            with tqdm(total=total, unit="scene", desc="calibration") as bar:
+                data = calibrate(self.run, total, self.args.num_draws, config, viewpoints, progress=bar.update)
+            save(path, data.assign_attrs(settings=settings))
+        data = read(path)
+        calibration_figure(
+            self.figures / "calibration.png", data, f"{self.title}, {data.sizes['scene']} simulated scenes"
+        )
+        print(calibration_table(data))
+
+    def save_draws(self, draws: Draws, settings: str, scene: int | None = None) -> None:
+        """All groups of draws of the scenes, or of one of them."""
+        index = slice(None) if scene is None else slice(scene, scene + 1)
+        arguments = tuple(argument[index] for argument in self.arguments)
+        truth = type(self.scenes)(*(None if part is None else part[index] for part in self.scenes))  # type: ignore[arg-type]
+        attributes = {"run": self.title, "settings": settings}
+        run = self.run
+        groups = inference_groups(run.model, run.guide, *arguments, draws=draws, truth=truth, attributes=attributes)
+        if scene is not None:
+            groups = {
+                name: data.assign_coords(scene=[scene]) if "scene" in data.dims else data
+                for name, data in groups.items()
+            }
+        save_groups(self.posterior(draws.source), groups)
+
+    def posterior(self, source: str) -> Path:
+        """The file of these draws."""
+        return self.folder / f"posterior_{source}.nc"
+
+    def settings(self, *names: str, **more: Any) -> str:
+        """What numbers depend on."""
+        content = {name: getattr(self.args, name) for name in (*names, "seed")}
+        return json.dumps({"version": DIAGNOSES, **self.run.identity, **content, **more})
+
+    def settings_of_draws(self, *sources: str) -> str:
+        """Those of the draws, which other numbers are computed from."""
+        return json.dumps(
+            {
+                source: load_groups(self.posterior(source), "posterior")["posterior"].attrs["settings"]
+                for source in sources
+            }
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
