@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -70,6 +71,28 @@ def in_batches(
 def is_of(path: Path, settings: str) -> bool:
     """Whether a file is there and of these settings."""
     return path.is_file() and read(path).attrs["settings"] == settings
+
+
+def check_identity(path: Path, settings: str | None, identity: Mapping[str, str | int]) -> None:
+    """Refuse numbers that were computed from other weights than those of a run.
+
+    Args:
+        path: where they are from.
+        settings: of the file.
+        identity: of the run.
+
+    Raises:
+        IdentityError: if they are.
+    """
+    if settings is None or not json.loads(settings).items() >= identity.items():
+        raise IdentityError(
+            f"{path}: expected numbers of this run, found those of other weights (the run was trained on, or the file "
+            "copied from elsewhere); delete it and compute it again"
+        )
+
+
+class IdentityError(ValueError):
+    """A file belongs to another run."""
 
 
 def save(path: Path, data: xarray.Dataset) -> None:

@@ -24,12 +24,12 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from analysis.batches import is_of, read, save
+from analysis.batches import check_identity, is_of, read, save
 from analysis.calibration import calibrate
 from analysis.calibration_report import calibration_figure, calibration_table
 from analysis.evidence import EvidenceConfig, log_joint_and_posterior, refined_fit
-from analysis.inference_data import inference_groups, load_groups, save_groups
-from analysis.loo import held_out_views, loo_over_views, loo_table
+from analysis.inference_data import Groups, inference_groups, load_groups, save_groups
+from analysis.loo import ViewsError, held_out_views, loo_over_views, loo_table
 from analysis.marginals import agreement_table, marginal_distances
 from analysis.nuts import nuts_draws
 from analysis.posterior_draws import Draws, guide_draws, importance_draws
@@ -43,6 +43,8 @@ from pyro_compvae.evidence.importance import check_counts
 
 Stage = Literal["draws", "checks", "loo", "nuts", "calibration"]
 
+NO_COUNTS = ("seed", "nuts_scene")
+
 DIAGNOSES = 1
 """To be raised whenever the same settings come to mean other numbers."""
 
@@ -53,8 +55,9 @@ class Arguments:
 
     run_dir: tyro.conf.Positional[Path]
     """Run folder."""
-    stages: tuple[Stage, ...] = get_args(Stage)
-    """What to do; checks, loo and nuts take the draws of the first."""
+    stages: tuple[Stage, ...] = ()
+    """What to do; by default everything, loo only with several views. Checks, loo and nuts take the draws of the
+    first."""
     num_scenes: int = 16
     """Test scenes, the first ones."""
     num_draws: int = 250
@@ -80,10 +83,6 @@ class Arguments:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
 
-    def __post_init__(self) -> None:
-        numbers = dataclasses.asdict(self)
-        check_counts(**{name: value for name, value in numbers.items() if type(value) is int and name != "seed"})
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
@@ -91,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         args = tyro.cli(Arguments, args=arguments)
         device = choose_device(args.device)
         allow_tf32(False)
+        counts = dataclasses.asdict(args)
+        check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
         Diagnosis(args, load_run(args.run_dir, device)).run_stages()
         return 0
     except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
@@ -112,9 +113,16 @@ class Diagnosis:
         self.title = args.run_dir.resolve().name
 
     def run_stages(self) -> None:
-        """Those asked for, in their order."""
+        """Those asked for, in their order.
+
+        Raises:
+            ViewsError: if views are to be left out of single images.
+        """
+        views = self.scenes.image.dim() == 5
+        if "loo" in self.args.stages and not views:
+            raise ViewsError("loo: expected a run on several views of a scene, such as MulMON's, got single images")
         for stage in get_args(Stage):
-            if stage in self.args.stages and not (stage == "loo" and self.scenes.image.dim() == 4):
+            if stage in self.args.stages or (not self.args.stages and (views or stage != "loo")):
                 getattr(self, stage)()
 
     def draws(self) -> None:
@@ -135,13 +143,13 @@ class Diagnosis:
 
     def checks(self) -> None:
         """Posterior-predictive checks of both kinds of draws."""
-        path, settings = self.folder / "predictive_checks.nc", self.settings_of_draws("guide", "importance")
+        path, settings = self.folder / "predictive_checks.nc", self.settings(draws=self.settings_of_draws())
         if not is_of(path, settings):
             torch.manual_seed(self.args.seed)
             parts = []
             for source in ("guide", "importance"):
-                posterior = load_groups(self.posterior(source), "posterior")["posterior"]
-                draws = Draws(torch.from_numpy(posterior["z"].values).to(self.run.device), source)
+                z = self.load(source, "posterior")["posterior"]["z"]
+                draws = Draws(torch.from_numpy(z.values).to(self.run.device), source)
                 parts.append(predictive_checks(self.run.model, draws, *self.arguments))
             save(path, join_sources(parts).assign_attrs(settings=settings))
         checks = read(path)
@@ -150,10 +158,10 @@ class Diagnosis:
 
     def loo(self) -> None:
         """Leave one view out, from the draws of importance, and by the guide anew."""
-        path, settings = self.folder / "loo.nc", self.settings_of_draws("importance")
+        path, settings = self.folder / "loo.nc", self.settings(draws=self.settings_of_draws())
         if not is_of(path, settings):
             torch.manual_seed(self.args.seed)
-            groups = load_groups(self.posterior("importance"), "posterior", "log_likelihood")
+            groups = self.load("importance", "posterior", "log_likelihood")
             data = loo_over_views(groups).merge(held_out_views(self.run.guide, self.arguments[0], self.arguments[1]))
             save(path, data.assign_attrs(settings=settings))
         data = read(path)
@@ -162,7 +170,7 @@ class Diagnosis:
 
     def nuts(self) -> None:
         """One scene by NUTS, and how far the others' marginals are from its."""
-        khat = read(self.posterior("importance"))["khat"]
+        khat = self.load("importance", "sample_stats")["sample_stats"]["khat"]
         scene = int(khat.values.argmin()) if self.args.nuts_scene is None else self.args.nuts_scene
         if scene >= khat.size:
             raise ValueError(f"nuts_scene: expected one of the {khat.size} scenes, from 0 on, got {scene}")
@@ -179,7 +187,7 @@ class Diagnosis:
                 draws = nuts_draws(log_joint, q, *counts, fit, progress=lambda chain, step: bar.update())
             self.save_draws(draws, settings, scene)
         posteriors = {
-            source: load_groups(self.posterior(source), "posterior")["posterior"]["z"].sel(scene=scene)
+            source: self.load(source, "posterior")["posterior"]["z"].sel(scene=scene)
             for source in ("nuts", "guide", "importance")
         }
         distances = marginal_distances(posteriors["nuts"], {name: posteriors[name] for name in ("guide", "importance")})
@@ -210,18 +218,22 @@ class Diagnosis:
 
     def save_draws(self, draws: Draws, settings: str, scene: int | None = None) -> None:
         """All groups of draws of the scenes, or of one of them."""
-        index = slice(None) if scene is None else slice(scene, scene + 1)
-        arguments = tuple(argument[index] for argument in self.arguments)
-        truth = type(self.scenes)(*(None if part is None else part[index] for part in self.scenes))  # type: ignore[arg-type]
+        truth = self.scenes if scene is None else self.scenes.scenes(slice(scene, scene + 1))
         attributes = {"run": self.title, "settings": settings}
-        run = self.run
-        groups = inference_groups(run.model, run.guide, *arguments, draws=draws, truth=truth, attributes=attributes)
+        arguments = self.run.guide.arguments(truth)
+        groups = inference_groups(
+            self.run.model, self.run.guide, *arguments, draws=draws, truth=truth, attributes=attributes
+        )
         if scene is not None:
-            groups = {
-                name: data.assign_coords(scene=[scene]) if "scene" in data.dims else data
-                for name, data in groups.items()
-            }
+            groups = {name: data.assign_coords(scene=[scene]) for name, data in groups.items()}
         save_groups(self.posterior(draws.source), groups)
+
+    def load(self, source: str, *groups: str) -> Groups:
+        """Some groups of the draws, if they are of this run."""
+        path = self.posterior(source)
+        found = load_groups(path, *groups)
+        check_identity(path, found[groups[0]].attrs.get("settings"), self.run.identity)
+        return found
 
     def posterior(self, source: str) -> Path:
         """The file of these draws."""
@@ -232,14 +244,9 @@ class Diagnosis:
         content = {name: getattr(self.args, name) for name in (*names, "seed")}
         return json.dumps({"version": DIAGNOSES, **self.run.identity, **content, **more})
 
-    def settings_of_draws(self, *sources: str) -> str:
-        """Those of the draws, which other numbers are computed from."""
-        return json.dumps(
-            {
-                source: load_groups(self.posterior(source), "posterior")["posterior"].attrs["settings"]
-                for source in sources
-            }
-        )
+    def settings_of_draws(self) -> list[str]:
+        """Those of the draws that other numbers are computed from."""
+        return [self.load(name, "posterior")["posterior"].attrs["settings"] for name in ("guide", "importance")]
 
 
 if __name__ == "__main__":

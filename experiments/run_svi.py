@@ -166,7 +166,7 @@ def draw(path: Path, guide: SceneGuide, scene: Scene, title: str) -> None:
 
 def traverse(path: Path, guide: SceneGuide, scene: Scene) -> None:
     """Move the latents of the slot that holds the most foreground of the first scene."""
-    first = Scene(*(None if part is None else part[:1] for part in scene))  # type: ignore[arg-type]
+    first = scene.scenes(slice(1))
     posterior = infer(guide, first)
     view = first.view(0) if first.image.dim() == 5 else first
     viewpoint = () if view.viewpoint is None or first.image.dim() == 4 else (view.viewpoint,)

@@ -35,6 +35,11 @@ class Scene(NamedTuple):
         viewpoint = None if self.viewpoint is None else self.viewpoint.to(device)
         return Scene(self.image.to(device), self.labels.to(device), self.num_objects.to(device), viewpoint)
 
+    def scenes(self, index: slice) -> Scene:
+        """Some of the scenes of a batch."""
+        viewpoint = None if self.viewpoint is None else self.viewpoint[index]
+        return Scene(self.image[index], self.labels[index], self.num_objects[index], viewpoint)
+
     def view(self, index: int | slice) -> Scene:
         """One view (int) of a batch of multi-view scenes, as single images, or some of the views (slice).
 

@@ -1,0 +1,111 @@
+"""The script that diagnoses a posterior, on tiny runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import arviz
+import numpy as np
+import pytest
+import xarray
+from scripts import load_script
+
+from analysis.batches import read
+
+TINY = ["--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--num-samples", "60", "--fit-steps", "3"]
+TINY += ["--cover-steps", "1", "--warmup-steps", "2", "--simulated-scenes", "3", "--simulated-samples", "30"]
+TINY += ["--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return load_script("diagnose")
+
+
+def trained(folder: Path, guide: str, *more: str) -> Path:
+    arguments = ["--preset", "tiny", "--guide", guide, "--steps", "2", "--run-dir", str(folder), *more]
+    assert load_script("run_svi").main(arguments) == 0
+    return folder
+
+
+@pytest.mark.parametrize("guide", ["iodine", "mulmon"])
+def test_all_stages_and_their_files(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str
+) -> None:
+    run = trained(tmp_path / "run", guide)
+    capsys.readouterr()
+    assert script.main([str(run), *TINY, "--nuts-scene", "1"]) == 0
+    text = capsys.readouterr().out
+    views = guide == "mulmon"
+    for words in ("draws, guide: k̂ < 0.7 for", "predictive checks, importance:", "draws of NUTS diverged", "coverage"):
+        assert words in text
+    assert ("leave one view out" in text) == views
+    names = {"khat", "predictive_checks", "marginals", "calibration"} | ({"loo"} if views else set())
+    for name in names:
+        assert (run / "figures" / f"{name}.png").stat().st_size > 5_000
+    assert (run / "loo.nc").is_file() == views
+    nuts = arviz.from_netcdf(run / "posterior_nuts.nc")
+    assert nuts["posterior"]["z"].shape[:3] == (2, 8, 1)
+    assert list(nuts["posterior"]["scene"].values) == [1]
+    scene = {"scene": [1]}
+    importance = arviz.from_netcdf(run / "posterior_importance.nc")
+    np.testing.assert_array_equal(
+        nuts["observed_data"]["image"].values, importance["observed_data"]["image"].sel(scene).values
+    )
+    assert "r_hat" in arviz.summary(nuts)
+    ranks = read(run / "calibration.nc")["rank"]
+    assert dict(ranks.sizes) == {"source": 2, "quantity": 8, "scene": 3}
+    assert float(ranks.min()) >= 0
+    assert float(ranks.max()) <= 1
+
+
+def test_what_is_there_is_not_computed_again(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path / "run", "iodine")
+    capsys.readouterr()
+    assert script.main([str(run), *TINY]) == 0
+    text = capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        for name in ("guide_draws", "importance_draws", "predictive_checks", "nuts_draws", "calibrate"):
+            patch.delattr(script, name)
+        assert script.main([str(run), *TINY]) == 0
+    assert capsys.readouterr().out == text
+    before = xarray.load_dataset(run / "posterior_guide.nc", group="posterior")
+    assert script.main([str(run), *TINY, "--stages", "draws", "--seed", "1"]) == 0
+    after = xarray.load_dataset(run / "posterior_guide.nc", group="posterior")
+    assert not np.array_equal(before["z"], after["z"])
+    # The checks belong to other draws now, and are made again.
+    old = read(run / "predictive_checks.nc")
+    assert script.main([str(run), *TINY, "--stages", "checks"]) == 0
+    assert not np.array_equal(old["pit"], read(run / "predictive_checks.nc")["pit"])
+
+
+def test_bad_input_is_one_line(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(tmp_path / "nowhere")]) == 1
+    assert "expected a run folder with a config.yaml" in capsys.readouterr().err
+    assert script.main([str(tmp_path), "--num-draws", "0"]) == 1
+    assert "num_draws: expected at least 1, got 0" in capsys.readouterr().err
+    run = trained(tmp_path / "run", "iodine")
+    for stage in ("checks", "nuts"):
+        assert script.main([str(run), *TINY, "--stages", stage]) == 1
+        message = capsys.readouterr().err
+        assert "expected draws, found no such file; python experiments/diagnose.py makes it" in message
+        assert "Traceback" not in message
+    assert script.main([str(run), *TINY, "--stages", "draws", "nuts", "--nuts-scene", "7"]) == 1
+    assert "nuts_scene: expected one of the 2 scenes, from 0 on, got 7" in capsys.readouterr().err
+    assert script.main([str(run), *TINY, "--stages", "loo"]) == 1
+    assert "loo: expected a run on several views of a scene" in capsys.readouterr().err
+
+
+def test_draws_of_another_run_are_refused(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = trained(tmp_path / "one", "iodine"), trained(tmp_path / "other", "iodine", "--seed", "1")
+    assert script.main([str(one), *TINY, "--stages", "draws"]) == 0
+    (other / "posterior_guide.nc").write_bytes((one / "posterior_guide.nc").read_bytes())
+    (other / "posterior_importance.nc").write_bytes((one / "posterior_importance.nc").read_bytes())
+    capsys.readouterr()
+    assert script.main([str(other), *TINY, "--stages", "checks"]) == 1
+    assert "posterior_guide.nc: expected numbers of this run, found those of other weights" in capsys.readouterr().err
