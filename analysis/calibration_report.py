@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.calibration import COVERAGE, QUANTITIES
 from analysis.figures import PALETTE, save_figure
+from analysis.tables import Table
 from analysis.uniformity import uniformity
 
 PROBABILITY = 0.99
@@ -22,22 +23,22 @@ LEVELS = (0.5, 0.8, 0.95)
 COLOURS = {"guide": PALETTE[0], "importance": PALETTE[5]}
 
 
-def calibration_rows(data: xarray.Dataset) -> tuple[list[str], list[list[str]]]:
-    """Heads, and a row for every quantity: mean rank and the p-value of uniformity under either source.
+def calibration_rows(data: xarray.Dataset) -> Table:
+    """A row for every quantity: mean rank and the p-value of uniformity under either source.
 
     Args:
         data: as of `calibrate`.
     """
     sources = [str(source) for source in data["source"].values]
-    heads = ["quantity", *(f"{source}: {head}" for source in sources for head in ("mean rank", "p"))]
+    heads = ("quantity", *(f"{source}: {head}" for source in sources for head in ("mean rank", "p")))
     rows = []
     for name in QUANTITIES:
         cells = [QUANTITIES[name]]
         for source in sources:
             values = data["rank"].sel(source=source, quantity=name).values
             cells += [f"{values.mean():.2f}", f"{uniformity(values).p_value:.4f}"]
-        rows.append(cells)
-    return heads, rows
+        rows.append(tuple(cells))
+    return Table(heads, tuple(rows))
 
 
 def calibration_table(data: xarray.Dataset) -> str:
@@ -46,14 +47,27 @@ def calibration_table(data: xarray.Dataset) -> str:
     Args:
         data: as of `calibrate`.
     """
-    heads, rows = calibration_rows(data)
-    lines = [_line(heads), *(_line(row) for row in rows), *coverage_sentences(data)]
+    return "\n".join([str(calibration_rows(data)), *calibration_sentences(data), how_to_read(data)])
+
+
+def calibration_sentences(data: xarray.Dataset) -> list[str]:
+    """How often regions of highest density hold the exact draw, for every source, and how far to believe importance."""
+    lines = []
+    for source in data["source"].values:
+        found = coverage(data, str(source))
+        shares = ", ".join(f"{np.mean(found <= level):.0%} at {level:.0%}" for level in LEVELS)
+        lines.append(f"{source}: expected coverage {shares}")
     if "khat" in data:
         good = int((data["khat"] < 0.7).sum())
         lines.append(
             f"importance: k̂ < 0.7 for {good} of {data.sizes['scene']} scenes; resampling cannot mend the others"
         )
-    return "\n".join([*lines, HOW_TO_READ.format(scenes=data.sizes["scene"], draws=data.attrs["num_draws"])])
+    return lines
+
+
+def how_to_read(data: xarray.Dataset) -> str:
+    """What ranks and coverage mean."""
+    return HOW_TO_READ.format(scenes=data.sizes["scene"], draws=data.attrs["num_draws"])
 
 
 HOW_TO_READ = """\
@@ -65,16 +79,6 @@ above: exact draws have a higher density than these, which are too wide, or in a
 def coverage(data: xarray.Dataset, source: str) -> np.ndarray:
     """Level of the smallest region of highest density that holds the exact draw, per scene: uniform if right."""
     return 1 - data["rank"].sel(source=source, quantity=COVERAGE[source]).values
-
-
-def coverage_sentences(data: xarray.Dataset) -> list[str]:
-    """How often regions of highest density hold the exact draw, a sentence for every source."""
-    lines = []
-    for source in data["source"].values:
-        found = coverage(data, str(source))
-        shares = ", ".join(f"{np.mean(found <= level):.0%} at {level:.0%}" for level in LEVELS)
-        lines.append(f"{source}: expected coverage {shares}")
-    return lines
 
 
 def calibration_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
@@ -121,7 +125,3 @@ def _ecdf_difference(axis: Axes, values: np.ndarray, source: str) -> None:
     style = "-" if source == "guide" else "--"
     axis.plot(points, difference, style, color=COLOURS[source], linewidth=1.4, label=source)
     axis.tick_params(labelsize=7)
-
-
-def _line(cells: list[str]) -> str:
-    return f"{cells[0]:38}" + "".join(f"{cell:>24}" for cell in cells[1:])

@@ -11,24 +11,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.evidence import OBSERVED
+from analysis.tables import Table
 from pyro_compvae.evidence import EvidenceEstimate, conditional_log_evidence
 from pyro_compvae.evidence.estimate import reliable_khat
 
 
 def evidence_table(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -> str:
-    """A line per estimator: means over scenes, in nats and bits per dimension, k̂ and ESS, and how to read them.
+    """`evidence_rows`, what the estimates say of each other, and how to read them."""
+    return "\n".join([str(evidence_rows(estimates, dimensions)), *comparisons(estimates), how_to_read(estimates)])
+
+
+def evidence_rows(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -> Table:
+    """A row per estimator: means over scenes, in nats and bits per dimension, k̂ and ESS.
 
     Args:
         estimates: by name, of all scenes.
         dimensions: observed numbers per scene, 3HW, times V with several views.
     """
-    heads = ("ELBO", "log p(x)", "s.e.", "smoothed", "bits/dim", "k̂ median, 90 %", "reliable", "ESS")
-    widths = (20, 20, 6, 9, 9, 17, 9, 7)
-    lines = [" " * 18 + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
+    heads = ("estimator", "ELBO", "log p(x)", "s.e.", "smoothed", "bits/dim", "k̂ median, 90 %", "reliable", "ESS")
+    rows = []
     for name, e in estimates.items():
         bits = "" if name == OBSERVED else f"{-float(e.log_evidence.mean()) / (dimensions * math.log(2)):.4f}"
-        khat = "few draws" if bool(e.khat.isnan().all()) else " ".join(f"{q:7.2f}" for q in _quantiles(e.khat))
+        khat = "few draws" if bool(e.khat.isnan().all()) else " ".join(f"{q:.2f}" for q in _quantiles(e.khat))
         cells = (
+            name,
             interval(e.elbo),
             interval(e.log_evidence),
             f"{float(e.standard_error.median()):.2f}",
@@ -38,10 +44,15 @@ def evidence_table(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -
             f"{float(e.reliable.double().mean()):.0%}",
             f"{float(e.ess.median()):.1f}",
         )
-        lines.append(f"{name:18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+        rows.append(cells)
+    return Table(heads, tuple(rows))
+
+
+def how_to_read(estimates: Mapping[str, EvidenceEstimate]) -> str:
+    """What the columns mean, with the thresholds of k̂ for so many draws."""
     thresholds = sorted({len(e.log_weights) for e in estimates.values()}, reverse=True)
     bands = ", ".join(f"{reliable_khat(L):.2f} with {L:,} draws" for L in thresholds if L > 1)
-    return "\n".join([*lines, *comparisons(estimates), HOW_TO_READ.format(bands=bands)])
+    return HOW_TO_READ.format(bands=bands)
 
 
 HOW_TO_READ = """\

@@ -14,6 +14,7 @@ from torch import Tensor
 from analysis.evidence_report import half_interval, interval
 from analysis.figures import PALETTE, save_figure
 from analysis.ladder import Ladder
+from analysis.tables import Table
 
 
 def ladder_data(ladder: Ladder) -> xarray.Dataset:
@@ -59,14 +60,19 @@ def ladder_data(ladder: Ladder) -> xarray.Dataset:
 
 
 def ladder_table(data: xarray.Dataset) -> str:
-    """A line per rung and per gap, with 95 % intervals over scenes, and what went wrong."""
+    """`rung_rows` and `gap_rows`, and how to read them."""
+    return "\n\n".join([str(rung_rows(data)), str(gap_rows(data)), how_to_read(data)])
+
+
+def rung_rows(data: xarray.Dataset) -> Table:
+    """A row per rung, with 95 % intervals over scenes, and what went wrong."""
     B = data.sizes["scene"]
-    heads = ("ELBO", "s.e.", "rise, s.e.", "converged", "below the last", "evaluations", "s / scene")
-    widths = (20, 7, 14, 11, 16, 13, 11)
-    lines = [f"{'rung':14}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
+    heads = ("rung", "ELBO", "s.e.", "rise, s.e.", "converged", "below the last", "evaluations", "s / scene")
+    rows = []
     for name in data["rung"].values:
         rung = data.sel(rung=name)
         cells = (
+            str(name),
             interval(rung["rung_elbo"].values),
             f"{float(rung['rung_standard_error'].median()):.2f}",
             f"{float(rung['rung_rise'].median()):.2f} ± {float(rung['rung_rise_standard_error'].median()):.2f}",
@@ -75,24 +81,30 @@ def ladder_table(data: xarray.Dataset) -> str:
             f"{int(rung['rung_evaluations'][0]):,}",
             f"{float(rung['rung_seconds'].mean()):.2f}",
         )
-        lines.append(f"{name:14}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
-    seconds = float(data["evidence_seconds"].mean())
+        rows.append(cells)
     evidence = (interval(data["log_evidence"].values), f"{float(data['log_evidence_standard_error'].median()):.2f}")
-    line = "".join(f"{cell:>{width}}" for cell, width in zip(evidence, widths, strict=False))
-    lines.append(f"{'log p̂(x)':14}{line}{'':>{sum(widths[2:6])}}{seconds:>{widths[6]}.2f}")
-    lines += ["", f"{'gap':14}{'nats':>20}{'s.e.':>7}{'from':>9}{'to':>9}{'share':>8}"]
+    rows.append(("log p̂(x)", *evidence, "", "", "", "", f"{float(data['evidence_seconds'].mean()):.2f}"))
+    return Table(heads, tuple(rows))
+
+
+def gap_rows(data: xarray.Dataset) -> Table:
+    """A row per part of the gap, with 95 % intervals over scenes."""
+    rows = []
     total = data["gap"].sum("gap_name")
     for name in data["gap_name"].values:
         gap = data["gap"].sel(gap_name=name)
         error = float(data["gap_standard_error"].sel(gap_name=name).median())
         share = float(gap.mean() / total.mean())
-        lines.append(
-            f"{name:14}{interval(gap.values):>20}{error:>7.2f}{float(gap.min()):>9.2f}{float(gap.max()):>9.2f}{share:>8.0%}"
-        )
-    lines.append(f"{'all':14}{interval(total.values):>20}")
-    reliable = int(data["reliable"].sum())
-    lines += ["", HOW_TO_READ.format(reliable=f"{reliable} of {B}", khat=f"{float(data['khat'].median()):.2f}")]
-    return "\n".join(lines)
+        numbers = (f"{error:.2f}", f"{float(gap.min()):.2f}", f"{float(gap.max()):.2f}", f"{share:.0%}")
+        rows.append((str(name), interval(gap.values), *numbers))
+    rows.append(("all", interval(total.values), "", "", "", ""))
+    return Table(("gap", "nats", "s.e.", "from", "to", "share"), tuple(rows))
+
+
+def how_to_read(data: xarray.Dataset) -> str:
+    """What the columns mean, and how far log p̂(x) is reliable."""
+    reliable = f"{int(data['reliable'].sum())} of {data.sizes['scene']}"
+    return HOW_TO_READ.format(reliable=reliable, khat=f"{float(data['khat'].median()):.2f}")
 
 
 HOW_TO_READ = """\

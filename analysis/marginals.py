@@ -13,6 +13,7 @@ from scipy.stats import wasserstein_distance
 from torch.distributions import Normal
 
 from analysis.slot_alignment import MIN_SCALE, match_slots
+from analysis.tables import Table
 
 FLOOR = "halves of nuts"
 """Name of the distance between the first and the other chains of the reference: what noise alone makes."""
@@ -71,7 +72,7 @@ def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.flo
 def agreement_table(
     reference: xarray.DataArray, distances: xarray.DataArray, statistics: xarray.Dataset, title: str = ""
 ) -> str:
-    """A line per slot: R-hat and ESS of the reference, and the mean distance of every source over its latents.
+    """`agreement_rows` and how to read them.
 
     Args:
         reference: z (chain, draw, slot, latent) of NUTS, aligned.
@@ -79,18 +80,33 @@ def agreement_table(
         statistics: "sample_stats" of NUTS, whose "diverging" is told.
         title: first line.
     """
+    return "\n".join([title, str(agreement_rows(reference, distances)), divergences(statistics), HOW_TO_READ])
+
+
+HOW_TO_READ = (
+    "Wasserstein distances of marginals to those of NUTS, in its standard deviations, mean over latents; "
+    f"{FLOOR!r} is what noise makes."
+)
+
+
+def divergences(statistics: xarray.Dataset) -> str:
+    """How many trajectories of NUTS diverged, in a sentence."""
+    diverging = statistics["diverging"]
+    return f"{int(diverging.sum())} of {diverging.size} draws of NUTS diverged."
+
+
+def agreement_rows(reference: xarray.DataArray, distances: xarray.DataArray) -> Table:
+    """A row per slot: R-hat and ESS of the reference, and the mean distance of every source over its latents."""
     rhat, ess = (function(reference.to_dataset(name="z"))["z"] for function in (arviz.rhat, arviz.ess))
     sources = [str(name) for name in distances["source"].values]
-    lines = [title, f"{'slot':6}{'R-hat ≤':>9}{'ESS ≥':>8}" + "".join(f"{name:>18}" for name in sources)]
-    for k in reference["slot"].values:
-        cells = f"{k:<6}{float(rhat.sel(slot=k).max()):>9.2f}{float(ess.sel(slot=k).min()):>8.0f}"
-        lines.append(cells + "".join(f"{float(distances.sel(slot=k, source=name).mean()):>18.3f}" for name in sources))
-    means = "".join(f"{float(distances.sel(source=name).mean()):>18.3f}" for name in sources)
-    lines.append(f"{'all':6}{float(rhat.max()):>9.2f}{float(ess.min()):>8.0f}{means}")
-    diverging = int(statistics["diverging"].sum())
-    lines.append(
-        "Wasserstein distances of marginals to those of NUTS, in its standard deviations, mean over latents; "
-        f"{FLOOR!r} is what noise makes. {diverging} of {reference.sizes['chain'] * reference.sizes['draw']} draws of "
-        "NUTS diverged."
-    )
-    return "\n".join(lines)
+
+    def row(name: str, part: xarray.DataArray, worst: float, least: float) -> tuple[str, ...]:
+        means = (f"{float(part.sel(source=source).mean()):.3f}" for source in sources)
+        return (name, f"{worst:.2f}", f"{least:.0f}", *means)
+
+    rows = [
+        row(str(k), distances.sel(slot=k), float(rhat.sel(slot=k).max()), float(ess.sel(slot=k).min()))
+        for k in reference["slot"].values
+    ]
+    rows.append(row("all", distances, float(rhat.max()), float(ess.min())))
+    return Table(("slot", "R-hat ≤", "ESS ≥", *sources), tuple(rows))

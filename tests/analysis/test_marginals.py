@@ -51,7 +51,7 @@ def test_the_table_has_a_line_per_slot_and_says_what_diverged() -> None:
     assert (slot, float(rhat)) == ("0", 1.0)
     assert float(ess) > 6000
     assert float(guide) == pytest.approx(1.0, abs=0.05)
-    assert "2 of 8000 draws of NUTS diverged" in lines[-1]
+    assert "2 of 8000 draws of NUTS diverged" in lines[-2]
 
 
 def test_a_single_chain_has_no_halves() -> None:

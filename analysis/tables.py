@@ -1,0 +1,43 @@
+"""Tables for terminals and pages."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, each as long as the heads; the first cell names the row. As a string, aligned columns.
+
+    Raises:
+        ValueError: if a row has more or fewer cells than there are heads.
+    """
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.heads):
+                raise ValueError(f"rows: expected {len(self.heads)} cells, as there are heads, got {row}")
+
+    def __str__(self) -> str:
+        lines = (self.heads, *self.rows)
+        widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+
+        def padded(cell: str, width: int, first: bool) -> str:
+            space = " " * (width - _width(cell))
+            return cell + space if first else f"  {space}{cell}"
+
+        return "\n".join(
+            "".join(
+                padded(cell, width, i == 0) for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+
+def _width(cell: str) -> int:
+    """Columns that a terminal gives to it: the hat of k̂ takes none."""
+    return sum(not unicodedata.combining(character) for character in cell)
