@@ -114,7 +114,7 @@ def traversal_figure(path: Path, guide: SceneGuide, posterior: Normal, slot: int
             z = posterior.loc.clone()
             z[:, slot, d] = value
             with torch.no_grad():
-                row.append(_pixels(guide.model.likelihood(z, *viewpoint).mean[0]))
+                row.append(pixels(guide.model.likelihood(z, *viewpoint).mean[0]))
         pictures.append(row)
     names = [f"z {d + 1}" for d in range(len(pictures))]
     _draw(path, pictures, [f"{value:+.0f}" for value in values], rows=names, title=f"slot {slot + 1}")
@@ -128,25 +128,30 @@ def samples_figure(path: Path, rows: Mapping[str, Tensor], title: str = "") -> N
         rows: images by the name of their kind, as many of each.
         title: above the picture.
     """
-    pictures = [[_pixels(image) for image in images] for images in rows.values()]
+    pictures = [[pixels(image) for image in images] for images in rows.values()]
     _draw(path, pictures, [""] * len(pictures[0]), rows=list(rows), title=title)
+
+
+def components(decomposition: Decomposition) -> Tensor:
+    """The slots' means weighted by their masks, on grey for what they do not claim: (B, K, 3, H, W)."""
+    masks = decomposition.masks.unsqueeze(2)
+    return masks * decomposition.means + (1 - masks) * GREY
 
 
 def _decomposition_rows(scene: Scene, decomposition: Decomposition) -> tuple[list[str], list[list[NDArray]]]:
     """Names of the columns, and the pictures of every scene."""
     num_slots = decomposition.masks.shape[1]
     columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), "segment.", "truth"]
-    masks = decomposition.masks.unsqueeze(2)
-    components = masks * decomposition.means + (1 - masks) * GREY
+    slots = components(decomposition)
     pictures = [
         [
-            _pixels(scene.image[b]),
-            _pixels(decomposition.reconstruction[b]),
-            *(_pixels(component) for component in components[b]),
+            pixels(scene.image[b]),
+            pixels(decomposition.reconstruction[b]),
+            *(pixels(component) for component in slots[b]),
             colour_labels(decomposition.segmentation[b]),
             colour_truth(scene.labels[b]),
         ]
-        for b in range(len(components))
+        for b in range(len(slots))
     ]
     return columns, pictures
 
@@ -172,12 +177,12 @@ def _draw(
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, atomically, whatever backend is set."""
+    """Write a figure in the format of the file's suffix, atomically, whatever backend is set."""
     FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary)
 
 
-def _pixels(image: Tensor) -> NDArray:
+def pixels(image: Tensor) -> NDArray:
     """(3, H, W) → (H, W, 3), clipped to what can be shown."""
     return torch.clamp(image, 0, 1).movedim(0, -1).cpu().numpy()

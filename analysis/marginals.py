@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import arviz
 import numpy as np
@@ -69,30 +70,74 @@ def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.flo
     return np.array([[wasserstein_distance(a[:, k, d], b[:, k, d]) for d in range(D)] for k in range(K)])
 
 
-def agreement_table(
-    reference: xarray.DataArray, distances: xarray.DataArray, statistics: xarray.Dataset, title: str = ""
-) -> str:
-    """`agreement_rows` and how to read them.
-
-    Args:
-        reference: z (chain, draw, slot, latent) of NUTS, aligned.
-        distances: as of `marginal_distances`.
-        statistics: "sample_stats" of NUTS, whose "diverging" is told.
-        title: first line.
-    """
-    return "\n".join([title, str(agreement_rows(reference, distances)), divergences(statistics), HOW_TO_READ])
-
-
 HOW_TO_READ = (
     "Wasserstein distances of marginals to those of NUTS, in its standard deviations, mean over latents; "
     f"{FLOOR!r} is what noise makes."
 )
 
 
-def divergences(statistics: xarray.Dataset) -> str:
-    """How many trajectories of NUTS diverged, in a sentence."""
+def mean_differences(reference: xarray.DataArray, other: xarray.DataArray, ess: float) -> xarray.DataArray:
+    """Differences between the means of all latents, (slot, latent), in standard errors of the difference.
+
+    Their root mean square is near 1 where both are draws from the same posterior.
+
+    Args:
+        reference: z (chain, draw, slot, latent) of NUTS, aligned.
+        other: of the same scene.
+        ess: effective sample size of the other, such as that of the weights that it was resampled by.
+    """
+    error = arviz.mcse(reference.to_dataset(name="z"))["z"]
+    variance = reference.var(("chain", "draw")) / ess + error**2
+    means = [z.mean(("chain", "draw")) for z in (matched_slots(reference, other), reference)]
+    return (means[0] - means[1]) / variance**0.5
+
+
+def agreement_sentence(reference: xarray.DataArray, other: xarray.DataArray, ess: float, khat: float) -> str:
+    """Whether importance resampling agrees with NUTS, as of `mean_differences`."""
+    size = float((mean_differences(reference, other, ess) ** 2).mean() ** 0.5)
+    return (
+        f"Means of importance differ from those of NUTS by {size:.2f} standard errors (r.m.s. over latents; 1 is what "
+        f"noise makes), at k̂ {khat:.2f} and an effective sample size of {ess:.0f}."
+    )
+
+
+class Agreement(NamedTuple):
+    """How far the draws of one scene agree with those of NUTS.
+
+    scene: which.
+    draws: z (chain, draw, slot, latent) by source, "nuts" the first.
+    distances: as of `marginal_distances`.
+    rows: `agreement_rows`.
+    notes: in sentences.
+    """
+
+    scene: int
+    draws: dict[str, xarray.DataArray]
+    distances: xarray.DataArray
+    rows: Table
+    notes: list[str]
+
+
+def agreement(posteriors: Mapping[str, Mapping[str, xarray.Dataset]]) -> Agreement:
+    """Hold draws of the guide and of importance against those of NUTS.
+
+    Args:
+        posteriors: groups "posterior" and "sample_stats" of "nuts", for one scene, and of "guide" and "importance", for
+            that scene and others.
+    """
+    statistics = posteriors["nuts"]["sample_stats"]
+    scene = int(statistics["scene"].values[0])
+    draws = {name: posteriors[name]["posterior"]["z"].sel(scene=scene) for name in ("nuts", "guide", "importance")}
+    nuts = draws["nuts"]
+    distances = marginal_distances(nuts, {name: draws[name] for name in ("guide", "importance")})
+    of_scene = posteriors["importance"]["sample_stats"].sel(scene=scene)
     diverging = statistics["diverging"]
-    return f"{int(diverging.sum())} of {diverging.size} draws of NUTS diverged."
+    notes = [
+        agreement_sentence(nuts, draws["importance"], float(of_scene["ess"]), float(of_scene["khat"])),
+        f"{int(diverging.sum())} of {diverging.size} draws of NUTS diverged.",
+        HOW_TO_READ,
+    ]
+    return Agreement(scene, draws, distances, agreement_rows(nuts, distances), notes)
 
 
 def agreement_rows(reference: xarray.DataArray, distances: xarray.DataArray) -> Table:

@@ -30,7 +30,7 @@ from analysis.calibration_report import calibration_figure, calibration_table
 from analysis.evidence import EvidenceConfig, log_joint_and_posterior, refined_fit
 from analysis.inference_data import Groups, inference_groups, load_groups, save_groups
 from analysis.loo import ViewsError, held_out_views, loo_over_views, loo_table
-from analysis.marginals import agreement_table, marginal_distances
+from analysis.marginals import agreement
 from analysis.nuts import nuts_draws
 from analysis.posterior_draws import Draws, guide_draws, importance_draws
 from analysis.posterior_figures import checks_figure, khat_figure, marginals_figure
@@ -186,14 +186,11 @@ class Diagnosis:
                 fit = refined_fit(log_joint, q, self.fit) if "full" in self.fit.families_of(q.batch_shape[1]) else None
                 draws = nuts_draws(log_joint, q, *counts, fit, progress=lambda chain, step: bar.update())
             self.save_draws(draws, settings, scene)
-        posteriors = {
-            source: self.load(source, "posterior")["posterior"]["z"].sel(scene=scene)
-            for source in ("nuts", "guide", "importance")
-        }
-        distances = marginal_distances(posteriors["nuts"], {name: posteriors[name] for name in ("guide", "importance")})
-        title = f"{self.title}, scene {scene}, k̂ of importance {float(khat[scene]):.2f}"
-        marginals_figure(self.figures / "marginals.png", posteriors, distances, title)
-        print(agreement_table(posteriors["nuts"], distances, read(path), title))
+        groups = ("posterior", "sample_stats")
+        found = agreement({source: self.load(source, *groups) for source in ("nuts", "guide", "importance")})
+        title = f"{self.title}, scene {scene}"
+        marginals_figure(self.figures / "marginals.png", found.draws, found.distances, title)
+        print("\n".join([title, str(found.rows), *found.notes]))
 
     def calibration(self) -> None:
         """Simulation-based calibration of the guide, and of importance."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
-from analysis.marginals import FLOOR, agreement_table, marginal_distances, matched_slots
+from analysis.marginals import FLOOR, agreement, marginal_distances, matched_slots, mean_differences
 
 
 def gaussian(loc: np.ndarray, scale: float = 1.0, seed: int = 0, chains: int = 2) -> xarray.DataArray:
@@ -40,18 +40,44 @@ def test_slots_are_matched_as_a_whole() -> None:
     xarray.testing.assert_identical(matched_slots(reference, other), reference)
 
 
-def test_the_table_has_a_line_per_slot_and_says_what_diverged() -> None:
-    reference = gaussian(LOC)
-    distances = marginal_distances(reference, {"guide": gaussian(LOC + 1, seed=1)})
-    diverging = xarray.Dataset({"diverging": (("chain", "draw"), np.eye(2, 4000, dtype=bool))})
-    lines = agreement_table(reference, distances, diverging, "scene 7").splitlines()
-    assert lines[0] == "scene 7"
-    assert [line.split()[0] for line in lines[1:6]] == ["slot", "0", "1", "2", "all"]
-    slot, rhat, ess, guide, _ = lines[2].split()
-    assert (slot, float(rhat)) == ("0", 1.0)
+def posteriors(shift: float, ess: float) -> dict[str, dict[str, xarray.Dataset]]:
+    """Groups of all sources: NUTS at scene 7, the others also at scene 8, with importance shifted."""
+
+    def groups(z: xarray.DataArray, scenes: list[int], **statistics: xarray.DataArray) -> dict[str, xarray.Dataset]:
+        stacked = xarray.concat([z for _ in scenes], xarray.IndexVariable("scene", scenes))
+        stats = xarray.Dataset(statistics, {"scene": scenes})
+        return {"posterior": stacked.to_dataset(name="z"), "sample_stats": stats}
+
+    diverging = xarray.DataArray(np.eye(2, 4000, dtype=bool)[..., None], dims=("chain", "draw", "scene"))
+    per_scene = {name: xarray.DataArray([value, 0.0], dims="scene") for name, value in (("ess", ess), ("khat", 0.6))}
+    return {
+        "nuts": groups(gaussian(LOC), [7], diverging=diverging),
+        "guide": groups(gaussian(LOC + 1, seed=1), [7, 8]),
+        "importance": groups(gaussian(LOC + shift, seed=2), [7, 8], **per_scene),
+    }
+
+
+def test_agreement_has_a_line_per_slot_and_says_what_diverged() -> None:
+    found = agreement(posteriors(shift=0.2, ess=25.0))
+    assert found.scene == 7
+    assert list(found.draws) == ["nuts", "guide", "importance"]
+    assert [row[0] for row in found.rows.rows] == ["0", "1", "2", "all"]
+    _, rhat, ess, guide, importance, _ = found.rows.rows[0]
+    assert float(rhat) == 1.0
     assert float(ess) > 6000
     assert float(guide) == pytest.approx(1.0, abs=0.05)
-    assert "2 of 8000 draws of NUTS diverged" in lines[-2]
+    assert float(importance) == pytest.approx(0.2, abs=0.05)
+    # 0.2 standard deviations, of which 25 draws tell a fifth.
+    assert "by 1.00 standard errors" in found.notes[0] or "by 0.99" in found.notes[0] or "by 1.01" in found.notes[0]
+    assert "at k̂ 0.60 and an effective sample size of 25" in found.notes[0]
+    assert found.notes[1] == "2 of 8000 draws of NUTS diverged."
+
+
+def test_means_of_the_same_posterior_differ_by_their_errors() -> None:
+    reference, other = gaussian(LOC), gaussian(LOC, seed=3)
+    size = float((mean_differences(reference, other, ess=8000) ** 2).mean() ** 0.5)
+    assert 0.3 < size < 1.8  # six differences
+    assert float(mean_differences(reference, gaussian(LOC + 0.2, seed=3), ess=8000).min()) > 5
 
 
 def test_a_single_chain_has_no_halves() -> None:

@@ -1,0 +1,54 @@
+"""Training curves of runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from analysis.figures import PALETTE, save_figure
+
+PANELS = {
+    "loss": "loss, nats per scene",
+    "elbo": "ELBO, nats",
+    "ari_fg": "foreground ARI",
+    "miou": "mIoU",
+    "duplicates": "duplicates",
+    "mask_entropy": "entropy of masks, nats",
+}
+
+STYLES = ("-", "--", ":", "-.")
+
+
+def curves_figure(path: Path, rows: Mapping[str, Sequence[Mapping[str, float]]], title: str = "") -> None:
+    """Draw loss and validation metrics against the training step, a line for every run.
+
+    Args:
+        path: picture file, written atomically.
+        rows: those of metrics.csv by the name of the run; a row need not have all metrics.
+        title: above the picture.
+    """
+    figure = Figure(figsize=(10, 4.6), dpi=120, layout="constrained")
+    for axis, (metric, label) in zip(figure.subplots(2, 3, sharex=True).ravel(), PANELS.items(), strict=True):
+        for index, (name, values) in enumerate(rows.items()):
+            known = [row for row in values if metric in row]
+            style = {"color": PALETTE[index % len(PALETTE)], "linestyle": STYLES[index % len(STYLES)]}
+            axis.plot([row["step"] for row in known], [row[metric] for row in known], label=name, **style)
+        axis.set_title(label, fontsize=9)
+        axis.tick_params(labelsize=7)
+        if metric in ("loss", "elbo"):
+            _show_the_end(axis, [row[metric] for values in rows.values() for row in values if metric in row])
+    axis.legend(fontsize=7)
+    figure.supxlabel("step", fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    save_figure(path, figure)
+
+
+def _show_the_end(axis, values: Sequence[float]) -> None:  # type: ignore[no-untyped-def]
+    """Nats of the first steps are thousands off; they must not flatten all that follows."""
+    later = sorted(values)[len(values) // 10 : len(values) * 9 // 10 + 1]
+    if len(later) > 1 and later[0] < later[-1]:
+        margin = 0.5 * (later[-1] - later[0])
+        axis.set_ylim(max(min(values), later[0] - margin), min(max(values), later[-1] + margin))

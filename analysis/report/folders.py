@@ -1,0 +1,156 @@
+"""What a report reads of a run folder: whatever is there, and why the rest is not."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray
+
+from analysis.batches import IdentityError, check_identity
+from analysis.runs import Run, load_run
+from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.config import RunConfig, from_yaml
+from pyro_compvae.environment import read_environment
+
+
+class ReportError(ValueError):
+    """There is nothing to report on."""
+
+
+class Missing(Exception):  # noqa: N818 (no error: a report says so and goes on)
+    """Something has not been computed, or cannot be shown; the message says why, and how to compute it."""
+
+    def __init__(self, why: str, command: str = "") -> None:
+        super().__init__(why)
+        self.why, self.command = why, command
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder, finished or not.
+
+    name: in headings; the folder's own, as short as tells it from the others.
+    run: loaded, or None where there is no checkpoint to load, which ``problem`` then says.
+    """
+
+    path: Path
+    name: str
+    config: RunConfig
+    run: Run | None
+    problem: str
+
+    @property
+    def multi_view(self) -> bool:
+        """Whether the run is on several views of a scene."""
+        return self.config.guide == "mulmon"
+
+    def command(self, script: str, *options: str) -> str:
+        """How to compute what is missing."""
+        return " ".join(("python", f"experiments/{script}.py", str(self.path), *options))
+
+    def summary(self) -> dict[str, Any]:
+        """Metrics on all test scenes.
+
+        Raises:
+            Missing: if the run has not finished.
+        """
+        path = self.path / "summary.json"
+        if not path.is_file():
+            command = f"python experiments/run_svi.py --resume --run-dir {self.path}"
+            raise Missing("The run has not finished: there is no summary.json.", command)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise Missing(f"{path} cannot be read ({error}).") from error
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, without the cells that are empty.
+
+        Raises:
+            Missing: if there is none.
+        """
+        path = self.path / "metrics.csv"
+        if not path.is_file():
+            raise Missing("There is no metrics.csv: the run was copied without it.")
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{name: float(cell) for name, cell in row.items() if name and cell} for row in csv.DictReader(file)]
+
+    def environment(self) -> list[dict[str, Any]]:
+        """The calls that made the run.
+
+        Raises:
+            Missing: if they were not recorded.
+        """
+        calls = read_environment(self.path)
+        if not calls:
+            raise Missing("Command and environment were not recorded: there is no environment.json.")
+        return calls
+
+    def loaded(self) -> Run:
+        """The run.
+
+        Raises:
+            Missing: if it cannot be loaded.
+        """
+        if self.run is None:
+            raise Missing(f"The run cannot be loaded: {self.problem}")
+        return self.run
+
+    def read(self, name: str, command: str, group: str = "sample_stats") -> xarray.Dataset:
+        """A group of a NetCDF file of the folder.
+
+        Args:
+            name: of the file.
+            command: how to compute it.
+            group: of the file.
+
+        Raises:
+            Missing: if file or group is missing or damaged, or of another run.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise Missing(f"Not computed yet: there is no {name}.", command)
+        try:
+            data = xarray.load_dataset(path, group=group, engine="h5netcdf")
+        except Exception as error:  # of many kinds, where a file is damaged or a group is missing
+            raise Missing(f"{name} has no group {group!r} that can be read ({error}).", command) from error
+        if self.run is not None:
+            try:
+                check_identity(path, data.attrs.get("settings"), self.run.identity)
+            except IdentityError as error:
+                raise Missing(str(error), command) from error
+        return data
+
+
+def open_folders(paths: list[Path]) -> list[RunFolder]:
+    """The run folders that a report is of.
+
+    Raises:
+        ReportError: for no folders, one that is named twice, or one without a configuration that can be read.
+    """
+    if not paths:
+        raise ReportError("expected one run folder or more, got none")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ReportError(f"expected every run folder once, got {', '.join(map(str, paths))}")
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return [_open(path, name) for path, name in zip(paths, names, strict=True)]
+
+
+def _open(path: Path, name: str) -> RunFolder:
+    config_path = path / "config.yaml"
+    if not config_path.is_file():
+        raise ReportError(f"{path}: expected a run folder with a config.yaml, found none")
+    try:
+        config = from_yaml(config_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{config_path}: expected the configuration of a run, but {error}") from error
+    try:
+        return RunFolder(path, name, config, load_run(path), "")
+    except CheckpointError as error:
+        return RunFolder(path, name, config, None, str(error))

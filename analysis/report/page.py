@@ -1,0 +1,86 @@
+"""The page of a report: sections and scenes put into a template, with style and script, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.figures import PALETTE
+from analysis.report.blocks import Numbers, Part, Picture, Scenes, Section, Text
+from analysis.report.folders import Missing, RunFolder, open_folders
+from analysis.report.scenes import duplicates_part, shown_scenes
+from analysis.report.sections import sections
+from pyro_compvae.checkpoint import write_text
+
+HERE = Path(__file__).parent
+
+
+def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> None:
+    """Write one self-contained HTML page about one run or several side by side.
+
+    It reads what is in the run folders, and says of everything else that it has not been computed and how to. Nothing
+    is computed anew but the decompositions of the first test scenes.
+
+    Args:
+        path: HTML file, written atomically.
+        run_dirs: run folders, finished or not.
+        num_scenes: decompositions to leaf through.
+
+    Raises:
+        ReportError: for no run folders, or one that is none.
+        ValueError: for fewer than one scene.
+    """
+    if num_scenes < 1:
+        raise ValueError(f"num_scenes: expected at least 1, got {num_scenes}")
+    write_text(path, render(open_folders(list(run_dirs)), num_scenes))
+
+
+def render(folders: Sequence[RunFolder], num_scenes: int) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests |= {
+        "picture": lambda block: isinstance(block, Picture),
+        "numbers": lambda block: isinstance(block, Numbers),
+        "text": lambda block: isinstance(block, Text),
+        "scenes": lambda block: isinstance(block, Scenes),
+    }
+    panels = [_panel(folder, num_scenes) for folder in folders]
+    return environment.get_template("page.html.jinja").render(
+        folders=folders,
+        title=" · ".join(folder.name for folder in folders),
+        panels=panels,
+        num_scenes=max((len(panel["scenes"]) for panel in panels), default=0),
+        num_views=max((len(scene["views"]) for panel in panels for scene in panel["scenes"]), default=1),
+        sections=[_duplicates(panels), *sections(folders)],
+        columns=min(len(folders), 3),
+        colours=["#" + "".join(f"{math.floor(255 * c + 0.5):02x}" for c in colour) for colour in PALETTE],
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        script=Markup((HERE / "script.js").read_text(encoding="utf-8")),
+    )
+
+
+def _duplicates(panels: Sequence[dict[str, Any]]) -> Section:
+    lead = (
+        "Pairs of active slots that claim the same object or background, and pairs whose latents are nearly parallel."
+    )
+    parts = [
+        Part(panel["name"], (), [panel["missing"]])
+        if panel["missing"]
+        else duplicates_part(panel["name"], panel["scenes"])
+        for panel in panels
+    ]
+    return Section("duplicates", "Duplicates", lead, parts)
+
+
+def _panel(folder: RunFolder, num_scenes: int) -> dict[str, Any]:
+    try:
+        return {"name": folder.name, "scenes": shown_scenes(folder, num_scenes), "missing": None}
+    except Missing as reason:
+        return {"name": folder.name, "scenes": [], "missing": reason}

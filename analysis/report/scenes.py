@@ -1,0 +1,98 @@
+"""Decompositions of test scenes, for a page to leaf through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from analysis.evaluation import Decomposition, decompose, infer, scene_metrics
+from analysis.figures import colour_labels, colour_truth, components, pixels
+from analysis.report.blocks import Numbers, Part, Scenes
+from analysis.report.drawing import data_uri, label_string
+from analysis.report.folders import Missing, RunFolder
+from analysis.tables import Table
+from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.data.scenes import Scene
+from pyro_compvae.guide import slot_kl
+
+SHOWN = ("miou", "ari_fg", "mse", "duplicates", "duplicates_latent", "active_slots")
+"""Metrics that are told of every scene."""
+
+
+def shown_scenes(folder: RunFolder, num_scenes: int) -> list[dict[str, Any]]:
+    """What a run makes of the first test scenes, as data that the page's script reads.
+
+    Of every scene: ``metrics``, and ``views``; of every view: the addresses of its ``observation``,
+    ``reconstruction``, ``segmentation`` and ``truth``, the ``slots`` (address, share of the pixels), their ``kl`` in
+    nats, ``labels`` (`label_string` of the segmentation) and the ``size`` (H, W). Views after the first V // 2 were not
+    observed.
+
+    Raises:
+        Missing: if the run or its scenes cannot be loaded.
+    """
+    run = folder.loaded()
+    try:
+        scenes = load_scenes(folder.config.data, "test", multi_view=folder.multi_view)[:num_scenes].to(run.device)
+    except DataError as error:
+        raise Missing(f"Test scenes cannot be loaded: {error}") from error
+    torch.manual_seed(folder.config.seed)
+    metrics = scene_metrics(run.guide, scenes)
+    views = [scenes.view(v) for v in range(scenes.image.shape[1])] if folder.multi_view else [scenes]
+    num_observed = max(len(views) // 2, 1)
+    posterior = infer(run.guide, scenes.view(slice(num_observed)) if folder.multi_view else scenes)
+    kl = slot_kl(posterior)
+    pictures = []
+    for v, view in enumerate(views):
+        viewpoint = () if not folder.multi_view or view.viewpoint is None else (view.viewpoint,)
+        decomposition = decompose(run.guide, posterior, *viewpoint)
+        name = f"view {v + 1}, {'observed' if v < num_observed else 'predicted'}" if folder.multi_view else ""
+        pictures.append(
+            [
+                _view(view, decomposition, b) | {"kl": [round(float(value), 1) for value in kl[b]], "name": name}
+                for b in range(len(view.image))
+            ]
+        )
+    return [
+        {
+            "metrics": {name: round(float(metrics[name][b]), 4) for name in SHOWN if not metrics[name][b].isnan()},
+            "objects": int(scenes.num_objects[b]),
+            "views": [view[b] for view in pictures],
+        }
+        for b in range(len(scenes.image))
+    ]
+
+
+def _view(scene: Scene, decomposition: Decomposition, b: int) -> dict[str, Any]:
+    segmentation = decomposition.segmentation[b]
+    labels = segmentation.cpu().numpy()
+    return {
+        "observation": data_uri(pixels(scene.image[b])),
+        "reconstruction": data_uri(pixels(decomposition.reconstruction[b])),
+        "segmentation": data_uri(colour_labels(segmentation)),
+        "truth": data_uri(colour_truth(scene.labels[b])),
+        "slots": [
+            {"src": data_uri(pixels(component)), "share": round(float((labels == k).mean()), 4)}
+            for k, component in enumerate(components(decomposition)[b])
+        ],
+        "labels": label_string(labels),
+        "size": list(labels.shape),
+    }
+
+
+def duplicates_part(name: str, scenes: Sequence[dict[str, Any]]) -> Part:
+    """How many of the scenes have pairs of slots on one object, or of nearly the same direction, and which."""
+    counts = {metric: [int(scene["metrics"][metric]) for scene in scenes] for metric in DUPLICATES}
+    heads = ("pairs in a scene", *DUPLICATES.values())
+    rows = []
+    for number, label in ((0, "none"), (1, "1"), (2, "2"), (3, "3 or more")):
+        found = [sum(min(count, 3) == number for count in values) for values in counts.values()]
+        rows.append((label, *(f"{count} of {len(scenes)}" for count in found)))
+    which = tuple(b for b in range(len(scenes)) if any(values[b] > 0 for values in counts.values()))
+    return Part(
+        name, [Numbers(f"The {len(scenes)} scenes above", Table(heads, tuple(rows))), Scenes("Scenes with any", which)]
+    )
+
+
+DUPLICATES = {"duplicates": "on one object", "duplicates_latent": "of cosine > 0.9"}

@@ -1,0 +1,263 @@
+"""The sections of a report: what each shows of a run, and the command that computes what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from analysis import calibration_report, ladder_report
+from analysis.curves import curves_figure
+from analysis.evidence_data import estimates_of
+from analysis.evidence_figure import evidence_figure
+from analysis.evidence_report import comparisons, evidence_rows, how_to_read, sandwich_table
+from analysis.loo import loo_table
+from analysis.marginals import agreement
+from analysis.posterior_figures import checks_figure, khat_figure, marginals_figure
+from analysis.predictive_checks import checks_table
+from analysis.report.blocks import Block, Numbers, Part, Section, Show, Text, part_of
+from analysis.report.drawing import picture
+from analysis.report.folders import Missing, RunFolder
+from analysis.tables import Table
+from pyro_compvae.config import flatten, to_yaml
+
+MEANINGS = {
+    "elbo": "ELBO, nats per scene",
+    "miou": "mIoU, background included",
+    "ari_fg": "foreground ARI",
+    "ari": "ARI of all pixels",
+    "mse": "MSE of colours",
+    "duplicates": "pairs of slots on one object",
+    "duplicates_latent": "pairs of slots of cosine > 0.9",
+    "active_slots": "slots with 1 % of the pixels",
+    "mask_entropy": "entropy of masks, nats",
+    "query_log_likelihood": "log-likelihood of query views, nats",
+    "query_mse": "MSE of query views",
+    "query_miou": "mIoU of query views",
+    "query_ari_fg": "foreground ARI of query views",
+    "steps": "training steps",
+    "seconds": "seconds of training",
+    "num_test_scenes": "test scenes",
+}
+"""Rows of the overview, where a summary has them."""
+
+
+def sections(folders: Sequence[RunFolder]) -> list[Section]:
+    """All sections but that of the decompositions, in their order."""
+    return [
+        overview(folders),
+        curves(folders),
+        _section("evidence", "Evidence", EVIDENCE, folders, evidence, sandwich),
+        _section("ladder", "Gap ladder", LADDER, folders, ladder),
+        _section("posterior", "Posterior", POSTERIOR, folders, khat, nuts, checks),
+        _section("calibration", "Calibration", CALIBRATION, folders, calibration),
+        *([_section("loo", "Views left out", LOO, folders, loo)] if any(f.multi_view for f in folders) else []),
+        _section("comparison", "Comparison", COMPARISON, folders, partial(comparison, folders=folders)),
+        configuration(folders),
+        _section("environment", "Environment and commands", ENVIRONMENT, folders, environment),
+    ]
+
+
+EVIDENCE = (
+    "Estimates of log p(x) of test scenes, nats. Each is low in expectation, by an unknown amount where k̂ says that it "
+    "is not reliable; the highest is the best."
+)
+LADDER = "The gap between ELBO and log p̂(x) in named parts: each rung is a better family of posteriors."
+POSTERIOR = (
+    "How far draws are the posterior's: k̂ of their weights, marginals of one scene against NUTS, and whether the model "
+    "would have made the pixels that were observed."
+)
+CALIBRATION = (
+    "Ranks of exact draws among those of a posterior, for scenes simulated from the model. Slots drawn from the prior "
+    "make scenes that no guide was trained on, so this is a hard test."
+)
+LOO = "How well each view is predicted by the others."
+COMPARISON = "Two runs of this page on the same scenes: is a difference of ELBOs one of models or of posteriors?"
+ENVIRONMENT = "What made the runs."
+
+
+def _section(key: str, title: str, lead: str, folders: Sequence[RunFolder], *shows: Show) -> Section:
+    return Section(key, title, lead, [part_of(folder, *shows) for folder in folders])
+
+
+def overview(folders: Sequence[RunFolder]) -> Section:
+    """Metrics on all test scenes, a column for every run."""
+    summaries, missing = [], []
+    for folder in folders:
+        try:
+            summaries.append(folder.summary())
+        except Missing as reason:
+            missing.append(Missing(f"{folder.name}: {reason.why}", reason.command))
+            summaries.append({})
+    rows = [
+        (meaning, *(_number(summary.get(name)) for summary in summaries))
+        for name, meaning in MEANINGS.items()
+        if any(name in summary for summary in summaries)
+    ]
+    heads = ("metric", *(folder.name for folder in folders))
+    blocks = [Numbers("Means over the test scenes", Table(heads, tuple(rows)))] if rows else []
+    return Section("overview", "Overview", "Metrics of unseen scenes.", [Part("", blocks, missing)])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if abs(value) < 10:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def curves(folders: Sequence[RunFolder]) -> Section:
+    """Training curves of all runs in one figure."""
+    rows, missing = {}, []
+    for folder in folders:
+        try:
+            rows[folder.name] = folder.metrics()
+        except Missing as reason:
+            missing.append(Missing(f"{folder.name}: {reason.why}", reason.command))
+    blocks: list[Block] = []
+    if rows:
+        last = "; ".join(f"{name} ends at step {values[-1]['step']:.0f}" for name, values in rows.items() if values)
+        alt = f"Training curves: loss, and metrics of validation scenes, against the step. {last}."
+        blocks.append(picture(partial(curves_figure, rows=rows), "curves", alt))
+    return Section("curves", "Training", "Loss, and metrics of validation scenes.", [Part("", blocks, missing)])
+
+
+def evidence(folder: RunFolder) -> list[Block]:
+    """Estimates of log p(x)."""
+    estimates = estimates_of(folder.read("evidence.nc", folder.command("estimate_evidence")))
+    scenes = len(estimates["guide"].log_evidence)
+    config = folder.config
+    dimensions = 3 * config.data.image_size**2 * (config.data.num_views if folder.multi_view else 1)
+    notes = [*comparisons(estimates), how_to_read(estimates)]
+    table = evidence_rows(estimates, dimensions)
+    alt = f"Estimates of log p(x) of {scenes} scenes against the number of draws; the table has their values."
+    figure = picture(partial(evidence_figure, estimates=estimates), f"evidence-{folder.name}", alt)
+    return [Numbers(f"{scenes} test scenes, nats", table, notes), figure]
+
+
+def sandwich(folder: RunFolder) -> list[Block]:
+    """Bounds on log p(x) of simulated scenes."""
+    data = folder.read("sandwich.nc", folder.command("estimate_evidence", "--bdmc"))
+    return [Text("Simulated scenes, between two bounds, nats", sandwich_table(data))]
+
+
+def ladder(folder: RunFolder) -> list[Block]:
+    """Rungs and gaps."""
+    data = folder.read("ladder.nc", folder.command("gap_ladder"))
+    mean = ", ".join(
+        f"{ladder_report.NAMES[str(name)]} {float(data['gap'].sel(gap_name=name).mean()):.1f}"
+        for name in data["gap_name"].values
+    )
+    alt = f"Parts of the gap of {data.sizes['scene']} scenes as stacked bars; means in nats: {mean}."
+    return [
+        picture(partial(ladder_report.ladder_figure, data=data), f"ladder-{folder.name}", alt),
+        Numbers("Parts of the gap, nats", ladder_report.gap_rows(data)),
+        Numbers("Rungs, nats", ladder_report.rung_rows(data), [ladder_report.how_to_read(data)]),
+    ]
+
+
+def khat(folder: RunFolder) -> list[Block]:
+    """k̂ of the weights of all draws there are."""
+    command = folder.command("diagnose")
+    khats = {name: folder.read(f"posterior_{name}.nc", command)["khat"].values for name in ("guide", "importance")}
+    shares = ", ".join(f"{np.mean(values < 0.7):.0%} of the scenes for {name}" for name, values in khats.items())
+    alt = f"k̂ of every scene; below 0.7 for {shares}."
+    return [picture(partial(khat_figure, khats=khats), f"khat-{folder.name}", alt)]
+
+
+def nuts(folder: RunFolder) -> list[Block]:
+    """Marginals of one scene against NUTS."""
+    command = folder.command("diagnose")
+    found = agreement(
+        {
+            name: {
+                group: folder.read(f"posterior_{name}.nc", command, group) for group in ("posterior", "sample_stats")
+            }
+            for name in ("nuts", "guide", "importance")
+        }
+    )
+    alt = f"Latents of scene {found.scene} by NUTS, the guide and importance; the table has their distances."
+    draw = partial(marginals_figure, draws=found.draws, distances=found.distances)
+    table = Numbers(f"Scene {found.scene} against NUTS", found.rows, found.notes)
+    return [table, picture(draw, f"marginals-{folder.name}", alt)]
+
+
+def checks(folder: RunFolder) -> list[Block]:
+    """Posterior-predictive checks."""
+    command = folder.command("diagnose")
+    data = folder.read("predictive_checks.nc", command)
+    images = folder.read("posterior_guide.nc", command, "observed_data")["image"].values
+    text = checks_table(data)
+    figure = partial(checks_figure, checks=data, images=images)
+    return [picture(figure, f"checks-{folder.name}", text), Text("Posterior-predictive checks", text)]
+
+
+def calibration(folder: RunFolder) -> list[Block]:
+    """Ranks and coverage."""
+    data = folder.read("calibration.nc", folder.command("diagnose"))
+    sentences = calibration_report.calibration_sentences(data)
+    alt = f"ECDF differences of ranks with 99 % bands. {'; '.join(sentences)}. The table has means and p-values."
+    figure = partial(calibration_report.calibration_figure, data=data)
+    notes = [*sentences, calibration_report.how_to_read(data)]
+    return [
+        picture(figure, f"calibration-{folder.name}", alt),
+        Numbers("Ranks", calibration_report.calibration_rows(data), notes),
+    ]
+
+
+def loo(folder: RunFolder) -> list[Block]:
+    """Views left out."""
+    if not folder.multi_view:
+        raise Missing("Single images have no views to leave out.")
+    data = folder.read("loo.nc", folder.command("diagnose"))
+    text = loo_table(data)
+    figure = partial(khat_figure, khats={"PSIS-LOO": data["khat"].values})
+    return [picture(figure, f"loo-{folder.name}", f"k̂ of every view. {text}"), Text("Leave one view out", text)]
+
+
+def comparison(folder: RunFolder, folders: Sequence[RunFolder]) -> list[Block]:
+    """Comparisons of this run with others of the page, as ``compare.py`` printed them."""
+    others = [other for other in folders if other is not folder]
+    texts = [(other, folder.path / f"against-{other.path.resolve().name}" / "comparison.txt") for other in others]
+    found: list[Block] = [
+        Text(f"{other.name} (0) and {folder.name} (+)", path.read_text(encoding="utf-8"))
+        for other, path in texts
+        if path.is_file()
+    ]
+    if not found:
+        command = f"python experiments/compare.py {others[0].path} {folder.path}" if others else ""
+        raise Missing("Not compared, as the run with L-NMS, with any other run of this page.", command)
+    return found
+
+
+def configuration(folders: Sequence[RunFolder]) -> Section:
+    """Where the configurations differ, and all of each."""
+    flat = [flatten(folder.config) for folder in folders]
+    names = list(dict.fromkeys(name for content in flat for name in content))
+    rows = tuple(
+        (name, *(_value(content.get(name)) for content in flat))
+        for name in names
+        if len({_value(content.get(name)) for content in flat}) > 1
+    )
+    parts = []
+    if rows:
+        heads = ("field", *(folder.name for folder in folders))
+        parts.append(Part("", [Numbers("Fields that differ", Table(heads, rows))]))
+    parts += [Part(f.name, [Text("config.yaml", to_yaml(f.config), folded=True)]) for f in folders]
+    return Section("configuration", "Configuration", "Everything that defines the runs.", parts)
+
+
+def _value(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+def environment(folder: RunFolder) -> list[Block]:
+    """Calls, packages, machine."""
+    calls = folder.environment()
+    last = calls[-1]
+    details = {"device": last["device"], "system": last["system"], "python": last["python"], **last["packages"]}
+    rows = tuple((name, str(value)) for name, value in details.items())
+    commands = "\n".join(call["command"] for call in calls)
+    return [Text("Commands", commands), Numbers("Environment", Table(("what", "value"), rows))]

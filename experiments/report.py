@@ -1,0 +1,44 @@
+"""Report on runs: ``python experiments/report.py RUN_DIR [RUN_DIR ...]`` writes one HTML page that needs no network.
+
+It shows what is in the run folders, runs side by side: training, decompositions, evidence, the gap ladder, posterior,
+calibration, configuration and commands. What has not been computed is said there, and how to.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from analysis.report import write_report
+
+
+@dataclass
+class Arguments:
+    """Write a page about one run, or about several side by side."""
+
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path | None = None
+    """HTML file; by default report.html in the first run folder."""
+    num_scenes: int = 16
+    """Decompositions of test scenes to leaf through."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    args = tyro.cli(Arguments, args=arguments)
+    try:
+        path = args.out or args.run_dirs[0] / "report.html" if args.run_dirs else Path("report.html")
+        write_report(path, args.run_dirs, args.num_scenes)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

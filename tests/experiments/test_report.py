@@ -1,0 +1,275 @@
+"""The report of runs, read as text, and used in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from browser import chromium
+from scripts import load_script
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+import analysis.report
+from analysis.inference_data import load_groups, save_groups
+
+EFFORT = ["--num-samples", "40", "--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
+DIAGNOSE = [*EFFORT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
+DIAGNOSE += ["--simulated-scenes", "3", "--simulated-samples", "30"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return load_script("report")
+
+
+def run_script(name: str, *arguments: str) -> None:
+    assert load_script(name).main(list(arguments)) == 0
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which all is computed, one of which nothing is, and one on several views."""
+    torch.set_num_threads(1)  # before the fixture of every test does
+    folder = tmp_path_factory.mktemp("runs")
+    tiny = ["--preset", "tiny", "--steps", "4", "--device", "cpu"]
+    run_script("run_svi", *tiny, "--lnms", "--run-dir", str(folder / "full"))
+    run_script("run_svi", *tiny, "--no-lnms", "--run-dir", str(folder / "bare"))
+    run_script("run_svi", *tiny, "--guide", "mulmon", "--run-dir", str(folder / "views"))
+    full = str(folder / "full")
+    ais = ["--ais-chains", "0", "--num-scenes", "2"]
+    bdmc = ["--bdmc", "--bdmc-scenes", "2", "--bdmc-chains", "2", "--bdmc-temperatures", "2", "--ais-temperatures", "1"]
+    run_script("estimate_evidence", full, *EFFORT, *ais, *bdmc)
+    steps = ["--approach-steps", "20", "--fit-steps", "20", "--flow-steps", "20", "--cover-steps", "1"]
+    samples = ["--num-samples", "20", "--symmetry-samples", "20", "--ais-chains", "2", "--ais-temperatures", "2"]
+    run_script("gap_ladder", full, "--num-scenes", "2", *steps, *samples, "--device", "cpu")
+    run_script("diagnose", full, *DIAGNOSE)
+    run_script("diagnose", str(folder / "views"), *DIAGNOSE)
+    return folder
+
+
+def report(script: ModuleType, out: Path, *names: Path, scenes: int = 3) -> str:
+    assert script.main([*map(str, names), "--out", str(out), "--num-scenes", str(scenes)]) == 0
+    return out.read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_what_is_there_is_shown_and_what_is_not_is_said(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    page = Page(report(script, tmp_path / "page.html", runs / "full", runs / "bare"))
+    for words in (
+        "guide_symmetric",
+        "amortisation",
+        "coverage",
+        "Scene ",
+        "against NUTS",
+        "simulated scene",
+        "--no-lnms",
+    ):
+        assert words in page.text
+    for script_name in ("estimate_evidence", "gap_ladder", "diagnose"):
+        assert f"python experiments/{script_name}.py {runs / 'bare'}" in page.text
+        assert f"python experiments/{script_name}.py {runs / 'full'}" not in page.text
+    assert "lnms" in page.text, "where the configurations differ"
+    assert "Views left out" not in page.text
+    assert Counter(tag for tag, _ in page.tags)["svg"] >= 6
+
+
+def test_the_page_is_whole_accessible_and_asks_nobody(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    text = report(script, tmp_path / "page.html", runs / "full", runs / "views")
+    page = Page(text)
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            address = attributes.get(name)
+            assert address is None or address.startswith(("data:", "#")), address
+    assert "@import" not in text
+    ids = Counter(attributes["id"] for _, attributes in page.tags if "id" in attributes)
+    assert [name for name, count in ids.items() if count > 1] == []
+    assert all("alt" in attributes for attributes in page.all("img"))
+    assert all(attributes["for"] in ids for attributes in page.all("label"))
+    anchors = [address[1:] for a in page.all("a") if (address := a["href"])]
+    assert set(anchors) <= set(ids)
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == 1
+    assert text.count("currentColor") > 100, "figures take the page's colour"
+    assert not re.search(r"#010203|#000000", text)
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_has_the_contrast_that_wcag_asks_for() -> None:
+    style = (Path(analysis.report.__file__).parent / "style.css").read_text()
+    schemes = [
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block)) for block in re.findall(r":root \{([^}]*)\}", style)
+    ]
+    schemes = [scheme for scheme in schemes if len(scheme) > 5]
+    assert len(schemes) == 2, "light and dark"
+    for scheme in schemes:
+        for text in ("ink", "faint", "link", "warn"):
+            for ground in ("paper", "panel"):
+                low, high = sorted((luminance(scheme[text]), luminance(scheme[ground])))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
+def displayed(panel: WebElement, role: str) -> str:
+    return panel.find_element(By.CSS_SELECTOR, f'img[data-role="{role}"]').get_attribute("src") or ""
+
+
+def open_page(browser: Chrome, path: Path) -> list[WebElement]:
+    browser.get(path.as_uri())
+    return browser.find_elements(By.CSS_SELECTOR, ".panel[data-run]")
+
+
+def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    report(script, path, runs / "full", runs / "bare")
+    with chromium() as browser:
+        full, bare = open_page(browser, path)
+        assert browser.get_log("browser") == []
+        width = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+        assert width[0] <= width[1], "nothing sticks out"
+
+        # The slider, by keyboard: both runs go to the next scene.
+        slider = browser.find_element(By.ID, "scene")
+        before = [displayed(panel, "observation") for panel in (full, bare)]
+        assert before[0] == before[1], "the same scene"
+        slider.send_keys(Keys.ARROW_RIGHT)
+        after = [displayed(panel, "observation") for panel in (full, bare)]
+        assert after[0] == after[1] != before[0]
+        assert browser.find_element(By.ID, "scene-name").text == "2 of 3"
+        assert slider.get_attribute("aria-valuetext") == "scene 2 of 3"
+
+        # Hover over a slot, and off it.
+        whole = displayed(full, "reconstruction")
+        slots = full.find_elements(By.CSS_SELECTOR, ".slot")
+        alone = [slot.find_element(By.TAG_NAME, "img").get_attribute("src") for slot in slots]
+        ActionChains(browser).move_to_element(slots[2]).perform()
+        assert displayed(full, "reconstruction") == alone[2]
+        assert full.find_element(By.CSS_SELECTOR, '[data-caption="reconstruction"]').text == "slot 3 alone"
+        assert displayed(bare, "reconstruction") not in alone
+        ActionChains(browser).move_to_element(browser.find_element(By.TAG_NAME, "h1")).perform()
+        assert displayed(full, "reconstruction") == whole
+
+        # Point at a pixel: the slot that claims it.
+        segmentation = full.find_element(By.CSS_SELECTOR, 'img[data-role="segmentation"]')
+        ActionChains(browser).move_to_element(segmentation).perform()
+        assert displayed(full, "reconstruction") in alone
+        ActionChains(browser).move_to_element(browser.find_element(By.TAG_NAME, "h1")).perform()
+
+        # The keyboard: focus shows a slot, Enter holds it, Escape lets go.
+        browser.execute_script("arguments[0].focus()", slots[1])
+        assert displayed(full, "reconstruction") == alone[1]
+        slots[1].send_keys(Keys.ENTER)
+        assert slots[1].get_attribute("aria-pressed") == "true"
+        assert re.fullmatch(r"slot 2: \d+ % of the pixels, KL [\d.]+ nats", slots[1].get_attribute("aria-label") or "")
+        slider.send_keys(Keys.ARROW_LEFT)
+        assert displayed(full, "reconstruction") == slots[1].find_element(By.TAG_NAME, "img").get_attribute("src")
+        slots[1].send_keys(Keys.ESCAPE)
+        assert slots[1].get_attribute("aria-pressed") == "false"
+
+        # Dark mode changes the ground and the ink, of figures too.
+        colours = (
+            "const s = (e) => getComputedStyle(e); return [s(document.body).backgroundColor, s(document.body).color]"
+        )
+        light = browser.execute_script(colours)
+        feature = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
+        dark = browser.execute_script(colours)
+        assert light != dark
+        tick = browser.find_element(By.CSS_SELECTOR, ".chart svg text")
+        assert tick.value_of_css_property("fill") == dark[1]
+        assert browser.get_log("browser") == []
+
+
+def test_views_and_ways_to_scenes_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    text = report(script, path, runs / "views")
+    assert "Leave one view out" in text
+    with chromium() as browser:
+        (panel,) = open_page(browser, path)
+        view = browser.find_element(By.ID, "view")
+        name = browser.find_element(By.ID, "view-name")
+        assert name.text == "view 1, observed"
+        first = displayed(panel, "observation")
+        view.send_keys(Keys.END)
+        assert name.text.endswith("predicted")
+        assert displayed(panel, "observation") != first
+        for button in browser.find_elements(By.CSS_SELECTOR, "[data-goto]"):
+            browser.execute_script("arguments[0].click()", button)
+            goal = button.get_attribute("data-goto")
+            assert browser.find_element(By.ID, "scene").get_attribute("value") == goal
+        assert browser.get_log("browser") == []
+
+
+def test_a_run_that_is_not_finished_or_without_weights(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    shutil.copy(runs / "bare" / "config.yaml", tmp_path / "part" / "config.yaml")
+    page = Page(report(script, tmp_path / "page.html", tmp_path / "part"))
+    assert "The run cannot be loaded" in page.text
+    assert "Has the run saved one yet?" in page.text
+    assert f"python experiments/run_svi.py --resume --run-dir {tmp_path / 'part'}" in page.text
+    assert "There is no metrics.csv" in page.text
+    assert "Command and environment were not recorded" in page.text
+
+
+def test_files_of_another_run_damaged_and_incomplete_ones(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "bare", run)
+    shutil.copy(runs / "full" / "evidence.nc", run / "evidence.nc")
+    (run / "ladder.nc").write_bytes(b"no NetCDF")
+    groups = load_groups(runs / "full" / "posterior_guide.nc", "posterior")
+    save_groups(run / "posterior_guide.nc", groups)
+    (run / "summary.json").write_text("{")
+    page = Page(report(script, tmp_path / "page.html", run))
+    assert "evidence.nc: expected numbers of this run, found those of other weights" in page.text
+    assert "ladder.nc has no group 'sample_stats' that can be read" in page.text
+    assert "posterior_guide.nc has no group 'sample_stats' that can be read" in page.text
+    assert "summary.json cannot be read" in page.text
+
+
+def test_bad_arguments_are_one_line(
+    script: ModuleType, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = str(runs / "full")
+    for arguments, words in [
+        ([], "expected one run folder or more, got none"),
+        ([str(tmp_path)], "expected a run folder with a config.yaml"),
+        ([full, full], "expected every run folder once"),
+        ([full, "--num-scenes", "0"], "num_scenes: expected at least 1, got 0"),
+        ([full, "--out", str(tmp_path / "no" / "page.html")], "No such file or directory"),
+    ]:
+        assert script.main(arguments) == 1
+        message = capsys.readouterr().err
+        assert words in message
+        assert len(message.splitlines()) == 1
+    assert script.main([full, "--num-scenes", "1"]) == 0
+    assert (runs / "full" / "report.html").is_file()
