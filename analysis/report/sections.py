@@ -191,7 +191,7 @@ def checks(folder: RunFolder) -> list[Block]:
     images = folder.read("posterior_guide.nc", command, "observed_data")["image"].values
     text = checks_table(data)
     figure = partial(checks_figure, checks=data, images=images)
-    return [picture(figure, f"checks-{folder.name}", text), Text("Posterior-predictive checks", text)]
+    return [picture(figure, f"checks-{folder.name}", text)]
 
 
 def calibration(folder: RunFolder) -> list[Block]:
@@ -214,7 +214,7 @@ def loo(folder: RunFolder) -> list[Block]:
     data = folder.read("loo.nc", folder.command("diagnose"))
     text = loo_table(data)
     figure = partial(khat_figure, khats={"PSIS-LOO": data["khat"].values})
-    return [picture(figure, f"loo-{folder.name}", f"k̂ of every view. {text}"), Text("Leave one view out", text)]
+    return [picture(figure, f"loo-{folder.name}", f"k̂ of every view. {text}")]
 
 
 def comparison(folder: RunFolder, folders: Sequence[RunFolder]) -> list[Block]:

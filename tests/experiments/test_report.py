@@ -213,7 +213,7 @@ def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -
 def test_views_and_ways_to_scenes_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     text = report(script, path, runs / "views")
-    assert "Leave one view out" in text
+    assert "leave one view out: log p(x_v | x_-v) =" in text
     with chromium() as browser:
         (panel,) = open_page(browser, path)
         view = browser.find_element(By.ID, "view")
