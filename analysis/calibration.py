@@ -18,11 +18,10 @@ import xarray
 from torch import Tensor
 from torch.distributions import Normal
 
-from analysis.evidence import EvidenceConfig, log_joint_and_posterior, refined_fit
-from analysis.posterior_draws import resample, weighted_draws
+from analysis.evidence import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
+from analysis.posterior_draws import resample
 from analysis.runs import Run
 from pyro_compvae.evidence.bidirectional import simulate
-from pyro_compvae.evidence.estimate import estimate_from_log_weights
 from pyro_compvae.evidence.importance import check_counts, chunk_sizes
 from pyro_compvae.evidence.proposals import normal_proposal
 from pyro_compvae.evidence.traces import LogJoint
@@ -105,7 +104,7 @@ def calibrate(
     batch_scenes: int = 16,
     progress: Callable[[int], object] = lambda scenes: None,
 ) -> xarray.Dataset:
-    """Ranks of scenes simulated from a run's model, among draws of its guide, and of a refined fit resampled.
+    """Ranks of scenes simulated from a run's model, among draws of its guide, and of annealed chains resampled.
 
     rank: (source, quantity, scene), sources "guide" and "importance".
     khat: (scene), of the weights that were resampled; draws of importance are only as good as these are small.
@@ -117,7 +116,7 @@ def calibrate(
         run: with a prior of independent slots.
         num_scenes: simulated.
         num_draws: from each posterior.
-        config: of the fits and the weighted draws, ``num_samples`` of them; None leaves importance out.
+        config: of fits and annealed chains; None leaves importance out.
         viewpoints: (num_scenes, V, 3), if the model has any.
         batch_scenes: at a time.
         progress: called with the number of scenes of every batch that is done.
@@ -136,9 +135,9 @@ def calibrate(
         log_joint, q = log_joint_and_posterior(run, arguments)
         draws = [normal_proposal(q).rsample(num_draws)]
         if config is not None:
-            z, log_weights = weighted_draws(log_joint, refined_fit(log_joint, q, config).proposal(), config.num_samples)
-            draws.append(resample(z, log_weights, num_draws)[0])
-            khats.append(estimate_from_log_weights(log_weights).khat)
+            chains = annealed_from(log_joint, refined_fit(log_joint, q, config), config)
+            draws.append(resample(chains.z, chains.log_weights, num_draws)[0])
+            khats.append(chains.estimate.khat)
         parts.append(torch.stack([scene_ranks(log_joint, q, z_exact, z) for z in draws]))
         start += size
         progress(size)

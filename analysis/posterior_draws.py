@@ -58,32 +58,32 @@ def guide_draws(log_joint: LogJoint, q: Normal, num_draws: int, num_chains: int 
     )
 
 
-def importance_draws(
-    log_joint: LogJoint, proposal: Proposal, num_draws: int, num_chains: int = 4, num_samples: int = 2000
-) -> Draws:
-    """Sampling, importance resampling (Rubin 1988): draws from a proposal, kept as often as their weights say.
+def importance_draws(z: Tensor, log_weights: Tensor, num_draws: int, num_chains: int = 4) -> Draws:
+    """Sampling, importance resampling (Rubin 1988): weighted draws, kept as often as their weights say.
 
-    Weights are Pareto-smoothed, and each chain is resampled from weighted draws of its own, so that chains agree only
-    if that works. Draws are kept several times where the effective sample size is small.
+    Weighted draws come from a proposal (`weighted_draws`), or are the ends of annealed chains, with their weights
+    (`pyro_compvae.evidence.annealing.annealed`). Weights are Pareto-smoothed, and each chain is resampled from weighted
+    draws of its own, so that chains agree only if that works. Draws are kept several times where the effective sample
+    size is small.
 
-    log_weight: of each draw kept, log p(x, z) − log q̄(z), nats, unsmoothed.
+    log_weight: of each draw kept, nats, unsmoothed.
     khat, ess: of all weights of a scene.
 
     Args:
-        log_joint: log p(x, z) of the scenes.
-        proposal: fitted to the scenes.
+        z: (L, B, K, D).
+        log_weights: (L, B), nats.
         num_draws, num_chains: N and C.
-        num_samples: weighted draws to begin with, of all chains together.
 
     Raises:
         ValueError: for counts below one, or fewer weighted draws than chains.
     """
-    check_counts(num_draws=num_draws, num_chains=num_chains, num_samples=num_samples // num_chains)
-    per_chain = num_samples // num_chains
-    z, log_weights = weighted_draws(log_joint, proposal, num_chains * per_chain)
+    check_counts(num_draws=num_draws, num_chains=num_chains)
+    per_chain = len(z) // num_chains
+    if per_chain < 1:
+        raise ValueError(f"z: expected as many weighted draws as chains, {num_chains}, or more; got {len(z)}")
     estimate = estimate_from_log_weights(log_weights)
-    chains = zip(z.split(per_chain), log_weights.split(per_chain), strict=True)
-    kept = [resample(*chain, num_draws) for chain in chains]
+    chains = [slice(c * per_chain, (c + 1) * per_chain) for c in range(num_chains)]
+    kept = [resample(z[chain], log_weights[chain], num_draws) for chain in chains]
     return Draws(
         torch.stack([z for z, _ in kept]),
         "importance",

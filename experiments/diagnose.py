@@ -2,7 +2,7 @@
 
 It writes into the run folder, stage by stage
 
-    posterior_guide.nc, posterior_importance.nc     draws: test scenes, from the guide, and resampled from refined fits
+    posterior_guide.nc, posterior_importance.nc     draws: test scenes, from the guide, and by annealed importance
     predictive_checks.nc                            checks: PIT and residuals of every pixel of these scenes
     loo.nc                                          loo: with several views, how well each is predicted by the others
     posterior_nuts.nc                               nuts: one of the scenes by NUTS, to hold the others against
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from analysis.batches import check_identity, is_of, read, save
 from analysis.calibration import calibrate
 from analysis.calibration_report import calibration_figure, calibration_table
-from analysis.evidence import EvidenceConfig, log_joint_and_posterior, refined_fit
+from analysis.evidence import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
 from analysis.inference_data import Groups, inference_groups, load_groups, save_groups
 from analysis.loo import ViewsError, held_out_views, loo_over_views, loo_table
 from analysis.marginals import agreement
@@ -44,6 +44,9 @@ from pyro_compvae.evidence.importance import check_counts
 Stage = Literal["draws", "checks", "loo", "nuts", "calibration"]
 
 NO_COUNTS = ("seed", "nuts_scene")
+
+EFFORT = ("fit_steps", "cover_steps", "ais_chains", "ais_temperatures")
+"""Settings of importance."""
 
 DIAGNOSES = 1
 """To be raised whenever the same settings come to mean other numbers."""
@@ -64,10 +67,12 @@ class Arguments:
     """Of every chain, from the guide, from importance and from NUTS."""
     num_chains: int = 4
     """Two or more, to be compared."""
-    num_samples: int = 4000
-    """Weighted draws per scene that importance resamples."""
+    ais_chains: int = 128
+    """Annealed chains per scene, whose ends importance resamples."""
+    ais_temperatures: int = 40
+    """Of these chains."""
     fit_steps: int = 150
-    """Natural-gradient steps on the ELBO of a scene, for the fit that these come from."""
+    """Natural-gradient steps on the ELBO of a scene, for the fit that chains start from."""
     cover_steps: int = 50
     """Further steps that make the fit cover more."""
     nuts_scene: int | None = None
@@ -76,8 +81,10 @@ class Arguments:
     """Of NUTS, per chain."""
     simulated_scenes: int = 128
     """For calibration."""
-    simulated_samples: int = 1000
-    """Weighted draws of each."""
+    simulated_chains: int = 64
+    """Annealed chains of each."""
+    simulated_temperatures: int = 20
+    """Of these chains."""
     seed: int = 0
     """Of all draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -109,7 +116,12 @@ class Diagnosis:
         self.all_scenes: SceneSet = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
         self.scenes = self.all_scenes[: args.num_scenes].to(run.device)
         self.arguments = run.guide.arguments(self.scenes)
-        self.fit = EvidenceConfig(num_samples=args.num_samples, fit_steps=args.fit_steps, cover_steps=args.cover_steps)
+        self.effort = EvidenceConfig(
+            fit_steps=args.fit_steps,
+            cover_steps=args.cover_steps,
+            ais_chains=args.ais_chains,
+            ais_temperatures=args.ais_temperatures,
+        )
         self.title = args.run_dir.resolve().name
 
     def run_stages(self) -> None:
@@ -127,15 +139,18 @@ class Diagnosis:
 
     def draws(self) -> None:
         """Draws of the guide and of importance, and k̂ of both."""
-        settings = self.settings("num_scenes", "num_draws", "num_chains", "num_samples", "fit_steps", "cover_steps")
+        settings = self.settings("num_scenes", "num_draws", "num_chains", *EFFORT)
         paths = {source: self.posterior(source) for source in ("guide", "importance")}
         if not all(is_of(path, settings) for path in paths.values()):
             torch.manual_seed(self.args.seed)
             counts = (self.args.num_draws, self.args.num_chains)
             log_joint, q = log_joint_and_posterior(self.run, self.arguments)
             self.save_draws(guide_draws(log_joint, q, *counts), settings)
-            proposal = refined_fit(log_joint, q, self.fit).proposal()
-            self.save_draws(importance_draws(log_joint, proposal, *counts, self.args.num_samples), settings)
+            with tqdm(desc="draws, importance") as bar:
+                chains = annealed_from(
+                    log_joint, refined_fit(log_joint, q, self.effort), self.effort, bar.set_postfix_str
+                )
+            self.save_draws(importance_draws(chains.z, chains.log_weights, *counts), settings)
         khats = {source: read(path)["khat"].values for source, path in paths.items()}
         khat_figure(self.figures / "khat.png", khats, self.title)
         for source, khat in khats.items():
@@ -183,7 +198,11 @@ class Diagnosis:
             counts = (self.args.num_draws, self.args.num_chains, self.args.warmup_steps)
             total = self.args.num_chains * (self.args.num_draws + self.args.warmup_steps)
             with tqdm(total=total, unit="step", desc="nuts") as bar:
-                fit = refined_fit(log_joint, q, self.fit) if "full" in self.fit.families_of(q.batch_shape[1]) else None
+                fit = (
+                    refined_fit(log_joint, q, self.effort)
+                    if "full" in self.effort.families_of(q.batch_shape[1])
+                    else None
+                )
                 draws = nuts_draws(log_joint, q, *counts, fit, progress=lambda chain, step: bar.update())
             self.save_draws(draws, settings, scene)
         groups = ("posterior", "sample_stats")
@@ -195,7 +214,8 @@ class Diagnosis:
     def calibration(self) -> None:
         """Simulation-based calibration of the guide, and of importance."""
         path = self.folder / "calibration.nc"
-        settings = self.settings("num_draws", "simulated_scenes", "simulated_samples", "fit_steps", "cover_steps")
+        names = ("simulated_scenes", "simulated_chains", "simulated_temperatures")
+        settings = self.settings("num_draws", "fit_steps", "cover_steps", *names)
         if not is_of(path, settings):
             torch.manual_seed(self.args.seed)
             viewpoints, total = None, self.args.simulated_scenes
@@ -203,7 +223,8 @@ class Diagnosis:
                 viewpoints = self.all_scenes[:total].to(self.run.device).viewpoint
                 assert viewpoints is not None
                 total = len(viewpoints)
-            config = dataclasses.replace(self.fit, num_samples=self.args.simulated_samples)
+            chains, temperatures = self.args.simulated_chains, self.args.simulated_temperatures
+            config = dataclasses.replace(self.effort, ais_chains=chains, ais_temperatures=temperatures)
             with tqdm(total=total, unit="scene", desc="calibration") as bar:
                 data = calibrate(self.run, total, self.args.num_draws, config, viewpoints, progress=bar.update)
             save(path, data.assign_attrs(settings=settings))

@@ -133,12 +133,46 @@ def annealed_log_evidence(
         ValueError: for numbers below 1, or temperatures that do not rise from 0 to 1.
         TraceError: (a ValueError) for models as of `LogJoint`, a guide in train mode or without ``posterior``.
     """
-    check_counts(num_chains=num_chains, chunk_size=chunk_size)
     log_joint = LogJoint(model, *arguments)
-    path = Path(log_joint, start or default_start(log_joint, guide), symmetrise)
+    return annealed(
+        log_joint,
+        start or default_start(log_joint, guide),
+        num_chains,
+        num_temperatures,
+        leapfrog_steps,
+        symmetrise,
+        temperatures,
+        pilot_chains,
+        target_acceptance,
+        chunk_size,
+        progress,
+    ).estimate
+
+
+def annealed(
+    log_joint: LogJoint,
+    start: Proposal,
+    num_chains: int = 16,
+    num_temperatures: int = 200,
+    leapfrog_steps: int = 5,
+    symmetrise: bool = True,
+    temperatures: Tensor | None = None,
+    pilot_chains: int = 8,
+    target_acceptance: float = 0.75,
+    chunk_size: int = 64,
+    progress: Progress | None = None,
+) -> Annealing:
+    """Chains from a start to the posterior: with their weights, draws from it. As `annealed_log_evidence`, which keeps
+    the evidence alone.
+
+    Raises:
+        ValueError: as there.
+    """
+    check_counts(num_chains=num_chains, chunk_size=chunk_size)
+    path = Path(log_joint, start, symmetrise)
     with torch.no_grad():
         plan = make_plan(path, num_temperatures, leapfrog_steps, temperatures, pilot_chains, target_acceptance)
-        return anneal(path, plan, path.start.rsample(num_chains), chunk_size, progress).estimate
+        return anneal(path, plan, path.start.rsample(num_chains), chunk_size, progress)
 
 
 def default_start(log_joint: LogJoint, guide: Any) -> Proposal:

@@ -9,7 +9,8 @@ import torch
 from linear_gaussian import FactorisedGuide, LinearGaussian, SlotMixture
 from torch.distributions import Normal
 
-from analysis.posterior_draws import guide_draws, importance_draws, resample
+from analysis.posterior_draws import guide_draws, importance_draws, resample, weighted_draws
+from pyro_compvae.evidence.annealing import annealed
 from pyro_compvae.evidence.proposals import normal_proposal
 from pyro_compvae.evidence.traces import LogJoint
 
@@ -31,7 +32,7 @@ def test_importance_draws_have_the_moments_of_the_posterior() -> None:
     x = model.simulate(1)
     exact = model.posterior(x)
     q = FactorisedGuide(model, widening=1.3).posterior(x)
-    draws = importance_draws(LogJoint(model, x), normal_proposal(q), num_draws=4000, num_chains=4, num_samples=40_000)
+    draws = importance_draws(*weighted_draws(LogJoint(model, x), normal_proposal(q), 40_000), num_draws=4000)
     assert draws.source == "importance"
     assert float(draws.of_scenes["khat"]) < 0.5
     # The slots have the same marginal, so their order, of which the posterior knows nothing, is of no matter.
@@ -60,5 +61,20 @@ def test_counts_below_one_are_named() -> None:
     log_joint, q = LogJoint(model, x), Normal(torch.zeros(1, 2, 1), 1.0)
     with pytest.raises(ValueError, match="num_draws: expected at least 1, got 0"):
         guide_draws(log_joint, q, 0)
-    with pytest.raises(ValueError, match="num_samples: expected at least 1, got 0"):
-        importance_draws(log_joint, normal_proposal(q), 10, num_chains=4, num_samples=3)
+    with pytest.raises(ValueError, match="z: expected as many weighted draws as chains, 4, or more; got 3"):
+        importance_draws(*weighted_draws(log_joint, normal_proposal(q), 3), num_draws=10)
+
+
+def test_ends_of_annealed_chains_have_the_moments_of_the_posterior() -> None:
+    model = LinearGaussian(2, 1, scale=0.7)
+    x = model.simulate(1)
+    log_joint = LogJoint(model, x)
+    start = normal_proposal(FactorisedGuide(model, widening=1.5).posterior(x))
+    chains = annealed(log_joint, start, num_chains=4000, num_temperatures=4, leapfrog_steps=3, chunk_size=4000)
+    draws = importance_draws(chains.z, chains.log_weights, num_draws=2000)
+    exact = model.posterior(x)
+    sums = draws.z.flatten(0, 1).squeeze(1).sum((-2, -1))
+    variance = float(exact.covariance_matrix.sum())
+    error = math.sqrt(variance / float(draws.of_scenes["ess"])) + math.sqrt(variance / 8000)
+    assert abs(float(sums.mean() - exact.mean.sum())) < 4 * error
+    assert float(sums.var()) == pytest.approx(variance, rel=0.15)

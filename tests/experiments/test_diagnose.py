@@ -13,9 +13,9 @@ from scripts import load_script
 
 from analysis.batches import read
 
-TINY = ["--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--num-samples", "60", "--fit-steps", "3"]
-TINY += ["--cover-steps", "1", "--warmup-steps", "2", "--simulated-scenes", "3", "--simulated-samples", "30"]
-TINY += ["--device", "cpu"]
+TINY = ["--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2", "--device", "cpu"]
+TINY += ["--fit-steps", "3", "--cover-steps", "1", "--ais-chains", "60", "--ais-temperatures", "2"]
+TINY += ["--simulated-scenes", "3", "--simulated-chains", "26", "--simulated-temperatures", "1"]
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,10 @@ from selenium.webdriver.remote.webelement import WebElement
 import analysis.report
 from analysis.inference_data import load_groups, save_groups
 
-EFFORT = ["--num-samples", "40", "--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
-DIAGNOSE = [*EFFORT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
-DIAGNOSE += ["--simulated-scenes", "3", "--simulated-samples", "30"]
+FIT = ["--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
+DIAGNOSE = [*FIT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
+DIAGNOSE += ["--ais-chains", "26", "--ais-temperatures", "1"]
+DIAGNOSE += ["--simulated-scenes", "3", "--simulated-chains", "26", "--simulated-temperatures", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     full = str(folder / "full")
     ais = ["--ais-chains", "0", "--num-scenes", "2"]
     bdmc = ["--bdmc", "--bdmc-scenes", "2", "--bdmc-chains", "2", "--bdmc-temperatures", "2", "--ais-temperatures", "1"]
-    run_script("estimate_evidence", full, *EFFORT, *ais, *bdmc)
+    run_script("estimate_evidence", full, *FIT, "--num-samples", "40", *ais, *bdmc)
     steps = ["--approach-steps", "20", "--fit-steps", "20", "--flow-steps", "20", "--cover-steps", "1"]
     samples = ["--num-samples", "20", "--symmetry-samples", "20", "--ais-chains", "2", "--ais-temperatures", "2"]
     run_script("gap_ladder", full, "--num-scenes", "2", *steps, *samples, "--device", "cpu")
