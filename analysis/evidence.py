@@ -62,7 +62,7 @@ class EvidenceConfig:
         "..._covering".
     inflation: of the guide's scale, for "guide_inflated"; 1 leaves it out.
     ais_chains, ais_temperatures, leapfrog_steps: annealed importance sampling from the last covering fit; no chains, no
-        annealing. With fewer than 25 chains there is no k̂, and few chains bear but a small one. The sandwich's lower
+        annealing. With fewer than 30 chains there is no k̂, and few chains bear but a small one. The sandwich's lower
         bound takes the same pains.
     bdmc_chains, bdmc_temperatures: of the upper bound for simulated scenes, from the exact draw back to the prior. Few
         chains on a long way: it takes the bound down as one over the temperatures.

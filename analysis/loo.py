@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 
-import arviz
 import torch
 import xarray
 from torch import Tensor
 
-from analysis.inference_data import Groups, bundle
 from pyro_compvae.evidence.estimate import RELIABLE, log_mean_exp
-from pyro_compvae.evidence.pareto import ARVIZ
+from pyro_compvae.evidence.pareto import pareto_smoothed
 from pyro_compvae.guide import SceneGuide
 
 
@@ -20,34 +17,33 @@ class ViewsError(ValueError):
     """Single images have no views to leave out."""
 
 
-def loo_over_views(groups: Groups) -> xarray.Dataset:
-    """PSIS-LOO (Vehtari, Gelman & Gabry 2017) of the views of every scene, by ``arviz.loo``.
+def loo_over_views(log_likelihood: xarray.DataArray) -> xarray.Dataset:
+    """PSIS-LOO (Vehtari, Gelman & Gabry 2017) of the views of every scene; what ``arviz.loo`` computes, pointwise.
 
-    elpd: log p(x_v | x_-v), nats, from draws given all views, reweighted by 1 / p(x_v | z).
-    khat: of these weights. A view says much of a scene, so they are uneven; above 0.7, elpd is not to be believed.
+        log p(x_v | x_-v) ≈ log Σ_l w_l p(x_v | z_l) / Σ_l w_l,    w_l = 1 / p(x_v | z_l), Pareto-smoothed
+
+    elpd: that, nats, from draws given all views.
+    khat: of the weights. A view says much of a scene, so they are uneven; above 0.7, elpd is not to be believed.
 
     Scenes have no latents in common, so that leaving a whole scene out would say nothing of the guide.
 
     Args:
-        groups: with "log_likelihood" (chain, draw, scene, view) of draws from the true posterior, or nearly.
+        log_likelihood: (chain, draw, scene, view), nats, of draws from the true posterior, or nearly.
 
     Raises:
         ViewsError: for single images.
     """
-    log_likelihood = groups["log_likelihood"]["image"]
     if "view" not in log_likelihood.dims:
         raise ViewsError("log_likelihood: expected several views of a scene, one to be left out, got single images")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it warns of k̂, which is reported for every view
-        loo = arviz.loo(bundle(groups), pointwise=True, var_name="image")
-    elpd = loo.loo_i if ARVIZ < 1 else loo.elpd_i
-    coords = {name: log_likelihood[name] for name in ("scene", "view")}
+    values = log_likelihood.transpose("chain", "draw", "scene", "view").values
+    log_p = torch.from_numpy(values).flatten(0, 1)  # (L, B, V)
+    log_weights, khat = pareto_smoothed(-log_p.flatten(1))
+    elpd = (log_weights + log_p.flatten(1)).logsumexp(0) - log_weights.logsumexp(0)
+    shape = log_p.shape[1:]
+    numbers = {"elpd": elpd, "khat": khat}
     return xarray.Dataset(
-        {
-            "elpd": (("scene", "view"), elpd.transpose("scene", "view").values),
-            "khat": (("scene", "view"), loo.pareto_k.transpose("scene", "view").values),
-        },
-        coords,
+        {name: (("scene", "view"), value.view(shape).numpy()) for name, value in numbers.items()},
+        {name: log_likelihood[name] for name in ("scene", "view")},
     )
 
 

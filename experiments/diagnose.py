@@ -176,8 +176,10 @@ class Diagnosis:
         path, settings = self.folder / "loo.nc", self.settings(draws=self.settings_of_draws())
         if not is_of(path, settings):
             torch.manual_seed(self.args.seed)
-            groups = self.load("importance", "posterior", "log_likelihood")
-            data = loo_over_views(groups).merge(held_out_views(self.run.guide, self.arguments[0], self.arguments[1]))
+            log_likelihood = self.load("importance", "log_likelihood")["log_likelihood"]["image"]
+            data = loo_over_views(log_likelihood).merge(
+                held_out_views(self.run.guide, self.arguments[0], self.arguments[1])
+            )
             save(path, data.assign_attrs(settings=settings))
         data = read(path)
         khat_figure(self.figures / "loo.png", {"PSIS-LOO": data["khat"].values}, f"{self.title}, views left out")

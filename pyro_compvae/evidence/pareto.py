@@ -13,8 +13,8 @@ from torch import Tensor
 ARVIZ = int(arviz.__version__.partition(".")[0])
 """Major version of the ArviZ that is installed: 0 up to Python 3.11, 1 from 3.12."""
 
-MIN_DRAWS = 25
-"""With fewer, the tail has less than five draws, and ArviZ fits nothing."""
+MIN_DRAWS = 30
+"""With fewer, the tail has less than six draws, and ArviZ 1.x fits nothing."""
 
 NEGLIGIBLE = 1e4
 """Nats below the largest weight at which a weight counts for nothing in float64; -inf among them."""
@@ -54,7 +54,18 @@ def _psis(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     if ARVIZ < 1:
         smoothed, khat = arviz.psislw(log_weights)
     else:
-        from arviz_stats.base import array_stats
-
-        smoothed, khat = array_stats.psislw(-log_weights)  # 1.x expects log-likelihoods of held-out data
+        smoothed, khat = (np.stack(parts) for parts in zip(*map(_psis_of_one, log_weights), strict=True))
     return np.array(smoothed, dtype=np.float64), np.array(khat, dtype=np.float64)
+
+
+def _psis_of_one(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same by ArviZ 1.x, of a single scene (L,); where the tail has nothing to fit, as 0.2x has it: k̂ = inf."""
+    from arviz_stats.base import array_stats
+
+    try:
+        smoothed, khat = array_stats.psislw(-log_weights)  # it expects log-likelihoods of held-out data
+    except ValueError:  # all of the largest weights are the same
+        khat = np.array(np.nan)
+    if np.isnan(khat):
+        return log_weights - np.logaddexp.reduce(log_weights), np.array(np.inf)
+    return smoothed, khat

@@ -15,7 +15,7 @@ from analysis.batches import read
 
 TINY = ["--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2", "--device", "cpu"]
 TINY += ["--fit-steps", "3", "--cover-steps", "1", "--ais-chains", "60", "--ais-temperatures", "2"]
-TINY += ["--simulated-scenes", "3", "--simulated-chains", "26", "--simulated-temperatures", "1"]
+TINY += ["--simulated-scenes", "3", "--simulated-chains", "30", "--simulated-temperatures", "1"]
 
 
 @pytest.fixture(scope="module")

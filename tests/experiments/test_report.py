@@ -22,8 +22,8 @@ from analysis.inference_data import load_groups, save_groups
 
 FIT = ["--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
 DIAGNOSE = [*FIT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
-DIAGNOSE += ["--ais-chains", "26", "--ais-temperatures", "1"]
-DIAGNOSE += ["--simulated-scenes", "3", "--simulated-chains", "26", "--simulated-temperatures", "1"]
+DIAGNOSE += ["--ais-chains", "30", "--ais-temperatures", "1"]
+DIAGNOSE += ["--simulated-scenes", "3", "--simulated-chains", "30", "--simulated-temperatures", "1"]
 
 
 @pytest.fixture(scope="module")

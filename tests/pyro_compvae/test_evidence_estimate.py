@@ -147,12 +147,12 @@ def test_smoothing_brings_the_estimate_closer_to_the_truth() -> None:
 
 
 def test_too_few_draws_for_khat_say_so() -> None:
-    assert MIN_DRAWS == 25
-    few, enough = log_normal(24, 3, 1.0), log_normal(25, 3, 1.0)
+    assert MIN_DRAWS == 30
+    few, enough = log_normal(29, 3, 1.0), log_normal(30, 3, 1.0)
     estimate = estimate_from_log_weights(few)
     assert estimate.khat.isnan().all()
     assert not estimate.reliable.any()
-    assert estimate.verdict() == "24 draws are too few to tell whether to believe the estimates"
+    assert estimate.verdict() == "29 draws are too few to tell whether to believe the estimates"
     torch.testing.assert_close(estimate.smoothed(), estimate.log_evidence)
     assert estimate_from_log_weights(enough).khat.isfinite().all()
 
