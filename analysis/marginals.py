@@ -16,6 +16,9 @@ from torch.distributions import Normal
 from analysis.slot_alignment import MIN_SCALE, match_slots
 from analysis.tables import Table
 
+MIXED = 1.05
+"""R-hat above which chains of NUTS disagree too much to be held against."""
+
 FLOOR = "halves of nuts"
 """Name of the distance between the first and the other chains of the reference: what noise alone makes."""
 
@@ -131,13 +134,15 @@ def agreement(posteriors: Mapping[str, Mapping[str, xarray.Dataset]]) -> Agreeme
     nuts = draws["nuts"]
     distances = marginal_distances(nuts, {name: draws[name] for name in ("guide", "importance")})
     of_scene = posteriors["importance"]["sample_stats"].sel(scene=scene)
-    diverging = statistics["diverging"]
+    rows, diverging = agreement_rows(nuts, distances), statistics["diverging"]
+    worst = float(arviz.rhat(nuts.to_dataset(name="z"))["z"].max())
     notes = [
         agreement_sentence(nuts, draws["importance"], float(of_scene["ess"]), float(of_scene["khat"])),
-        f"{int(diverging.sum())} of {diverging.size} draws of NUTS diverged.",
+        f"{int(diverging.sum())} of {diverging.size} draws of NUTS diverged."
+        + (f" R-hat up to {worst:.2f}: NUTS has not converged, and is no truth yet." if worst > MIXED else ""),
         HOW_TO_READ,
     ]
-    return Agreement(scene, draws, distances, agreement_rows(nuts, distances), notes)
+    return Agreement(scene, draws, distances, rows, notes)
 
 
 def agreement_rows(reference: xarray.DataArray, distances: xarray.DataArray) -> Table:
