@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class InferenceDataError(ValueError):
     """A file of draws is missing, or not what it should be."""
 
 
+@torch.no_grad()
 def to_inference_data(
     model: SlotModel,
     guide: SceneGuide,
@@ -47,6 +48,7 @@ def to_inference_data(
     draws: Draws | None = None,
     truth: Scene | None = None,
     num_predictive: int = 10,
+    scene_ids: Sequence[int] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> Any:
     """ArviZ data of a batch of scenes: an ``arviz.InferenceData``, or with ArviZ 1.x an ``xarray.DataTree``.
@@ -68,39 +70,13 @@ def to_inference_data(
         draws: from elsewhere, instead of the guide's.
         truth: the scenes that the images are of.
         num_predictive: draws of each chain that images are simulated from.
+        scene_ids: the coordinate "scene"; from 0 on by default.
         attributes: added to those of every group.
 
     Raises:
         ValueError: for counts below one, draws or truth of other scenes, or slots too many for an exact permanent.
         TraceError: (a ValueError) in train mode.
     """
-    groups = inference_groups(
-        model,
-        guide,
-        *arguments,
-        num_draws=num_draws,
-        num_chains=num_chains,
-        draws=draws,
-        truth=truth,
-        num_predictive=num_predictive,
-        attributes=attributes,
-    )
-    return bundle(groups)
-
-
-@torch.no_grad()
-def inference_groups(
-    model: SlotModel,
-    guide: SceneGuide,
-    *arguments: Tensor,
-    num_draws: int = 500,
-    num_chains: int = 4,
-    draws: Draws | None = None,
-    truth: Scene | None = None,
-    num_predictive: int = 10,
-    attributes: Mapping[str, Any] | None = None,
-) -> Groups:
-    """The groups of `to_inference_data`, as they are saved."""
     check_counts(num_predictive=num_predictive)
     log_joint, q = LogJoint(model, *arguments), guide.posterior(*arguments)
     if draws is None:
@@ -150,7 +126,10 @@ def inference_groups(
         "constant_data": constant,
     }
     common = {"source": draws.source, "inference_library": "pyro", "slot_alignment": ALIGNMENT, **(attributes or {})}
-    return {name: _dataset(content).assign_attrs(common) for name, content in contents.items() if content}
+    groups = {name: _dataset(content).assign_attrs(common) for name, content in contents.items() if content}
+    if scene_ids is not None:
+        groups = {name: data.assign_coords(scene=list(scene_ids)) for name, data in groups.items()}
+    return bundle(groups)
 
 
 def bundle(groups: Groups) -> Any:
@@ -160,13 +139,20 @@ def bundle(groups: Groups) -> Any:
     return xarray.DataTree.from_dict(groups)
 
 
-def save_groups(path: Path, groups: Groups) -> None:
-    """Write a NetCDF file, atomically, which ArviZ 0.2x and 1.x and plain xarray open."""
+def groups_of(data: Any) -> Groups:
+    """The groups that `bundle` has put together, or ArviZ has read from a file."""
+    if ARVIZ < 1:
+        return {name: data[name] for name in data.groups()}
+    return {name: child.to_dataset() for name, child in data.children.items()}
+
+
+def save_inference_data(path: Path, data: Any) -> None:
+    """Write ArviZ data into a NetCDF file, atomically, which ArviZ 0.2x and 1.x and plain xarray open."""
     with atomic_path(path) as temporary:
-        for index, (name, data) in enumerate(groups.items()):
-            packed = {str(variable): {"zlib": True} for variable in data.data_vars if data[variable].ndim}
+        for index, (name, group) in enumerate(groups_of(data).items()):
+            packed = {str(variable): {"zlib": True} for variable in group.data_vars if group[variable].ndim}
             mode: Any = "a" if index else "w"
-            data.to_netcdf(temporary, mode=mode, group=name, engine="h5netcdf", encoding=packed)
+            group.to_netcdf(temporary, mode=mode, group=name, engine="h5netcdf", encoding=packed)
 
 
 def load_groups(path: Path, *names: str) -> Groups:

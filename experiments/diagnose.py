@@ -28,7 +28,7 @@ from analysis.batches import check_identity, is_of, read, save
 from analysis.calibration import calibrate
 from analysis.calibration_report import calibration_figure, calibration_table
 from analysis.evidence import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
-from analysis.inference_data import Groups, inference_groups, load_groups, save_groups
+from analysis.inference_data import Groups, load_groups, save_inference_data, to_inference_data
 from analysis.loo import ViewsError, held_out_views, loo_over_views, loo_table
 from analysis.marginals import agreement
 from analysis.nuts import nuts_draws
@@ -238,15 +238,18 @@ class Diagnosis:
 
     def save_draws(self, draws: Draws, settings: str, scene: int | None = None) -> None:
         """All groups of draws of the scenes, or of one of them."""
-        truth = self.scenes if scene is None else self.scenes.scenes(slice(scene, scene + 1))
-        attributes = {"run": self.title, "settings": settings}
-        arguments = self.run.guide.arguments(truth)
-        groups = inference_groups(
-            self.run.model, self.run.guide, *arguments, draws=draws, truth=truth, attributes=attributes
+        index = slice(self.args.num_scenes) if scene is None else slice(scene, scene + 1)
+        truth = self.scenes.scenes(index)
+        data = to_inference_data(
+            self.run.model,
+            self.run.guide,
+            *self.run.guide.arguments(truth),
+            draws=draws,
+            truth=truth,
+            scene_ids=range(len(self.scenes.image))[index],
+            attributes={"run": self.title, "settings": settings},
         )
-        if scene is not None:
-            groups = {name: data.assign_coords(scene=[scene]) for name, data in groups.items()}
-        save_groups(self.posterior(draws.source), groups)
+        save_inference_data(self.posterior(draws.source), data)
 
     def load(self, source: str, *groups: str) -> Groups:
         """Some groups of the draws, if they are of this run."""

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import importance_draws, load_run
+from analysis import importance_draws, load_run, to_inference_data
 from analysis.evidence import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
-from analysis.inference_data import inference_groups
+from analysis.inference_data import groups_of
 from analysis.marginals import agreement, mean_differences
 from analysis.nuts import nuts_draws
 from analysis.posterior_draws import guide_draws
@@ -37,7 +37,9 @@ def test_nuts_and_importance_agree_where_khat_is_low() -> None:
         "importance": importance_draws(chains.z, chains.log_weights, 1000, 2),
         "nuts": nuts_draws(log_joint, q, 250, 2, 150, fit),
     }
-    groups = {name: inference_groups(run.model, run.guide, *arguments, draws=one) for name, one in draws.items()}
+    groups = {
+        name: groups_of(to_inference_data(run.model, run.guide, *arguments, draws=one)) for name, one in draws.items()
+    }
     found = agreement(groups)
     ess = float(groups["importance"]["sample_stats"]["ess"][0])
     assert float(groups["importance"]["sample_stats"]["khat"][0]) < 0.7

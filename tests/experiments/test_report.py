@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 import analysis.report
-from analysis.inference_data import load_groups, save_groups
+from analysis.inference_data import bundle, load_groups, save_inference_data
 
 FIT = ["--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
 DIAGNOSE = [*FIT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
@@ -248,7 +248,7 @@ def test_files_of_another_run_damaged_and_incomplete_ones(script: ModuleType, ru
     shutil.copy(runs / "full" / "evidence.nc", run / "evidence.nc")
     (run / "ladder.nc").write_bytes(b"no NetCDF")
     groups = load_groups(runs / "full" / "posterior_guide.nc", "posterior")
-    save_groups(run / "posterior_guide.nc", groups)
+    save_inference_data(run / "posterior_guide.nc", bundle(groups))
     (run / "summary.json").write_text("{")
     page = Page(report(script, tmp_path / "page.html", run))
     assert "evidence.nc: expected numbers of this run, found those of other weights" in page.text
