@@ -110,7 +110,7 @@ def to_inference_data(
     def of_draws(name: str, values: Tensor, *dims: str) -> Contents:
         return {name: ((*of_draw, *dims), values)}
 
-    stats: Contents = {name: ((*of_draw, "scene"), values) for name, values in statistics.items()}
+    stats: Contents = {name: ((*of_draw, "scene")[: values.dim()], values) for name, values in statistics.items()}
     per_scene: Contents = {name: (("scene",), values) for name, values in draws.of_scenes.items()}
     prior_images = torch.stack([arguments[0] for _, arguments in prior])[None]
     contents: dict[str, Contents] = {

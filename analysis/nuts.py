@@ -39,7 +39,7 @@ def nuts_draws(
     With ``fit``, chains move in the coordinates u of z = μ + S u in which that Gaussian is spherical. It makes long
     trajectories short, and leaves the posterior, of which u has the density up to a constant, as it is.
 
-    diverging: (C, N, 1), whether the trajectory to that draw diverged.
+    diverging: (C, N), whether the trajectory to that draw diverged.
     step_size: (1,), of the leapfrog, mean over chains; it goes with the smallest scale of the posterior.
 
     Args:
@@ -99,6 +99,6 @@ def nuts_draws(
     return Draws(
         torch.stack(chains).unsqueeze(2),
         "nuts",
-        {"diverging": torch.stack(diverging).unsqueeze(-1)},
+        {"diverging": torch.stack(diverging)},
         {"step_size": torch.tensor([sum(step_sizes) / num_chains])},
     )

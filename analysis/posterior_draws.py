@@ -22,7 +22,7 @@ class Draws:
     z: (C, N, B, K, D), N draws from each of C chains. Draws that are independent come in chains all the same, for
         ArviZ to compare.
     source: "guide", "importance" or "nuts".
-    of_draws: further numbers of every draw, (C, N, B), such as log weights in nats.
+    of_draws: further numbers of every draw, such as log weights in nats, (C, N, B), or (C, N) of all scenes together.
     of_scenes: further numbers of every scene, (B,), such as k̂.
     """
 

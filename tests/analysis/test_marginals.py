@@ -48,7 +48,7 @@ def posteriors(shift: float, ess: float) -> dict[str, dict[str, xarray.Dataset]]
         stats = xarray.Dataset(statistics, {"scene": scenes})
         return {"posterior": stacked.to_dataset(name="z"), "sample_stats": stats}
 
-    diverging = xarray.DataArray(np.eye(2, 4000, dtype=bool)[..., None], dims=("chain", "draw", "scene"))
+    diverging = xarray.DataArray(np.eye(2, 4000, dtype=bool), dims=("chain", "draw"))
     per_scene = {name: xarray.DataArray([value, 0.0], dims="scene") for name, value in (("ess", ess), ("khat", 0.6))}
     return {
         "nuts": groups(gaussian(LOC), [7], diverging=diverging),

@@ -6,9 +6,11 @@ from pathlib import Path
 from types import ModuleType
 
 import arviz
+import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray
+from matplotlib import pyplot
 from scripts import load_script
 
 from analysis.batches import read
@@ -54,6 +56,9 @@ def test_all_stages_and_their_files(
         nuts["observed_data"]["image"].values, importance["observed_data"]["image"].sel(scene).values
     )
     assert "r_hat" in arviz.summary(nuts)
+    with mpl.rc_context({"backend": "agg"}):
+        arviz.plot_trace(nuts, var_names=["z"], coords={"slot": [0], "latent": [0]})
+        pyplot.close("all")
     ranks = read(run / "calibration.nc")["rank"]
     assert dict(ranks.sizes) == {"source": 2, "quantity": 8, "scene": 3}
     assert float(ranks.min()) >= 0

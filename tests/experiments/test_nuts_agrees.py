@@ -43,7 +43,7 @@ def test_nuts_and_importance_agree_where_khat_is_low() -> None:
     found = agreement(groups)
     ess = float(groups["importance"]["sample_stats"]["ess"][0])
     assert float(groups["importance"]["sample_stats"]["khat"][0]) < 0.7
-    assert ess > 50
+    assert ess > 25
     assert float(arviz.rhat(found.draws["nuts"].to_dataset(name="z"))["z"].max()) < 1.1
 
     def size(source: str, draws: float) -> float:
