@@ -69,8 +69,11 @@ def in_batches(
 
 
 def is_of(path: Path, settings: str) -> bool:
-    """Whether a file is there and of these settings."""
-    return path.is_file() and read(path).attrs["settings"] == settings
+    """Whether a file is there, can be read, and is of these settings."""
+    try:
+        return path.is_file() and read(path).attrs.get("settings") == settings
+    except OSError:  # damaged, or without the group: to be computed again
+        return False
 
 
 def check_identity(path: Path, settings: str | None, identity: Mapping[str, str | int]) -> None:
@@ -84,7 +87,11 @@ def check_identity(path: Path, settings: str | None, identity: Mapping[str, str 
     Raises:
         IdentityError: if they are.
     """
-    if settings is None or not json.loads(settings).items() >= identity.items():
+    try:
+        found = json.loads(settings or "{}")
+    except ValueError:
+        found = {}
+    if not found.items() >= identity.items():
         raise IdentityError(
             f"{path}: expected numbers of this run, found those of other weights (the run was trained on, or the file "
             "copied from elsewhere); delete it and compute it again"

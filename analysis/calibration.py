@@ -39,6 +39,9 @@ QUANTITIES = {
 }
 """What is ranked, all invariant under permutations of the slots; in words, for figures."""
 
+FEW_DRAWS = 8
+"""Of importance, among which an exact draw is ranked."""
+
 COVERAGE = {"guide": "log_guide", "importance": "log_joint"}
 """The density whose regions are meant by the coverage of either kind of draws, up to a constant."""
 
@@ -61,7 +64,7 @@ def invariants(log_joint: LogJoint, q: Normal, z: Tensor, chunk_size: int = 16) 
     return {
         "log_likelihood": log_p - log_prior,
         "log_joint": log_p,
-        "log_guide": normal_proposal(q).symmetric_log_prob(z),
+        "log_guide": torch.cat([normal_proposal(q).symmetric_log_prob(part) for part in z.split(chunk_size)]),
         "log_prior": log_prior,
         "largest_norm": norms.amax(-1),
         "smallest_norm": norms.amin(-1),
@@ -107,7 +110,10 @@ def calibrate(
     """Ranks of scenes simulated from a run's model, among draws of its guide, and of annealed chains resampled.
 
     rank: (source, quantity, scene), sources "guide" and "importance".
-    khat: (scene), of the weights that were resampled; draws of importance are only as good as these are small.
+    num_draws: (source), among how many. Few of importance: ranks ask for independent draws, and there are no more than
+        the effective sample size.
+    khat: (scene), of the weights that were resampled, ``num_weights`` of them; draws of importance are only as good as
+        these are small.
 
     Slots drawn from the prior make scenes that no guide was trained on. So this is a hard test, and the only one whose
     truth is known.
@@ -115,7 +121,7 @@ def calibrate(
     Args:
         run: with a prior of independent slots.
         num_scenes: simulated.
-        num_draws: from each posterior.
+        num_draws: from the guide.
         config: of fits and annealed chains; None leaves importance out.
         viewpoints: (num_scenes, V, 3), if the model has any.
         batch_scenes: at a time.
@@ -125,9 +131,9 @@ def calibrate(
         ValueError: for counts below one, or a run whose slots repel one another.
     """
     check_counts(num_scenes=num_scenes, num_draws=num_draws, batch_scenes=batch_scenes)
-    if run.model.repulsion is not None:
+    if getattr(run.model, "repulsion", None) is not None:
         raise ValueError("run: expected independent slots, which can be drawn exactly, got a repulsive prior")
-    sources = ["guide"] if config is None else ["guide", "importance"]
+    counts = {"guide": num_draws} | ({} if config is None else {"importance": FEW_DRAWS})
     parts, khats, start = [], [], 0
     for size in chunk_sizes(num_scenes, batch_scenes):
         conditions = () if viewpoints is None else (viewpoints[start : start + size],)
@@ -136,14 +142,19 @@ def calibrate(
         draws = [normal_proposal(q).rsample(num_draws)]
         if config is not None:
             chains = annealed_from(log_joint, refined_fit(log_joint, q, config), config)
-            draws.append(resample(chains.z, chains.log_weights, num_draws)[0])
+            draws.append(resample(chains.z, chains.log_weights, FEW_DRAWS)[0])
             khats.append(chains.estimate.khat)
         parts.append(torch.stack([scene_ranks(log_joint, q, z_exact, z) for z in draws]))
         start += size
         progress(size)
     data = xarray.Dataset(
-        {"rank": (("source", "quantity", "scene"), torch.cat(parts, -1).cpu().numpy())},
-        coords={"source": sources, "quantity": list(QUANTITIES)},
-        attrs={"num_draws": num_draws},
+        {
+            "rank": (("source", "quantity", "scene"), torch.cat(parts, -1).cpu().numpy()),
+            "num_draws": ("source", list(counts.values())),
+        },
+        coords={"source": list(counts), "quantity": list(QUANTITIES)},
     )
-    return data if config is None else data.assign(khat=("scene", torch.cat(khats).cpu().numpy()))
+    if config is None:
+        return data
+    khat = ("scene", torch.cat(khats).cpu().numpy())
+    return data.assign(khat=khat).assign_attrs(num_weights=config.ais_chains)

@@ -14,7 +14,7 @@ from analysis.calibration import COVERAGE, QUANTITIES
 from analysis.figures import PALETTE, save_figure
 from analysis.tables import Table
 from analysis.uniformity import uniformity
-from pyro_compvae.evidence.estimate import RELIABLE
+from pyro_compvae.evidence.estimate import reliable_khat
 
 PROBABILITY = 0.99
 """Of bands: a calibrated posterior leaves that of one quantity by chance one time in a hundred."""
@@ -29,19 +29,20 @@ COLOURS = {"guide": PALETTE[0], "importance": PALETTE[5]}
 
 
 def ranks_by_source(data: xarray.Dataset) -> dict[str, xarray.DataArray]:
-    """The ranks (quantity, scene) of every source; of importance also for those scenes alone whose k̂ is below 0.7.
+    """The ranks (quantity, scene) of every source; of importance also for those scenes alone that k̂ calls reliable.
 
-    k̂ is computed from x and draws, and knows nothing of the exact z, so ranks of an exact posterior are uniform among
-    these scenes as well.
+    k̂ is of the very draws that are ranked, but knows nothing of the exact one: ranks of an exact posterior stay nearly
+    uniform among these scenes.
 
     Args:
         data: as of `calibrate`.
     """
     found = {str(source): data["rank"].sel(source=source) for source in data["source"].values}
     if "khat" in data:
-        reliable = np.flatnonzero(data["khat"].values < RELIABLE)
+        threshold = reliable_khat(data.attrs["num_weights"])
+        reliable = np.flatnonzero(data["khat"].values < threshold)
         if len(reliable) >= FEW:
-            found[f"importance, k̂ < {RELIABLE}"] = found["importance"].isel(scene=reliable)
+            found[f"importance, k̂ < {threshold:.2f}"] = found["importance"].isel(scene=reliable)
     return found
 
 
@@ -84,13 +85,14 @@ def calibration_sentences(data: xarray.Dataset) -> list[str]:
 
 def how_to_read(data: xarray.Dataset) -> str:
     """What ranks and coverage mean."""
-    return HOW_TO_READ.format(scenes=data.sizes["scene"], draws=data.attrs["num_draws"])
+    draws = " and ".join(f"{int(data['num_draws'].sel(source=name))} of {name}" for name in data["source"].values)
+    return HOW_TO_READ.format(scenes=data.sizes["scene"], draws=draws)
 
 
 HOW_TO_READ = """\
-{scenes} scenes simulated from the model, {draws} draws each. Ranks of an exact posterior are uniform: mean 0.5, and p,
-of their ECDF, below 0.01 one time in a hundred per line. Coverage below its level: draws too narrow, or elsewhere;
-above: exact draws have a higher density than these, which are too wide, or in a worse mode."""
+{scenes} scenes simulated from the model; ranks among draws, {draws}. Those of an exact posterior are uniform: mean 0.5,
+and p, of their ECDF, below 0.01 one time in a hundred per line. Coverage below its level: draws too narrow, or
+elsewhere; above: exact draws have a higher density than these, which are too wide, or in a worse mode."""
 
 
 def coverage(ranks: xarray.DataArray, source: str) -> NDArray:

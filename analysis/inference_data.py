@@ -90,8 +90,10 @@ def to_inference_data(
         raise ValueError(f"truth: expected that of images {tuple(images.shape)}, got {tuple(truth.image.shape)}")
     C, N = draws.z.shape[:2]
     z, order = align_slots(draws.z.flatten(0, 1), q)
-    statistics, log_likelihood = _score(log_joint, z)
-    statistics |= {"log_guide": normal_proposal(q).symmetric_log_prob(z)}
+    statistics, log_likelihood = score(log_joint, z)
+    proposal = normal_proposal(q)
+    log_guide = [proposal.symmetric_log_prob(part) for part in z.split(CHUNK)]  # of which a permanent keeps a lot
+    statistics |= {"log_guide": torch.cat(log_guide)}
     statistics |= {"relabelled": (order != torch.arange(order.shape[-1], device=order.device)).any(-1)}
     statistics = {name: values.unflatten(0, (C, N)) for name, values in statistics.items()} | draws.of_draws
     z = z.unflatten(0, (C, N))
@@ -99,7 +101,8 @@ def to_inference_data(
     of_draw = ("chain", "draw")
     seen: tuple[str, ...] = ("scene", "view") if images.dim() == 5 else ("scene",)
     num_predictive = min(num_predictive, N)
-    predicted = [[_simulate_images(model, z[c, n], *viewpoints) for n in range(num_predictive)] for c in range(C)]
+    spread = [n * N // num_predictive for n in range(num_predictive)]  # neighbours in a chain are alike
+    predicted = [[_simulate_images(model, z[c, n], *viewpoints) for n in spread] for c in range(C)]
     prior = [
         simulate(model, *viewpoints, num_scenes=None if viewpoints else len(images)) for _ in range(num_predictive)
     ]
@@ -125,8 +128,16 @@ def to_inference_data(
         "observed_data": {"image": ((*seen, *IMAGE), images)},
         "constant_data": constant,
     }
-    common = {"source": draws.source, "inference_library": "pyro", "slot_alignment": ALIGNMENT, **(attributes or {})}
+    common: dict[str, Any] = {
+        "source": draws.source,
+        "inference_library": "pyro",
+        "slot_alignment": ALIGNMENT,
+        **(attributes or {}),
+    }
+    if draws.num_weights:
+        common["num_weights"] = draws.num_weights
     groups = {name: _dataset(content).assign_attrs(common) for name, content in contents.items() if content}
+    groups["posterior_predictive"] = groups["posterior_predictive"].assign_coords(draw=spread)
     if scene_ids is not None:
         groups = {name: data.assign_coords(scene=list(scene_ids)) for name, data in groups.items()}
     return bundle(groups)
@@ -174,9 +185,10 @@ def load_groups(path: Path, *names: str) -> Groups:
     return groups
 
 
-def _score(log_joint: LogJoint, z: Tensor, chunk_size: int = 16) -> tuple[dict[str, Tensor], Tensor]:
+@torch.no_grad()
+def score(log_joint: LogJoint, z: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """lp and log_prior (L, B), and the log-likelihood (L, B[, V]), nats."""
-    chunks = [log_joint.terms(part) for part in z.split(chunk_size)]
+    chunks = [log_joint.terms(part) for part in z.split(CHUNK)]
     log_prior, log_likelihood = (torch.cat([chunk[site] for chunk in chunks]) for site in ("z", "x"))
     log_prior = log_prior.reshape(z.shape[:2])
     if log_likelihood.dim() == 3:
@@ -192,6 +204,9 @@ def _simulate_images(model: SlotModel, z: Tensor, *viewpoints: Tensor) -> Tensor
         return model.likelihood(z).sample()
     return model.likelihood(z.unsqueeze(1), viewpoints[0]).sample()
 
+
+CHUNK = 16
+"""Draws of all scenes held at a time."""
 
 COORDINATES = {"channel": ["red", "green", "blue"], "axis": ["x", "y", "z"]}
 """Of dimensions whose places have names; the others count from 0."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import xarray
 from torch import Tensor
 
-from pyro_compvae.evidence.estimate import RELIABLE, log_mean_exp
+from pyro_compvae.evidence.estimate import log_mean_exp, reliable_khat
 from pyro_compvae.evidence.pareto import pareto_smoothed
 from pyro_compvae.guide import SceneGuide
 
@@ -17,33 +15,40 @@ class ViewsError(ValueError):
     """Single images have no views to leave out."""
 
 
-def loo_over_views(log_likelihood: xarray.DataArray) -> xarray.Dataset:
+def loo_over_views(log_likelihood: Tensor, log_weights: Tensor | None = None) -> xarray.Dataset:
     """PSIS-LOO (Vehtari, Gelman & Gabry 2017) of the views of every scene; what ``arviz.loo`` computes, pointwise.
 
-        log p(x_v | x_-v) ≈ log Σ_l w_l p(x_v | z_l) / Σ_l w_l,    w_l = 1 / p(x_v | z_l), Pareto-smoothed
+        log p(x_v | x_-v) ≈ log Σ_l w_l p(x_v | z_l) / Σ_l w_l,    w_l = w(z_l) / p(x_v | z_l), Pareto-smoothed
 
-    elpd: that, nats, from draws given all views.
-    khat: of the weights. A view says much of a scene, so they are uneven; above 0.7, elpd is not to be believed.
+    with w = 1 for draws from the posterior given all views, or their importance weights (Magnusson et al. 2019), which
+    is better than to resample them first.
+
+    elpd: that, nats.
+    khat: of the weights. A view says much of a scene, so they are uneven; where it is not small, elpd is not to be
+        believed.
 
     Scenes have no latents in common, so that leaving a whole scene out would say nothing of the guide.
 
     Args:
-        log_likelihood: (chain, draw, scene, view), nats, of draws from the true posterior, or nearly.
+        log_likelihood: (L, B, V), nats.
+        log_weights: (L, B), nats, of the draws.
 
     Raises:
         ViewsError: for single images.
     """
-    if "view" not in log_likelihood.dims:
-        raise ViewsError("log_likelihood: expected several views of a scene, one to be left out, got single images")
-    values = log_likelihood.transpose("chain", "draw", "scene", "view").values
-    log_p = torch.from_numpy(values).flatten(0, 1)  # (L, B, V)
-    log_weights, khat = pareto_smoothed(-log_p.flatten(1))
-    elpd = (log_weights + log_p.flatten(1)).logsumexp(0) - log_weights.logsumexp(0)
-    shape = log_p.shape[1:]
+    if log_likelihood.dim() != 3:
+        raise ViewsError(
+            "log_likelihood: expected that of several views of a scene, (L, B, V), one to be left out, got "
+            f"{tuple(log_likelihood.shape)}"
+        )
+    log_p = log_likelihood.double()
+    ratios = -log_p if log_weights is None else log_weights.double().unsqueeze(-1) - log_p
+    smoothed, khat = pareto_smoothed(ratios.flatten(1))
+    elpd = (smoothed + log_p.flatten(1)).logsumexp(0) - smoothed.logsumexp(0)
     numbers = {"elpd": elpd, "khat": khat}
     return xarray.Dataset(
-        {name: (("scene", "view"), value.view(shape).numpy()) for name, value in numbers.items()},
-        {name: log_likelihood[name] for name in ("scene", "view")},
+        {name: (("scene", "view"), value.view(log_p.shape[1:]).cpu().numpy()) for name, value in numbers.items()},
+        attrs={"num_weights": len(log_p)},
     )
 
 
@@ -51,7 +56,9 @@ def loo_over_views(log_likelihood: xarray.DataArray) -> xarray.Dataset:
 def held_out_views(guide: SceneGuide, images: Tensor, viewpoints: Tensor, num_draws: int = 200) -> xarray.Dataset:
     """Infer each scene anew without the view: what PSIS-LOO is there to avoid, and amortisation makes cheap.
 
-    held_out: log 1/L Σ_l p(x_v | z_l), z_l ~ q(z | x_-v), (scene, view), nats: the guide's own prediction.
+    held_out: log 1/L Σ_l p(x_v | z_l), z_l ~ q(z | x_-v), (scene, view), nats: the guide's own prediction, low in
+        expectation.
+    held_out_ess: how many of the L terms count.
 
     Args:
         guide: of a model of several views.
@@ -72,9 +79,10 @@ def held_out_views(guide: SceneGuide, images: Tensor, viewpoints: Tensor, num_dr
         others = [other for other in range(V) if other != v]
         q = guide.posterior(images[:, others], viewpoints[:, others])
         log_p = [guide.model.likelihood(q.sample(), viewpoints[:, v]).log_prob(images[:, v]) for _ in range(num_draws)]
-        predictions.append(log_mean_exp(torch.stack(log_p).double()))
-    values = torch.stack(predictions, dim=1).cpu().numpy()
-    return xarray.Dataset({"held_out": (("scene", "view"), values)})
+        predictions.append(torch.stack(log_p).double())
+    terms = torch.stack(predictions, dim=2)  # (L, B, V)
+    numbers = {"held_out": log_mean_exp(terms), "held_out_ess": 1 / terms.softmax(0).square().sum(0)}
+    return xarray.Dataset({name: (("scene", "view"), value.cpu().numpy()) for name, value in numbers.items()})
 
 
 def loo_table(data: xarray.Dataset) -> str:
@@ -83,10 +91,12 @@ def loo_table(data: xarray.Dataset) -> str:
     Args:
         data: as of `loo_over_views` and `held_out_views` together.
     """
-    khat, total = data["khat"].values.ravel(), math.prod(data["khat"].shape)
-    reliable = int((khat < RELIABLE).sum())
+    khat = data["khat"].values
+    reliable = int((khat < reliable_khat(data.attrs["num_weights"])).sum())
     by_weights, by_guide = (f"{float(data[name].mean()):.1f} nats per view" for name in ("elpd", "held_out"))
+    ess = float(data["held_out_ess"].median())
     return (
-        f"leave one view out: log p(x_v | x_-v) = {by_weights} by PSIS-LOO, k̂ < {RELIABLE} for {reliable} of {total} "
-        f"views; {by_guide} when the guide infers the scene without it"
+        f"leave one view out: log p(x_v | x_-v) = {by_weights} by PSIS-LOO, reliable by k̂ for {reliable} of "
+        f"{khat.size} views; at least {by_guide} when the guide infers the scene without it (median effective sample "
+        f"size {ess:.0f})"
     )

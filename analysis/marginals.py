@@ -13,53 +13,62 @@ from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 from torch.distributions import Normal
 
-from analysis.slot_alignment import MIN_SCALE, match_slots
+from analysis.slot_alignment import MIN_SCALE, align_slots
 from analysis.tables import Table
 
 MIXED = 1.05
 """R-hat above which chains of NUTS disagree too much to be held against."""
 
 FLOOR = "halves of nuts"
-"""Name of the distance between the first and the other chains of the reference: what noise alone makes."""
+"""Name of the distance between the first and the other chains of the reference: noise of the reference alone."""
 
 
-def marginal_distances(reference: xarray.DataArray, others: Mapping[str, xarray.DataArray]) -> xarray.DataArray:
-    """Wasserstein-1 distances between marginals, in standard deviations of the reference's.
+def align_sources(draws: Mapping[str, xarray.DataArray]) -> dict[str, xarray.DataArray]:
+    """Put the slots of all sources into one order, which no source has of its own.
 
-    Slots of the others are matched to those of the reference by their means; no order means anything by itself.
+    All draws are aligned together. Aligned each on its own, two sources may split slots that show nothing, and are as
+    the prior, in two ways, and seem to disagree.
 
     Args:
-        reference: z (chain, draw, slot, latent) of one scene, aligned; two chains or more.
-        others: by name, of the same scene.
+        draws: z (chain, draw, slot, latent) of one scene by source, the first one already aligned.
+    """
+    pooled = {name: torch.from_numpy(_pooled(z)) for name, z in draws.items()}
+    first = next(iter(pooled.values()))
+    start = Normal(first.mean(0)[None], first.std(0).clamp(min=MIN_SCALE)[None])
+    aligned, _ = align_slots(torch.cat(list(pooled.values())).unsqueeze(1), start)
+    parts = aligned.squeeze(1).split([len(z) for z in pooled.values()])
+    return {
+        name: z.copy(data=part.numpy().reshape(z.shape)) for (name, z), part in zip(_ordered(draws), parts, strict=True)
+    }
+
+
+def marginal_distances(draws: Mapping[str, xarray.DataArray]) -> xarray.DataArray:
+    """Wasserstein-1 distances between marginals, in standard deviations of the reference's.
+
+    Args:
+        draws: z (chain, draw, slot, latent) of one scene by source, as of `align_sources`; the first is the reference,
+            of two chains or more.
 
     Returns:
-        (source, slot, latent), `FLOOR` the last source.
+        (source, slot, latent), of the other sources, and `FLOOR` the last.
 
     Raises:
         ValueError: with a single chain, which has no halves.
     """
+    reference, *others = draws.values()
     half = reference.sizes["chain"] // 2
     if half < 1:
-        raise ValueError("reference: expected two chains or more, which can be compared, got one")
-    matched = {name: matched_slots(reference, other) for name, other in others.items()}
-    pairs = {name: (_pooled(reference), _pooled(other)) for name, other in matched.items()}
-    pairs[FLOOR] = (
-        _pooled(reference.isel(chain=slice(half))),
-        _pooled(reference.isel(chain=slice(half, None))),
-    )
+        raise ValueError("draws: expected two chains or more of the reference, which can be compared, got one")
+    halves = (reference.isel(chain=slice(half)), reference.isel(chain=slice(half, None)))
+    pairs = [*((reference, other) for other in others), halves]
     scale = np.maximum(_pooled(reference).std(0), MIN_SCALE)
-    distances = [_distances(*pair) / scale for pair in pairs.values()]
-    coords = {"source": list(pairs), "slot": reference["slot"], "latent": reference["latent"]}
+    distances = [_distances(_pooled(a), _pooled(b)) / scale for a, b in pairs]
+    coords = {"source": [*list(draws)[1:], FLOOR], "slot": reference["slot"], "latent": reference["latent"]}
     return xarray.DataArray(np.stack(distances), coords, ("source", "slot", "latent"), name="wasserstein")
 
 
-def matched_slots(reference: xarray.DataArray, other: xarray.DataArray) -> xarray.DataArray:
-    """The other draws with all their slots in the reference's order, the same for every draw."""
-    draws = torch.from_numpy(_pooled(reference))
-    slots = Normal(draws.mean(0)[None], draws.std(0).clamp(min=MIN_SCALE)[None])
-    means = torch.from_numpy(_pooled(other)).mean(0)
-    order = match_slots(means[None, None], slots)[0, 0].numpy()
-    return other.isel(slot=order).assign_coords(slot=reference["slot"])
+def _ordered(draws: Mapping[str, xarray.DataArray]) -> list[tuple[str, xarray.DataArray]]:
+    return [(name, z.transpose("chain", "draw", "slot", "latent")) for name, z in draws.items()]
 
 
 def _pooled(z: xarray.DataArray) -> NDArray[np.float64]:
@@ -75,7 +84,7 @@ def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.flo
 
 HOW_TO_READ = (
     "Wasserstein distances of marginals to those of NUTS, in its standard deviations, mean over latents; "
-    f"{FLOOR!r} is what noise makes."
+    f"{FLOOR!r} is the noise of NUTS alone, to which importance adds that of its effective sample size."
 )
 
 
@@ -85,14 +94,14 @@ def mean_differences(reference: xarray.DataArray, other: xarray.DataArray, ess: 
     Their root mean square is near 1 where both are draws from the same posterior.
 
     Args:
-        reference: z (chain, draw, slot, latent) of NUTS, aligned.
+        reference: z (chain, draw, slot, latent) of NUTS, as of `align_sources`.
         other: of the same scene.
-        ess: effective sample size of the other, such as that of the weights that it was resampled by.
+        ess: effective sample size of the weights that the other was resampled by.
     """
     error = arviz.mcse(reference.to_dataset(name="z"))["z"]
-    variance = reference.var(("chain", "draw")) / ess + error**2
-    means = [z.mean(("chain", "draw")) for z in (matched_slots(reference, other), reference)]
-    return (means[0] - means[1]) / variance**0.5
+    resampled = 1 / ess + 1 / (other.sizes["chain"] * other.sizes["draw"])
+    difference = other.mean(("chain", "draw")) - reference.mean(("chain", "draw"))
+    return difference / (reference.var(("chain", "draw")) * resampled + error**2) ** 0.5
 
 
 def agreement_sentence(reference: xarray.DataArray, other: xarray.DataArray, ess: float, khat: float) -> str:
@@ -130,9 +139,9 @@ def agreement(posteriors: Mapping[str, Mapping[str, xarray.Dataset]]) -> Agreeme
     """
     statistics = posteriors["nuts"]["sample_stats"]
     scene = int(statistics["scene"].values[0])
-    draws = {name: posteriors[name]["posterior"]["z"].sel(scene=scene) for name in ("nuts", "guide", "importance")}
-    nuts = draws["nuts"]
-    distances = marginal_distances(nuts, {name: draws[name] for name in ("guide", "importance")})
+    sources = ("nuts", "guide", "importance")
+    draws = align_sources({name: posteriors[name]["posterior"]["z"].sel(scene=scene) for name in sources})
+    nuts, distances = draws["nuts"], marginal_distances(draws)
     of_scene = posteriors["importance"]["sample_stats"].sel(scene=scene)
     rows, diverging = agreement_rows(nuts, distances), statistics["diverging"]
     worst = float(arviz.rhat(nuts.to_dataset(name="z"))["z"].max())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import pyro
 import torch
 from pyro.infer.mcmc import MCMC, NUTS
 from torch import Tensor
@@ -60,7 +60,7 @@ def nuts_draws(
     K, D = log_joint.event_shape
     if fit is not None and fit.scale_tril.shape != (1, K * D, K * D):
         raise ValueError(f"fit: expected one of family 'full' to one scene, got {tuple(fit.scale_tril.shape)}")
-    start = normal_proposal(q).rsample(num_chains)[:, 0]  # (C, K, D), in the guide's order
+    start = normal_proposal(q).rsample(num_chains)[:, 0].detach()  # (C, K, D), in the guide's order
     loc = (start.new_zeros(K * D) if fit is None else fit.loc[0].flatten()).to(start)
     scale_tril = (torch.eye(K * D) if fit is None else fit.scale_tril[0]).to(start)
     chains, diverging, step_sizes = [], [], []
@@ -72,7 +72,10 @@ def nuts_draws(
             return z.unflatten(-1, (K, D))[..., order, :]
 
         def potential(sites: dict[str, Tensor], slots: Callable[[Tensor], Tensor] = slots) -> Tensor:
-            return -log_joint(slots(sites["u"]).view(1, 1, K, D)).squeeze()
+            try:
+                return -log_joint(slots(sites["u"]).view(1, 1, K, D)).squeeze()
+            except FloatingPointError:  # a trajectory that has left all that float32 can hold; it will be rejected
+                return 0 * sites["u"].sum() + math.inf
 
         def after_step(kernel: object, sites: object, stage: str, step: int, chain: int = chain) -> None:
             if progress is not None:
@@ -88,9 +91,7 @@ def nuts_draws(
             disable_progbar=True,
             hook_fn=after_step,
         )
-        # A trajectory that leaves the support of float32 is rejected; validation would stop there.
-        with pyro.validation_enabled(False):
-            mcmc.run()
+        mcmc.run()
         chains.append(slots(mcmc.get_samples()["u"]))
         diverged = torch.zeros(num_draws, dtype=torch.bool)
         diverged[list(mcmc.diagnostics()["divergences"]["chain 0"])] = True

@@ -24,12 +24,14 @@ class Draws:
     source: "guide", "importance" or "nuts".
     of_draws: further numbers of every draw, such as log weights in nats, (C, N, B), or (C, N) of all scenes together.
     of_scenes: further numbers of every scene, (B,), such as k̂.
+    num_weights: how many weights k̂ is of, if there is one.
     """
 
     z: Tensor
     source: str
     of_draws: dict[str, Tensor] = field(default_factory=dict)
     of_scenes: dict[str, Tensor] = field(default_factory=dict)
+    num_weights: int = 0
 
 
 def guide_draws(log_joint: LogJoint, q: Normal, num_draws: int, num_chains: int = 4) -> Draws:
@@ -55,19 +57,19 @@ def guide_draws(log_joint: LogJoint, q: Normal, num_draws: int, num_chains: int 
         "guide",
         {"log_weight": log_weights.unflatten(0, shape)},
         {"khat": estimate.khat, "ess": estimate.ess},
+        num_weights=len(log_weights),
     )
 
 
 def importance_draws(z: Tensor, log_weights: Tensor, num_draws: int, num_chains: int = 4) -> Draws:
-    """Sampling, importance resampling (Rubin 1988): weighted draws, kept as often as their weights say.
+    """Sampling, importance resampling (Rubin 1988): weighted draws, kept as often as their Pareto-smoothed weights say.
 
     Weighted draws come from a proposal (`weighted_draws`), or are the ends of annealed chains, with their weights
-    (`pyro_compvae.evidence.annealing.annealed`). Weights are Pareto-smoothed, and each chain is resampled from weighted
-    draws of its own, so that chains agree only if that works. Draws are kept several times where the effective sample
-    size is small.
+    (`pyro_compvae.evidence.annealing.annealed`). All chains are resampled from all of them, so R-hat and ESS of the
+    result say nothing of how good they are; khat and ess do. Draws are kept several times where the latter is small.
 
     log_weight: of each draw kept, nats, unsmoothed.
-    khat, ess: of all weights of a scene.
+    khat, ess: of the weights of a scene.
 
     Args:
         z: (L, B, K, D).
@@ -75,20 +77,18 @@ def importance_draws(z: Tensor, log_weights: Tensor, num_draws: int, num_chains:
         num_draws, num_chains: N and C.
 
     Raises:
-        ValueError: for counts below one, or fewer weighted draws than chains.
+        ValueError: for counts below one.
     """
     check_counts(num_draws=num_draws, num_chains=num_chains)
-    per_chain = len(z) // num_chains
-    if per_chain < 1:
-        raise ValueError(f"z: expected as many weighted draws as chains, {num_chains}, or more; got {len(z)}")
     estimate = estimate_from_log_weights(log_weights)
-    chains = [slice(c * per_chain, (c + 1) * per_chain) for c in range(num_chains)]
-    kept = [resample(z[chain], log_weights[chain], num_draws) for chain in chains]
+    shape = (num_chains, num_draws)
+    kept, log_weight = resample(z, log_weights, num_chains * num_draws)
     return Draws(
-        torch.stack([z for z, _ in kept]),
+        kept.unflatten(0, shape),
         "importance",
-        {"log_weight": torch.stack([log_weight for _, log_weight in kept])},
+        {"log_weight": log_weight.unflatten(0, shape)},
         {"khat": estimate.khat, "ess": estimate.ess},
+        num_weights=len(log_weights),
     )
 
 

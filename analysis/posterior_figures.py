@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray
@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.figures import PALETTE, save_figure
-from analysis.marginals import FLOOR, matched_slots
-from pyro_compvae.evidence.estimate import RELIABLE, USABLE
+from analysis.marginals import FLOOR
+from pyro_compvae.evidence.estimate import USABLE, reliable_khat
 
 MAX_LATENTS = 8
 """Columns of the figure of marginals: those latents in which the sources differ most."""
@@ -29,13 +29,11 @@ def marginals_figure(
 
     Args:
         path: picture file, written atomically.
-        draws: z (chain, draw, slot, latent) by source, "nuts" among them.
+        draws: z (chain, draw, slot, latent) by source, as of `align_sources`, "nuts" the first.
         distances: as of `marginal_distances`, told above every panel for the guide.
         title: above the picture.
     """
     nuts = draws["nuts"]
-    sources = {name: nuts if name == "nuts" else matched_slots(nuts, z) for name, z in draws.items()}
-    sources = {"nuts": sources.pop("nuts"), **sources}
     away = distances.drop_sel(source=FLOOR)
     latents = np.sort(np.argsort(-away.max(("source", "slot")).values)[:MAX_LATENTS])
     K = nuts.sizes["slot"]
@@ -43,7 +41,7 @@ def marginals_figure(
     axes = figure.subplots(K, len(latents), squeeze=False)
     for k in range(K):
         for axis, d in zip(axes[k], latents, strict=True):
-            values = {name: z.isel(slot=k, latent=d).values.ravel() for name, z in sources.items()}
+            values = {name: z.isel(slot=k, latent=d).values.ravel() for name, z in draws.items()}
             edges = np.histogram_bin_edges(np.concatenate(list(values.values())), 40)
             for name, numbers in values.items():
                 filled = name == "nuts"
@@ -71,24 +69,54 @@ def marginals_figure(
     save_figure(path, figure)
 
 
-def khat_figure(path: Path, khats: Mapping[str, NDArray], title: str = "") -> None:
-    """Draw k̂ of every scene (and view), a column of dots for every kind of weights, with the thresholds 0.7 and 1.
+class Khats(NamedTuple):
+    """k̂ of many scenes or views, and how many weights each is of, on which depends how small it has to be."""
+
+    values: NDArray
+    num_weights: int
+
+    @property
+    def threshold(self) -> float:
+        """Below which so many weights are enough."""
+        return reliable_khat(self.num_weights)
+
+    def __str__(self) -> str:
+        known = self.values[~np.isnan(self.values)]
+        return f"k̂ < {self.threshold:.2f}, which {self.num_weights:,} weights can bear, for {self.good} of {known.size}"
+
+    @property
+    def good(self) -> int:
+        """How many are below the threshold."""
+        return int((self.values < self.threshold).sum())
+
+
+def khats_of(data: xarray.Dataset) -> Khats:
+    """k̂ in the "sample_stats" of draws, or of views left out."""
+    return Khats(data["khat"].values, int(data.attrs["num_weights"]))
+
+
+def khat_figure(path: Path, khats: Mapping[str, Khats], title: str = "") -> None:
+    """Draw k̂ of every scene (and view), a column of dots for every kind of weights, with the thresholds.
+
+    k̂ that is infinite, or beyond all others, lies at the edge.
 
     Args:
         path: picture file, written atomically.
         khats: by the name of the weights; NaN is left out.
         title: above the picture.
     """
-    figure = Figure(figsize=(1.6 + 1.3 * len(khats), 3.6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(1.6 + 1.5 * len(khats), 3.6), dpi=120, layout="constrained")
     axis = figure.subplots()
     rng = np.random.default_rng(0)
+    finite = np.concatenate([khat.values[np.isfinite(khat.values)] for khat in khats.values()])
+    low, high = min(0.0, *finite, 0.0), max(1.2, *finite, 1.2)
     for place, (colour, khat) in enumerate(zip(PALETTE, khats.values(), strict=False)):
-        values = khat[np.isfinite(khat)].ravel()
+        values = khat.values[~np.isnan(khat.values)].clip(low, high).ravel()
         axis.plot(place + rng.uniform(-0.25, 0.25, len(values)), values, ".", color=colour, markersize=5)
-        good = f"{np.mean(values < RELIABLE):.0%} < {RELIABLE}" if len(values) else "no k̂"
-        axis.annotate(good, (place, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
-    for threshold, style in ((RELIABLE, "--"), (USABLE, ":")):
-        axis.axhline(threshold, color="0.4", linewidth=0.9, linestyle=style)
+        axis.plot([place - 0.35, place + 0.35], [khat.threshold] * 2, "--", color="0.4", linewidth=0.9)
+        label = f"{khat.good} of {len(values)}\n< {khat.threshold:.2f}"
+        axis.annotate(label, (place, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
+    axis.axhline(USABLE, color="0.4", linewidth=0.9, linestyle=":")
     axis.set_xticks(range(len(khats)), list(khats), fontsize=8)
     axis.set_xlim(-0.6, len(khats) - 0.4)
     axis.set_ylabel("k̂")

@@ -42,7 +42,7 @@ def align_slots(z: Tensor, start: Normal, max_rounds: int = 50) -> tuple[Tensor,
         raise ValueError(
             f"z: expected draws (L, B, K, D) of the scenes of start, {tuple(start.batch_shape)}, got {tuple(z.shape)}"
         )
-    loc, scale = start.loc.to(z), start.scale.to(z)
+    z, loc, scale = z.detach(), start.loc.detach().to(z), start.scale.detach().to(z)
     order = torch.full(z.shape[:-1], -1, device=z.device)
     aligned = z
     for _ in range(max_rounds):

@@ -3,8 +3,8 @@
 It writes into the run folder, stage by stage
 
     posterior_guide.nc, posterior_importance.nc     draws: test scenes, from the guide, and by annealed importance
+    loo.nc                                          with several views, how well each is predicted by the others
     predictive_checks.nc                            checks: PIT and residuals of every pixel of these scenes
-    loo.nc                                          loo: with several views, how well each is predicted by the others
     posterior_nuts.nc                               nuts: one of the scenes by NUTS, to hold the others against
     calibration.nc                                  calibration: ranks of scenes simulated from the model
 
@@ -28,12 +28,12 @@ from analysis.batches import check_identity, is_of, read, save
 from analysis.calibration import calibrate
 from analysis.calibration_report import calibration_figure, calibration_table
 from analysis.evidence import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
-from analysis.inference_data import Groups, load_groups, save_inference_data, to_inference_data
-from analysis.loo import ViewsError, held_out_views, loo_over_views, loo_table
+from analysis.inference_data import Groups, load_groups, save_inference_data, score, to_inference_data
+from analysis.loo import held_out_views, loo_over_views, loo_table
 from analysis.marginals import agreement
 from analysis.nuts import nuts_draws
 from analysis.posterior_draws import Draws, guide_draws, importance_draws
-from analysis.posterior_figures import checks_figure, khat_figure, marginals_figure
+from analysis.posterior_figures import checks_figure, khat_figure, khats_of, marginals_figure
 from analysis.predictive_checks import checks_table, join_sources, predictive_checks
 from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError
@@ -41,7 +41,7 @@ from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.evidence.importance import check_counts
 
-Stage = Literal["draws", "checks", "loo", "nuts", "calibration"]
+Stage = Literal["draws", "checks", "nuts", "calibration"]
 
 NO_COUNTS = ("seed", "nuts_scene")
 
@@ -58,9 +58,8 @@ class Arguments:
 
     run_dir: tyro.conf.Positional[Path]
     """Run folder."""
-    stages: tuple[Stage, ...] = ()
-    """What to do; by default everything, loo only with several views. Checks, loo and nuts take the draws of the
-    first."""
+    stages: tuple[Stage, ...] = get_args(Stage)
+    """What to do; checks and nuts take the draws of the first."""
     num_scenes: int = 16
     """Test scenes, the first ones."""
     num_draws: int = 250
@@ -99,6 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
         allow_tf32(False)
         counts = dataclasses.asdict(args)
         check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
+        if args.num_chains < 2:
+            raise ValueError("num_chains: expected at least 2, to be compared, got 1")
         Diagnosis(args, load_run(args.run_dir, device)).run_stages()
         return 0
     except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
@@ -113,9 +114,7 @@ class Diagnosis:
         self.args, self.run = args, run
         self.folder, self.figures = args.run_dir, args.run_dir / "figures"
         self.figures.mkdir(exist_ok=True)
-        self.all_scenes: SceneSet = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
-        self.scenes = self.all_scenes[: args.num_scenes].to(run.device)
-        self.arguments = run.guide.arguments(self.scenes)
+        self.scenes: SceneSet = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
         self.effort = EvidenceConfig(
             fit_steps=args.fit_steps,
             cover_steps=args.cover_steps,
@@ -125,88 +124,79 @@ class Diagnosis:
         self.title = args.run_dir.resolve().name
 
     def run_stages(self) -> None:
-        """Those asked for, in their order.
-
-        Raises:
-            ViewsError: if views are to be left out of single images.
-        """
-        views = self.scenes.image.dim() == 5
-        if "loo" in self.args.stages and not views:
-            raise ViewsError("loo: expected a run on several views of a scene, such as MulMON's, got single images")
+        """Those asked for, in their order."""
         for stage in get_args(Stage):
-            if stage in self.args.stages or (not self.args.stages and (views or stage != "loo")):
+            if stage in self.args.stages:
                 getattr(self, stage)()
 
     def draws(self) -> None:
-        """Draws of the guide and of importance, and k̂ of both."""
+        """Draws of the guide and of importance, k̂ of both, and views left out."""
         settings = self.settings("num_scenes", "num_draws", "num_chains", *EFFORT)
         paths = {source: self.posterior(source) for source in ("guide", "importance")}
-        if not all(is_of(path, settings) for path in paths.values()):
+        views, loo = self.scenes.num_views is not None, self.folder / "loo.nc"
+        if not all(is_of(path, settings) for path in (*paths.values(), *([loo] if views else []))):
             torch.manual_seed(self.args.seed)
             counts = (self.args.num_draws, self.args.num_chains)
-            log_joint, q = log_joint_and_posterior(self.run, self.arguments)
-            self.save_draws(guide_draws(log_joint, q, *counts), settings)
+            scenes = range(min(self.args.num_scenes, len(self.scenes)))
+            arguments = self.run.guide.arguments(self.scenes[: len(scenes)].to(self.run.device))
+            log_joint, q = log_joint_and_posterior(self.run, arguments)
+            self.save_draws(guide_draws(log_joint, q, *counts), settings, scenes)
             with tqdm(desc="draws, importance") as bar:
-                chains = annealed_from(
-                    log_joint, refined_fit(log_joint, q, self.effort), self.effort, bar.set_postfix_str
-                )
-            self.save_draws(importance_draws(chains.z, chains.log_weights, *counts), settings)
-        khats = {source: read(path)["khat"].values for source, path in paths.items()}
+                fit = refined_fit(log_joint, q, self.effort)
+                chains = annealed_from(log_joint, fit, self.effort, bar.set_postfix_str)
+            if views:
+                data = loo_over_views(score(log_joint, chains.z)[1], chains.log_weights)
+                images, viewpoints = arguments
+                data = data.merge(held_out_views(self.run.guide, images, viewpoints))
+                save(loo, data.assign_attrs(settings=settings))
+            self.save_draws(importance_draws(chains.z, chains.log_weights, *counts), settings, scenes)
+        khats = {source: khats_of(read(path)) for source, path in paths.items()}
         khat_figure(self.figures / "khat.png", khats, self.title)
         for source, khat in khats.items():
-            print(f"draws, {source}: k̂ < 0.7 for {(khat < 0.7).sum()} of {len(khat)} scenes")
+            print(f"draws, {source}: {khat} scenes")
+        if views:
+            data = read(loo)
+            khat_figure(self.figures / "loo.png", {"views left out": khats_of(data)}, self.title)
+            print(loo_table(data))
 
     def checks(self) -> None:
         """Posterior-predictive checks of both kinds of draws."""
-        path, settings = self.folder / "predictive_checks.nc", self.settings(draws=self.settings_of_draws())
+        sources = {source: self.load(source, "posterior")["posterior"] for source in ("guide", "importance")}
+        path = self.folder / "predictive_checks.nc"
+        settings = self.settings(draws=[data.attrs["settings"] for data in sources.values()])
+        scenes = self.scenes[torch.from_numpy(sources["guide"]["scene"].values)].to(self.run.device)
         if not is_of(path, settings):
             torch.manual_seed(self.args.seed)
             parts = []
-            for source in ("guide", "importance"):
-                z = self.load(source, "posterior")["posterior"]["z"]
-                draws = Draws(torch.from_numpy(z.values).to(self.run.device), source)
-                parts.append(predictive_checks(self.run.model, draws, *self.arguments))
+            for source, data in sources.items():
+                draws = Draws(torch.from_numpy(data["z"].values).to(self.run.device), source)
+                parts.append(predictive_checks(self.run.model, draws, *self.run.guide.arguments(scenes)))
             save(path, join_sources(parts).assign_attrs(settings=settings))
         checks = read(path)
-        checks_figure(self.figures / "predictive_checks.png", checks, self.scenes.image.cpu().numpy(), self.title)
+        checks_figure(self.figures / "predictive_checks.png", checks, scenes.image.cpu().numpy(), self.title)
         print(checks_table(checks))
-
-    def loo(self) -> None:
-        """Leave one view out, from the draws of importance, and by the guide anew."""
-        path, settings = self.folder / "loo.nc", self.settings(draws=self.settings_of_draws())
-        if not is_of(path, settings):
-            torch.manual_seed(self.args.seed)
-            log_likelihood = self.load("importance", "log_likelihood")["log_likelihood"]["image"]
-            data = loo_over_views(log_likelihood).merge(
-                held_out_views(self.run.guide, self.arguments[0], self.arguments[1])
-            )
-            save(path, data.assign_attrs(settings=settings))
-        data = read(path)
-        khat_figure(self.figures / "loo.png", {"PSIS-LOO": data["khat"].values}, f"{self.title}, views left out")
-        print(loo_table(data))
 
     def nuts(self) -> None:
         """One scene by NUTS, and how far the others' marginals are from its."""
         khat = self.load("importance", "sample_stats")["sample_stats"]["khat"]
-        scene = int(khat.values.argmin()) if self.args.nuts_scene is None else self.args.nuts_scene
-        if scene >= khat.size:
+        scene = self.args.nuts_scene
+        if scene is None:
+            scene = int(khat["scene"][int(khat.fillna(float("inf")).values.argmin())])
+        if scene not in khat["scene"].values:
             raise ValueError(f"nuts_scene: expected one of the {khat.size} scenes, from 0 on, got {scene}")
         path = self.posterior("nuts")
         settings = self.settings("num_draws", "num_chains", "fit_steps", "cover_steps", "warmup_steps", scene=scene)
-        arguments = tuple(argument[scene : scene + 1] for argument in self.arguments)
         if not is_of(path, settings):
             torch.manual_seed(self.args.seed)
+            arguments = self.run.guide.arguments(self.scenes[scene : scene + 1].to(self.run.device))
             log_joint, q = log_joint_and_posterior(self.run, arguments)
             counts = (self.args.num_draws, self.args.num_chains, self.args.warmup_steps)
             total = self.args.num_chains * (self.args.num_draws + self.args.warmup_steps)
             with tqdm(total=total, unit="step", desc="nuts") as bar:
-                fit = (
-                    refined_fit(log_joint, q, self.effort)
-                    if "full" in self.effort.families_of(q.batch_shape[1])
-                    else None
-                )
+                full = "full" in self.effort.families_of(q.batch_shape[1])
+                fit = refined_fit(log_joint, q, self.effort) if full else None
                 draws = nuts_draws(log_joint, q, *counts, fit, progress=lambda chain, step: bar.update())
-            self.save_draws(draws, settings, scene)
+            self.save_draws(draws, settings, range(scene, scene + 1))
         groups = ("posterior", "sample_stats")
         found = agreement({source: self.load(source, *groups) for source in ("nuts", "guide", "importance")})
         title = f"{self.title}, scene {scene}"
@@ -221,8 +211,8 @@ class Diagnosis:
         if not is_of(path, settings):
             torch.manual_seed(self.args.seed)
             viewpoints, total = None, self.args.simulated_scenes
-            if self.scenes.image.dim() == 5:
-                viewpoints = self.all_scenes[:total].to(self.run.device).viewpoint
+            if self.scenes.num_views is not None:
+                viewpoints = self.scenes[:total].to(self.run.device).viewpoint
                 assert viewpoints is not None
                 total = len(viewpoints)
             chains, temperatures = self.args.simulated_chains, self.args.simulated_temperatures
@@ -236,17 +226,16 @@ class Diagnosis:
         )
         print(calibration_table(data))
 
-    def save_draws(self, draws: Draws, settings: str, scene: int | None = None) -> None:
-        """All groups of draws of the scenes, or of one of them."""
-        index = slice(self.args.num_scenes) if scene is None else slice(scene, scene + 1)
-        truth = self.scenes.scenes(index)
+    def save_draws(self, draws: Draws, settings: str, scenes: range) -> None:
+        """All groups of draws of these scenes."""
+        truth = self.scenes[scenes.start : scenes.stop].to(self.run.device)
         data = to_inference_data(
             self.run.model,
             self.run.guide,
             *self.run.guide.arguments(truth),
             draws=draws,
             truth=truth,
-            scene_ids=range(len(self.scenes.image))[index],
+            scene_ids=scenes,
             attributes={"run": self.title, "settings": settings},
         )
         save_inference_data(self.posterior(draws.source), data)
@@ -266,10 +255,6 @@ class Diagnosis:
         """What numbers depend on."""
         content = {name: getattr(self.args, name) for name in (*names, "seed")}
         return json.dumps({"version": DIAGNOSES, **self.run.identity, **content, **more})
-
-    def settings_of_draws(self) -> list[str]:
-        """Those of the draws that other numbers are computed from."""
-        return [self.load(name, "posterior")["posterior"].attrs["settings"] for name in ("guide", "importance")]
 
 
 if __name__ == "__main__":

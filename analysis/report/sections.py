@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-
 from analysis import calibration_report, ladder_report
 from analysis.curves import curves_figure
 from analysis.evidence_data import estimates_of
@@ -14,7 +12,7 @@ from analysis.evidence_figure import evidence_figure
 from analysis.evidence_report import comparisons, evidence_rows, how_to_read, sandwich_table
 from analysis.loo import loo_table
 from analysis.marginals import agreement
-from analysis.posterior_figures import checks_figure, khat_figure, marginals_figure
+from analysis.posterior_figures import checks_figure, khat_figure, khats_of, marginals_figure
 from analysis.predictive_checks import checks_table
 from analysis.report.blocks import Block, Numbers, Part, Section, Show, Text, part_of
 from analysis.report.drawing import picture
@@ -161,9 +159,8 @@ def ladder(folder: RunFolder) -> list[Block]:
 def khat(folder: RunFolder) -> list[Block]:
     """k̂ of the weights of all draws there are."""
     command = folder.command("diagnose")
-    khats = {name: folder.read(f"posterior_{name}.nc", command)["khat"].values for name in ("guide", "importance")}
-    shares = ", ".join(f"{np.mean(values < 0.7):.0%} of the scenes for {name}" for name, values in khats.items())
-    alt = f"k̂ of every scene; below 0.7 for {shares}."
+    khats = {name: khats_of(folder.read(f"posterior_{name}.nc", command)) for name in ("guide", "importance")}
+    alt = "; ".join(f"{name}: {values} scenes" for name, values in khats.items())
     return [picture(partial(khat_figure, khats=khats), f"khat-{folder.name}", alt)]
 
 
@@ -213,7 +210,7 @@ def loo(folder: RunFolder) -> list[Block]:
         raise Missing("Single images have no views to leave out.")
     data = folder.read("loo.nc", folder.command("diagnose"))
     text = loo_table(data)
-    figure = partial(khat_figure, khats={"PSIS-LOO": data["khat"].values})
+    figure = partial(khat_figure, khats={"views left out": khats_of(data)})
     return [picture(figure, f"loo-{folder.name}", f"k̂ of every view. {text}")]
 
 

@@ -24,7 +24,9 @@ def data() -> xarray.Dataset:
     rank[1, :, 120:] = 1 - 0.1 * rank[1, :, 120:]
     coords = {"source": ["guide", "importance"], "quantity": list(QUANTITIES)}
     return xarray.Dataset(
-        {"rank": (("source", "quantity", "scene"), rank), "khat": ("scene", khat)}, coords, {"num_draws": 50}
+        {"rank": (("source", "quantity", "scene"), rank), "khat": ("scene", khat), "num_draws": ("source", [50, 8])},
+        coords,
+        {"num_weights": 2000},
     )
 
 
@@ -32,7 +34,7 @@ def test_scenes_of_low_khat_are_told_apart(data: xarray.Dataset) -> None:
     assert {name: ranks.sizes["scene"] for name, ranks in ranks_by_source(data).items()} == {
         "guide": N,
         "importance": N,
-        "importance, k̂ < 0.7": 120,
+        "importance, k̂ < 0.70": 120,
     }
     rows = {row[0]: row[1:] for row in calibration_rows(data).rows}
     assert set(rows) == set(QUANTITIES.values())
@@ -41,6 +43,8 @@ def test_scenes_of_low_khat_are_told_apart(data: xarray.Dataset) -> None:
         assert float(row[5]) > 0.001, "uniform among the reliable scenes"
     assert float(rows[QUANTITIES["log_guide"]][1]) < 0.001
     assert float(rows[QUANTITIES["total"]][1]) > 0.001
+    fewer_weights = data.assign_attrs(num_weights=64)
+    assert list(ranks_by_source(fewer_weights)) == ["guide", "importance"], "0.5 is too much for 64 weights"
     few = data.assign(khat=data["khat"] + np.where(np.arange(N) < 5, 0, 0.3))
     assert list(ranks_by_source(few)) == ["guide", "importance"]
     assert list(ranks_by_source(data.drop_vars("khat"))) == ["guide", "importance"]
@@ -53,7 +57,7 @@ def test_coverage_is_the_share_of_regions_that_hold_the_exact_draw(data: xarray.
     shares = [float(word.rstrip("%,")) / 100 for word in line.split() if word.endswith("%")]
     for share, level in zip(shares[:3], (0.5, 0.8, 0.95), strict=True):
         assert share == pytest.approx(1 - (1 - level) ** (1 / 3), abs=4 * np.sqrt(0.25 / N))
-    assert f"{N} scenes simulated from the model, 50 draws each" in text
+    assert f"{N} scenes simulated from the model; ranks among draws, 50 of guide and 8 of importance" in text
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

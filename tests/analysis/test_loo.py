@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from torch import Tensor
 from torch.distributions import Normal
 
 from analysis.inference_data import bundle
@@ -34,18 +35,34 @@ def exact_groups(x: np.ndarray, noise: float, num_draws: int) -> dict[str, xarra
     return groups | {"posterior": posterior}
 
 
+def draws_of(groups: dict[str, xarray.Dataset]) -> Tensor:
+    """The log-likelihood (L, B, V)."""
+    return torch.from_numpy(groups["log_likelihood"]["image"].values).flatten(0, 1)
+
+
+def test_weighted_draws_predict_as_draws_from_the_posterior_do() -> None:
+    x = torch.randn(2, 4, dtype=torch.float64)
+    precision, mean = 5.0, x.sum(1) / 5.0
+    proposal, posterior = Normal(mean + 0.1, 0.6), Normal(mean, precision**-0.5)
+    z = proposal.sample((40_000,))
+    log_p = Normal(z.unsqueeze(-1), 1.0).log_prob(x)
+    data = loo_over_views(log_p, posterior.log_prob(z) - proposal.log_prob(z))
+    others = Normal((x.sum(1, keepdim=True) - x) / 4.0, math.sqrt(1 / 4.0 + 1))
+    np.testing.assert_allclose(data["elpd"], others.log_prob(x), atol=0.03)
+    assert not np.allclose(loo_over_views(log_p)["elpd"], others.log_prob(x), atol=0.03), "the weights count"
+
+
 def test_psis_loo_is_the_exact_prediction_of_a_gaussian_model() -> None:
     noise, V = 1.0, 5
     x = np.random.default_rng(1).standard_normal((3, V)) * 1.2
     groups = exact_groups(x, noise, 4000)
-    data = loo_over_views(groups["log_likelihood"]["image"])
+    data = loo_over_views(draws_of(groups))
     precision = 1 + (V - 1) / noise**2
     mean = (x.sum(1, keepdims=True) - x) / noise**2 / precision
     exact = Normal(torch.from_numpy(mean), math.sqrt(1 / precision + noise**2)).log_prob(torch.from_numpy(x))
     assert data["khat"].dims == ("scene", "view")
     assert float(data["khat"].max()) < 0.7
     np.testing.assert_allclose(data["elpd"], exact, atol=0.03)
-    np.testing.assert_array_equal(data["view"], range(V))
     # ArviZ counts draws by their autocorrelation, of which these have none but by chance.
     loo = arviz.loo(bundle(groups), pointwise=True, var_name="image")
     np.testing.assert_allclose(data["elpd"], loo.loo_i if ARVIZ < 1 else loo.elpd_i, atol=1e-3)
@@ -54,10 +71,11 @@ def test_psis_loo_is_the_exact_prediction_of_a_gaussian_model() -> None:
 
 def test_a_view_that_says_all_about_a_scene_is_told_by_khat() -> None:
     x = np.array([[0.0, 0.0, 0.5]])
-    data = loo_over_views(exact_groups(x, 0.02, 1000)["log_likelihood"]["image"])
+    data = loo_over_views(draws_of(exact_groups(x, 0.02, 1000)))
     assert float(data["khat"].isel(view=2).item()) > 0.7
-    text = loo_table(data.assign(held_out=data["elpd"] * 0 - 7.0))
-    assert "k̂ < 0.7 for" in text
+    text = loo_table(data.assign(held_out=data["elpd"] * 0 - 7.0, held_out_ess=data["elpd"] * 0 + 5.0))
+    assert "reliable by k̂ for" in text
+    assert "effective sample size 5" in text
     assert "-7.0 nats per view when the guide" in text
 
 
@@ -89,9 +107,8 @@ def test_views_held_out_are_predicted_from_the_others_alone() -> None:
 
 
 def test_single_images_have_no_views_to_leave_out() -> None:
-    single = xarray.DataArray(np.zeros((1, 2, 3)), dims=("chain", "draw", "scene"))
-    with pytest.raises(ViewsError, match="log_likelihood: expected several views of a scene"):
-        loo_over_views(single)
+    with pytest.raises(ViewsError, match="log_likelihood: expected that of several views of a scene"):
+        loo_over_views(torch.zeros(40, 3))
     guide = build_guide(preset("tiny", "mulmon")).eval()
     with pytest.raises(ViewsError, match="images: expected two views or more of every scene"):
         held_out_views(guide, torch.zeros(1, 1, 3, 16, 16), torch.zeros(1, 1, 3))
