@@ -31,15 +31,15 @@ def curves_figure(path: Path, rows: Mapping[str, Sequence[Mapping[str, float]]],
     """
     figure = Figure(figsize=(10, 4.6), dpi=120, layout="constrained")
     for axis, (metric, label) in zip(figure.subplots(2, 3, sharex=True).ravel(), PANELS.items(), strict=True):
-        for index, (name, values) in enumerate(rows.items()):
+        for index, values in enumerate(rows.values()):
             known = [row for row in values if metric in row]
             style = {"color": PALETTE[index % len(PALETTE)], "linestyle": STYLES[index % len(STYLES)]}
-            axis.plot([row["step"] for row in known], [row[metric] for row in known], label=name, **style)
+            axis.plot([row["step"] for row in known], [row[metric] for row in known], **style)
         axis.set_title(label, fontsize=9)
         axis.tick_params(labelsize=7)
         if metric in ("loss", "elbo"):
             _show_the_end(axis, [row[metric] for values in rows.values() for row in values if metric in row])
-    axis.legend(fontsize=7)
+    axis.legend(axis.lines, list(rows), fontsize=7)  # names that begin with an underscore, too
     figure.supxlabel("step", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=9)

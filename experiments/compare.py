@@ -11,6 +11,7 @@ and comparison.nc into every run folder: log weights, from which a call with oth
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,9 @@ def run(args: Arguments) -> None:
     out = args.out or args.runs[1] / f"against-{args.runs[0].name}{more}"
     out.mkdir(parents=True, exist_ok=True)
     text += ["", comparison_table(data, ladders(pairs), all(same_model(pair) for pair in pairs))]
-    save(out / "comparison.nc", data.assign_coords(pair=[describe(pair) for pair in pairs]))
+    data = data.assign_coords(pair=[describe(pair) for pair in pairs])
+    identities = [[run.identity for run in pair] for pair in pairs]
+    save(out / "comparison.nc", data.assign_attrs(settings=json.dumps(identities)))
     comparison_figure(out / "comparison.png", data, f"{args.runs[0].name} and {args.runs[1].name}")
     write_text(out / "comparison.txt", "\n".join(text) + "\n")
     print("\n".join(text))

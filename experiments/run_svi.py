@@ -140,7 +140,7 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
         trainer.restore()
     if workers.is_first:
         write_text(run_dir / "config.yaml", to_yaml(config))
-        write_environment(run_dir, "experiments/run_svi.py", arguments, device)
+        write_environment(run_dir, "experiments/run_svi.py", arguments, device, workers.size)
         where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
         print(f"{run_dir}: steps {trainer.step} to {config.training.steps} on {where}", flush=True)
     done = trainer.run()

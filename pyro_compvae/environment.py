@@ -20,7 +20,9 @@ ENVIRONMENT = "environment.json"
 PACKAGES = ("pyro-compvae", "torch", "pyro-ppl", "numpy", "scipy", "arviz")
 
 
-def write_environment(run_dir: Path, script: str, arguments: Sequence[str], device: torch.device) -> None:
+def write_environment(
+    run_dir: Path, script: str, arguments: Sequence[str], device: torch.device, num_workers: int = 1
+) -> None:
     """Add a command to the environment.json of a run folder, with the machine and the packages it runs on.
 
     A run that was resumed has an entry for every call.
@@ -28,8 +30,10 @@ def write_environment(run_dir: Path, script: str, arguments: Sequence[str], devi
     path = run_dir / ENVIRONMENT
     calls = read_environment(run_dir)
     cpu = f"{_processor()}, {torch.get_num_threads()} threads"
+    launcher = ["python"] if num_workers == 1 else ["torchrun", "--nproc-per-node", str(num_workers)]
     call = {
-        "command": shlex.join(["python", script, *arguments]),
+        "command": shlex.join([*launcher, script, *arguments]),
+        "workers": num_workers,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "system": platform.platform(),

@@ -77,4 +77,7 @@ def part_of(folder: RunFolder, *shows: Show) -> Part:
             blocks += show(folder)
         except Missing as reason:
             missing.append(reason)
+        # Files that do not fit together, of other settings or by other hands, must not cost the rest of the page.
+        except Exception as error:
+            missing.append(Missing(f"{show.__doc__} cannot be shown: {error!r}."))
     return Part(folder.name, blocks, missing)

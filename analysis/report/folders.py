@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,12 @@ class RunFolder:
 
     def command(self, script: str, *options: str) -> str:
         """How to compute what is missing."""
-        return " ".join(("python", f"experiments/{script}.py", str(self.path), *options))
+        return " ".join(("python", f"experiments/{script}.py", self.quoted, *options))
+
+    @property
+    def quoted(self) -> str:
+        """The path, as a shell takes it."""
+        return shlex.quote(str(self.path))
 
     def summary(self) -> dict[str, Any]:
         """Metrics on all test scenes.
@@ -60,7 +66,7 @@ class RunFolder:
         """
         path = self.path / "summary.json"
         if not path.is_file():
-            command = f"python experiments/run_svi.py --resume --run-dir {self.path}"
+            command = f"python experiments/run_svi.py --resume --run-dir {self.quoted}"
             raise Missing("The run has not finished: there is no summary.json.", command)
         try:
             return json.loads(path.read_text(encoding="utf-8"))

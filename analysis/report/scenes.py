@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def _view(scene: Scene, decomposition: Decomposition, b: int) -> dict[str, Any]:
 
 def duplicates_part(name: str, scenes: Sequence[dict[str, Any]]) -> Part:
     """How many of the scenes have pairs of slots on one object, or of nearly the same direction, and which."""
-    counts = {metric: [int(scene["metrics"][metric]) for scene in scenes] for metric in DUPLICATES}
+    counts = {metric: [math.ceil(scene["metrics"][metric]) for scene in scenes] for metric in DUPLICATES}
     heads = ("pairs in a scene", *DUPLICATES.values())
     rows = []
     for number, label in ((0, "none"), (1, "1"), (2, "2"), (3, "3 or more")):

@@ -3,7 +3,7 @@
   const runs = JSON.parse(document.getElementById("scene-data").textContent);
   const sceneSlider = document.getElementById("scene");
   const viewSlider = document.getElementById("view");
-  const panels = [...document.querySelectorAll(".panel[data-run]")];
+  const panels = [...document.querySelectorAll(".panel[data-run]")].filter((panel) => panel.querySelector("img[data-role]"));
   const percent = (share) => `${(100 * share).toFixed(0)} %`;
 
   // The view of a run that is shown now; runs may have fewer scenes or views than others.
@@ -74,7 +74,6 @@
 
   if (!sceneSlider) return;
   for (const panel of panels) {
-    if (!image(panel, "reconstruction")) continue;
     panel.querySelectorAll(".slot").forEach((button, k) => {
       for (const start of ["pointerenter", "focus"]) button.addEventListener(start, () => isolate(panel, k));
       for (const end of ["pointerleave", "blur"]) button.addEventListener(end, () => isolate(panel, null));

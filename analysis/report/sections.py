@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shlex
 from collections.abc import Sequence
 from functools import partial
 
-from analysis import calibration_report, ladder_report
+from analysis import batches, calibration_report, ladder_report
 from analysis.curves import curves_figure
 from analysis.evidence_data import estimates_of
 from analysis.evidence_figure import evidence_figure
@@ -101,7 +104,7 @@ def overview(folders: Sequence[RunFolder]) -> Section:
 def _number(value: float | None) -> str:
     if value is None:
         return "–"
-    if abs(value) < 10:
+    if abs(value) < 10 or not math.isfinite(value):
         return f"{value:.4g}"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
@@ -185,6 +188,9 @@ def checks(folder: RunFolder) -> list[Block]:
     """Posterior-predictive checks."""
     command = folder.command("diagnose")
     data = folder.read("predictive_checks.nc", command)
+    draws = [folder.read(f"posterior_{name}.nc", command).attrs["settings"] for name in ("guide", "importance")]
+    if json.loads(data.attrs["settings"])["draws"] != draws:
+        raise Missing("predictive_checks.nc is of other draws than those here.", command)
     images = folder.read("posterior_guide.nc", command, "observed_data")["image"].values
     text = checks_table(data)
     figure = partial(checks_figure, checks=data, images=images)
@@ -217,14 +223,15 @@ def loo(folder: RunFolder) -> list[Block]:
 def comparison(folder: RunFolder, folders: Sequence[RunFolder]) -> list[Block]:
     """Comparisons of this run with others of the page, as ``compare.py`` printed them."""
     others = [other for other in folders if other is not folder]
-    texts = [(other, folder.path / f"against-{other.path.resolve().name}" / "comparison.txt") for other in others]
-    found: list[Block] = [
-        Text(f"{other.name} (0) and {folder.name} (+)", path.read_text(encoding="utf-8"))
-        for other, path in texts
-        if path.is_file()
-    ]
+    found: list[Block] = []
+    for path in sorted(folder.path.glob("against-*/comparison.nc")):
+        sides = json.loads(batches.read(path).attrs.get("settings", "[]"))
+        for other in others:
+            if sides == [[other.loaded().identity, folder.loaded().identity]]:
+                text = path.with_suffix(".txt").read_text(encoding="utf-8")
+                found.append(Text(f"{other.name} (0) and {folder.name} (+)", text))
     if not found:
-        command = f"python experiments/compare.py {others[0].path} {folder.path}" if others else ""
+        command = f"python experiments/compare.py {shlex.quote(str(others[0].path))} {folder.quoted}" if others else ""
         raise Missing("Not compared, as the run with L-NMS, with any other run of this page.", command)
     return found
 

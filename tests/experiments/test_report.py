@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -19,6 +20,8 @@ from selenium.webdriver.remote.webelement import WebElement
 
 import analysis.report
 from analysis.inference_data import bundle, load_groups, save_inference_data
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 FIT = ["--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
 DIAGNOSE = [*FIT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
@@ -255,6 +258,54 @@ def test_files_of_another_run_damaged_and_incomplete_ones(script: ModuleType, ru
     assert "ladder.nc has no group 'sample_stats' that can be read" in page.text
     assert "posterior_guide.nc has no group 'sample_stats' that can be read" in page.text
     assert "summary.json cannot be read" in page.text
+
+
+def test_what_does_not_fit_together_costs_no_more_than_itself(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "full", run)
+    diagnose = [str(run), *DIAGNOSE, "--num-draws", "9"]
+    run_script("diagnose", *diagnose, "--stages", "nuts", "--nuts-scene", "1")
+    run_script("diagnose", *diagnose, "--num-scenes", "1", "--stages", "draws")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"ari_fg": float("nan")}))
+    page = Page(report(script, tmp_path / "page.html", run))
+    assert "predictive_checks.nc is of other draws than those here." in page.text
+    assert "Marginals of one scene against NUTS. cannot be shown: KeyError" in page.text
+    assert "nan" in page.text
+    assert "amortisation" in page.text
+
+
+def test_comparisons_are_shown_of_these_very_runs(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    full, bare = runs / "full", tmp_path / "bare"
+    shutil.copytree(runs / "bare", bare)
+    page = Page(report(script, tmp_path / "page.html", bare, full))
+    assert f"python experiments/compare.py {bare} {full}" in page.text
+    quick = ["--num-samples", "30", "--cover-samples", "4", "--num-scenes", "8", "--device", "cpu"]
+    run_script("compare", str(bare), str(full), "--fit-steps", "2", "--cover-steps", "1", *quick)
+    page = Page(report(script, tmp_path / "page.html", bare, full))
+    assert "bare (0) and full (+)" in page.text
+    assert "ΔL⁺, the ELBO (Eq. 6)" in page.text
+    run_script("run_svi", "--resume", "--steps", "5", "--run-dir", str(bare), "--device", "cpu")
+    page = Page(report(script, tmp_path / "page.html", bare, full))
+    assert "ΔL⁺, the ELBO (Eq. 6)" not in page.text
+
+
+def test_two_trained_runs_make_a_small_page(script: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    report(script, path, RESULTS / "iodine-sprites-lnms-seed0", RESULTS / "monet-sprites-lnms-seed0", scenes=16)
+    assert path.stat().st_size < 5e6
+
+
+def test_a_run_that_cannot_be_loaded_says_so_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    shutil.copy(runs / "bare" / "config.yaml", tmp_path / "part" / "config.yaml")
+    path = tmp_path / "page.html"
+    report(script, path, runs / "full", tmp_path / "part")
+    with chromium() as browser:
+        full, part = open_page(browser, path)
+        assert full.is_displayed()
+        assert "The run cannot be loaded" in part.text
+        assert browser.get_log("browser") == []
 
 
 def test_bad_arguments_are_one_line(
