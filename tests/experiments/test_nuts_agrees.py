@@ -18,7 +18,7 @@ from analysis.posterior_draws import guide_draws
 from pyro_compvae.data import load_scenes
 
 RUN = Path(__file__).parents[2] / "results" / "iodine-sprites-lnms-seed0"
-SCENE = 11
+SCENE = 10
 """A test scene of small k̂."""
 
 
