@@ -230,6 +230,8 @@ def comparison(folder: RunFolder, folders: Sequence[RunFolder]) -> list[Block]:
             if sides == [[other.loaded().identity, folder.loaded().identity]]:
                 text = path.with_suffix(".txt").read_text(encoding="utf-8")
                 found.append(Text(f"{other.name} (0) and {folder.name} (+)", text))
+    if not found and not folder.config.lnms and any(other.config.lnms for other in others):
+        raise Missing("Without L-NMS this is the side 0 of comparisons, which are shown with the other.")
     if not found:
         command = f"python experiments/compare.py {shlex.quote(str(others[0].path))} {folder.quoted}" if others else ""
         raise Missing("Not compared, as the run with L-NMS, with any other run of this page.", command)
