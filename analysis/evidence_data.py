@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import xarray
@@ -46,7 +47,7 @@ def evidence_of_scenes(
     def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
         return weights_data(estimate_scenes(run, scenes[start:stop].to(run.device), config, show, observed))
 
-    views = {} if scenes.num_views is None else {"observed": observed}
+    views: dict[str, Any] = {} if scenes.num_views is None else {"observed": observed, "num_views": scenes.num_views}
     settings = evidence_settings(run, config, seed, batch_scenes=batch_scenes, **views)
     num_scenes = min(num_scenes, len(scenes))
     path = run.path / f"{name}.nc"

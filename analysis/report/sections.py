@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Sequence
 from functools import partial
 
@@ -54,9 +53,9 @@ def sections(folders: Sequence[RunFolder]) -> list[Section]:
         _section("posterior", "Posterior", POSTERIOR, folders, khat, nuts, checks),
         _section("calibration", "Calibration", CALIBRATION, folders, calibration),
         *([_section("loo", "Views left out", LOO, folders, loo)] if any(f.multi_view for f in folders) else []),
-        _section("comparison", "Comparison", COMPARISON, folders, partial(comparison, folders=folders)),
+        _section("comparison", "Comparison", COMPARISON, folders, comparison_among(folders)),
         configuration(folders),
-        _section("environment", "Environment and commands", ENVIRONMENT, folders, environment),
+        _section("environment", "Environment and commands", ENVIRONMENT, folders, environment, settings),
     ]
 
 
@@ -127,10 +126,10 @@ def curves(folders: Sequence[RunFolder]) -> Section:
 
 def evidence(folder: RunFolder) -> list[Block]:
     """Estimates of log p(x)."""
-    estimates = estimates_of(folder.read("evidence.nc", folder.command("estimate_evidence")))
+    data = folder.read("evidence.nc", folder.command("estimate_evidence"))
+    estimates = estimates_of(data)
     scenes = len(estimates["guide"].log_evidence)
-    config = folder.config
-    dimensions = 3 * config.data.image_size**2 * (config.data.num_views if folder.multi_view else 1)
+    dimensions = 3 * folder.config.data.image_size**2 * json.loads(data.attrs["settings"]).get("num_views", 1)
     notes = [*comparisons(estimates), how_to_read(estimates)]
     table = evidence_rows(estimates, dimensions)
     alt = f"Estimates of log p(x) of {scenes} scenes against the number of draws; the table has their values."
@@ -220,22 +219,28 @@ def loo(folder: RunFolder) -> list[Block]:
     return [picture(figure, f"loo-{folder.name}", f"k̂ of every view. {text}")]
 
 
-def comparison(folder: RunFolder, folders: Sequence[RunFolder]) -> list[Block]:
-    """Comparisons of this run with others of the page, as ``compare.py`` printed them."""
-    others = [other for other in folders if other is not folder]
-    found: list[Block] = []
-    for path in sorted(folder.path.glob("against-*/comparison.nc")):
-        sides = json.loads(batches.read(path).attrs.get("settings", "[]"))
-        for other in others:
-            if sides == [[other.loaded().identity, folder.loaded().identity]]:
-                text = path.with_suffix(".txt").read_text(encoding="utf-8")
-                found.append(Text(f"{other.name} (0) and {folder.name} (+)", text))
-    if not found and not folder.config.lnms and any(other.config.lnms for other in others):
-        raise Missing("Without L-NMS this is the side 0 of comparisons, which are shown with the other.")
-    if not found:
-        command = f"python experiments/compare.py {shlex.quote(str(others[0].path))} {folder.quoted}" if others else ""
-        raise Missing("Not compared, as the run with L-NMS, with any other run of this page.", command)
-    return found
+def comparison_among(folders: Sequence[RunFolder]) -> Show:
+    """What shows the comparisons of a run with others of these."""
+
+    def comparison(folder: RunFolder) -> list[Block]:
+        """Comparisons of this run with others of the page, as ``compare.py`` printed them."""
+        others = [other for other in folders if other is not folder]
+        found: list[Block] = []
+        for path in sorted(folder.path.glob("against-*/comparison.nc")):
+            sides = json.loads(batches.read(path).attrs.get("settings", "[]"))
+            for other in others:
+                if sides == [[other.loaded().identity, folder.loaded().identity]]:
+                    text = path.with_suffix(".txt").read_text(encoding="utf-8")
+                    found.append(Text(f"{other.name} (0) and {folder.name} (+)", text))
+        if not found and not folder.config.lnms and any(other.config.lnms for other in others):
+            raise Missing("Without L-NMS this is the side 0 of comparisons, which are shown with the other.")
+        if not found:
+            first = others[0].quoted if others else "RUN_0"
+            command = f"python experiments/compare.py {first} {folder.quoted}"
+            raise Missing("Not compared, as the run with L-NMS, with any other run of this page.", command)
+        return found
+
+    return comparison
 
 
 def configuration(folders: Sequence[RunFolder]) -> Section:
@@ -267,3 +272,9 @@ def environment(folder: RunFolder) -> list[Block]:
     rows = tuple((name, str(value)) for name, value in details.items())
     commands = "\n".join(call["command"] for call in calls)
     return [Text("Commands", commands), Numbers("Environment", Table(("what", "value"), rows))]
+
+
+def settings(folder: RunFolder) -> list[Block]:
+    """With what settings the files of the run folder were computed."""
+    lines = [f"{path.name}: {batches.read(path).attrs.get('settings')}" for path in sorted(folder.path.glob("*.nc"))]
+    return [Text("Settings of the files", "\n".join(lines), folded=True)] if lines else []
