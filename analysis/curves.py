@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import PALETTE, save_figure
@@ -46,7 +47,7 @@ def curves_figure(path: Path, rows: Mapping[str, Sequence[Mapping[str, float]]],
     save_figure(path, figure)
 
 
-def _show_the_end(axis, values: Sequence[float]) -> None:  # type: ignore[no-untyped-def]
+def _show_the_end(axis: Axes, values: Sequence[float]) -> None:
     """Nats of the first steps are thousands off; they must not flatten all that follows."""
     later = sorted(values)[len(values) // 10 : len(values) * 9 // 10 + 1]
     if len(later) > 1 and later[0] < later[-1]:

@@ -13,6 +13,7 @@ import xarray
 from torch import Tensor
 
 from analysis.posterior_draws import Draws, guide_draws
+from analysis.predictive_checks import scene_likelihood
 from analysis.slot_alignment import ALIGNMENT, align_slots
 from pyro_compvae.checkpoint import atomic_path
 from pyro_compvae.data.scenes import Scene
@@ -102,7 +103,8 @@ def to_inference_data(
     seen: tuple[str, ...] = ("scene", "view") if images.dim() == 5 else ("scene",)
     num_predictive = min(num_predictive, N)
     spread = [n * N // num_predictive for n in range(num_predictive)]  # neighbours in a chain are alike
-    predicted = [[_simulate_images(model, z[c, n], *viewpoints) for n in spread] for c in range(C)]
+    in_model = z.to(images)
+    predicted = [[scene_likelihood(model, in_model[c, n], *viewpoints).sample() for n in spread] for c in range(C)]
     prior = [
         simulate(model, *viewpoints, num_scenes=None if viewpoints else len(images)) for _ in range(num_predictive)
     ]
@@ -195,14 +197,6 @@ def score(log_joint: LogJoint, z: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         log_likelihood = log_likelihood.transpose(1, 2)
     total = log_likelihood.sum(-1) if log_likelihood.dim() == 3 else log_likelihood
     return {"lp": log_prior + total, "log_prior": log_prior}, log_likelihood
-
-
-def _simulate_images(model: SlotModel, z: Tensor, *viewpoints: Tensor) -> Tensor:
-    """x ~ p(x | z), of all views: z (B, K, D) → (B, [V,] 3, H, W)."""
-    z = z.to(next(model.parameters()).dtype)
-    if not viewpoints:
-        return model.likelihood(z).sample()
-    return model.likelihood(z.unsqueeze(1), viewpoints[0]).sample()
 
 
 CHUNK = 16

@@ -32,13 +32,13 @@ def align_sources(draws: Mapping[str, xarray.DataArray]) -> dict[str, xarray.Dat
     Args:
         draws: z (chain, draw, slot, latent) of one scene by source, the first one already aligned.
     """
-    pooled = {name: torch.from_numpy(_pooled(z)) for name, z in draws.items()}
-    first = next(iter(pooled.values()))
-    start = Normal(first.mean(0)[None], first.std(0).clamp(min=MIN_SCALE)[None])
-    aligned, _ = align_slots(torch.cat(list(pooled.values())).unsqueeze(1), start)
-    parts = aligned.squeeze(1).split([len(z) for z in pooled.values()])
+    ordered = {name: z.transpose("chain", "draw", "slot", "latent") for name, z in draws.items()}
+    pooled = [torch.from_numpy(_pooled(z)) for z in ordered.values()]
+    start = Normal(pooled[0].mean(0)[None], pooled[0].std(0).clamp(min=MIN_SCALE)[None])
+    aligned, _ = align_slots(torch.cat(pooled).unsqueeze(1), start)
+    parts = aligned.squeeze(1).split([len(z) for z in pooled])
     return {
-        name: z.copy(data=part.numpy().reshape(z.shape)) for (name, z), part in zip(_ordered(draws), parts, strict=True)
+        name: z.copy(data=part.numpy().reshape(z.shape)) for (name, z), part in zip(ordered.items(), parts, strict=True)
     }
 
 
@@ -65,10 +65,6 @@ def marginal_distances(draws: Mapping[str, xarray.DataArray]) -> xarray.DataArra
     distances = [_distances(_pooled(a), _pooled(b)) / scale for a, b in pairs]
     coords = {"source": [*list(draws)[1:], FLOOR], "slot": reference["slot"], "latent": reference["latent"]}
     return xarray.DataArray(np.stack(distances), coords, ("source", "slot", "latent"), name="wasserstein")
-
-
-def _ordered(draws: Mapping[str, xarray.DataArray]) -> list[tuple[str, xarray.DataArray]]:
-    return [(name, z.transpose("chain", "draw", "slot", "latent")) for name, z in draws.items()]
 
 
 def _pooled(z: xarray.DataArray) -> NDArray[np.float64]:

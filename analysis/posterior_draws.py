@@ -50,15 +50,7 @@ def guide_draws(log_joint: LogJoint, q: Normal, num_draws: int, num_chains: int 
     """
     check_counts(num_draws=num_draws, num_chains=num_chains)
     z, log_weights = weighted_draws(log_joint, normal_proposal(q), num_chains * num_draws)
-    estimate = estimate_from_log_weights(log_weights)
-    shape = (num_chains, num_draws)
-    return Draws(
-        z.unflatten(0, shape),
-        "guide",
-        {"log_weight": log_weights.unflatten(0, shape)},
-        {"khat": estimate.khat, "ess": estimate.ess},
-        num_weights=len(log_weights),
-    )
+    return _of_weights("guide", z, log_weights, log_weights, num_chains)
 
 
 def importance_draws(z: Tensor, log_weights: Tensor, num_draws: int, num_chains: int = 4) -> Draws:
@@ -80,13 +72,17 @@ def importance_draws(z: Tensor, log_weights: Tensor, num_draws: int, num_chains:
         ValueError: for counts below one.
     """
     check_counts(num_draws=num_draws, num_chains=num_chains)
-    estimate = estimate_from_log_weights(log_weights)
-    shape = (num_chains, num_draws)
     kept, log_weight = resample(z, log_weights, num_chains * num_draws)
+    return _of_weights("importance", kept, log_weight, log_weights, num_chains)
+
+
+def _of_weights(source: str, z: Tensor, log_weight: Tensor, log_weights: Tensor, num_chains: int) -> Draws:
+    """Draws z (C · N, B, K, D) with their own log weights, and what all weights of their source say."""
+    estimate = estimate_from_log_weights(log_weights)
     return Draws(
-        kept.unflatten(0, shape),
-        "importance",
-        {"log_weight": log_weight.unflatten(0, shape)},
+        z.unflatten(0, (num_chains, -1)),
+        source,
+        {"log_weight": log_weight.unflatten(0, (num_chains, -1))},
         {"khat": estimate.khat, "ess": estimate.ess},
         num_weights=len(log_weights),
     )

@@ -109,7 +109,7 @@ def khat_figure(path: Path, khats: Mapping[str, Khats], title: str = "") -> None
     axis = figure.subplots()
     rng = np.random.default_rng(0)
     finite = np.concatenate([khat.values[np.isfinite(khat.values)] for khat in khats.values()])
-    low, high = min(0.0, *finite, 0.0), max(1.2, *finite, 1.2)
+    low, high = finite.min(initial=0.0), finite.max(initial=1.2)
     for place, (colour, khat) in enumerate(zip(PALETTE, khats.values(), strict=False)):
         values = khat.values[~np.isnan(khat.values)].clip(low, high).ravel()
         axis.plot(place + rng.uniform(-0.25, 0.25, len(values)), values, ".", color=colour, markersize=5)

@@ -35,10 +35,10 @@ def predictive_checks(model: SlotModel, draws: Draws, images: Tensor, *viewpoint
         viewpoints: (B, V, 3), with several views.
     """
     z = draws.z.flatten(0, 1).to(images)
-    replicated = _likelihood(model, z[-1], *viewpoints).sample()
+    replicated = scene_likelihood(model, z[-1], *viewpoints).sample()
     pit, pit_replicated, mean, square = (torch.zeros_like(images, dtype=torch.float64) for _ in range(4))
     for one in z:
-        mixture = _likelihood(model, one, *viewpoints)
+        mixture = scene_likelihood(model, one, *viewpoints)
         pit += channel_cdf(mixture, images)
         pit_replicated += channel_cdf(mixture, replicated)
         mean += mixture.mean
@@ -67,7 +67,8 @@ def join_sources(parts: Sequence[xarray.Dataset]) -> xarray.Dataset:
     return xarray.concat(parts, dim="source")
 
 
-def _likelihood(model: SlotModel, z: Tensor, *viewpoints: Tensor) -> SpatialGaussianMixture:
+def scene_likelihood(model: SlotModel, z: Tensor, *viewpoints: Tensor) -> SpatialGaussianMixture:
+    """p(x | z) of all views of every scene: z (B, K, D), viewpoints (B, V, 3) → images of batch shape (B[, V])."""
     return model.likelihood(z.unsqueeze(1), viewpoints[0]) if viewpoints else model.likelihood(z)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.colors import to_hex
 
 from analysis.figures import PALETTE
-from analysis.report.blocks import Numbers, Part, Picture, Scenes, Section, Text
+from analysis.report.blocks import Numbers, Part, Picture, Scenes, Section
 from analysis.report.folders import Missing, RunFolder, open_folders
 from analysis.report.scenes import duplicates_part, shown_scenes
 from analysis.report.sections import sections
@@ -48,7 +48,6 @@ def render(folders: Sequence[RunFolder], num_scenes: int) -> str:
     environment.tests |= {
         "picture": lambda block: isinstance(block, Picture),
         "numbers": lambda block: isinstance(block, Numbers),
-        "text": lambda block: isinstance(block, Text),
         "scenes": lambda block: isinstance(block, Scenes),
     }
     panels = [_panel(folder, num_scenes) for folder in folders]
@@ -59,8 +58,7 @@ def render(folders: Sequence[RunFolder], num_scenes: int) -> str:
         num_scenes=max((len(panel["scenes"]) for panel in panels), default=0),
         num_views=max((len(scene["views"]) for panel in panels for scene in panel["scenes"]), default=1),
         sections=[_duplicates(panels), *sections(folders)],
-        columns=min(len(folders), 3),
-        colours=["#" + "".join(f"{math.floor(255 * c + 0.5):02x}" for c in colour) for colour in PALETTE],
+        colours=[to_hex(colour) for colour in PALETTE],
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "script.js").read_text(encoding="utf-8")),
     )
