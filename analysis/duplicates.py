@@ -21,10 +21,11 @@ class DuplicateScore(NamedTuple):
     latent: Tensor
     """(B,) pairs whose latents point the same way."""
 
-    claimed: Tensor
+    claimed: Tensor | None
     """(B,) pairs that claim the same ground-truth label. An object shared by n slots counts n (n - 1) / 2.
 
     High here and 0 in `latent`: slots hold different parts of one object, rather than copies of it.
+    None without ground truth.
     """
 
 
@@ -54,7 +55,7 @@ def active_slots(predicted: Tensor, num_slots: int, min_fraction: float = 0.01) 
 
 
 def duplicate_score(
-    z: Tensor, predicted: Tensor, target: Tensor, cosine: float = 0.9, min_fraction: float = 0.01
+    z: Tensor, predicted: Tensor, target: Tensor | None, cosine: float = 0.9, min_fraction: float = 0.01
 ) -> DuplicateScore:
     """Count the pairs of active slots that duplicate each other.
 
@@ -64,7 +65,7 @@ def duplicate_score(
     Args:
         z: latents of the slots (B, K, D).
         predicted: hard segmentation (B, H, W), integers in 0..K-1.
-        target: ground-truth labels (B, H, W).
+        target: ground-truth labels (B, H, W), or None where there are none.
         cosine: two latents are duplicates when their cosine similarity exceeds this.
         min_fraction: share of the pixels that makes a slot active. Inactive slots are not counted: idle slots
             look alike because they stay near the prior, and nobody sees them.
@@ -79,11 +80,11 @@ def duplicate_score(
         raise ValueError(f"z: expected latents (B, K, D) with B = {len(predicted)}, got {tuple(z.shape)}")
     num_slots = z.shape[1]
     active = active_slots(predicted, num_slots, min_fraction)
+    latent = _count_pairs(slot_correlation(z) > cosine, active)
+    if target is None:
+        return DuplicateScore(latent, claimed=None)
     claim = contingency_table(predicted, target, num_slots).argmax(2)  # (B, K)
-    return DuplicateScore(
-        latent=_count_pairs(slot_correlation(z) > cosine, active),
-        claimed=_count_pairs(claim[:, :, None] == claim[:, None, :], active),
-    )
+    return DuplicateScore(latent, claimed=_count_pairs(claim[:, :, None] == claim[:, None, :], active))
 
 
 def _count_pairs(duplicate: Tensor, active: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from pyro_compvae.data.scenes import Scene, SceneSet
 from pyro_compvae.guide import SceneGuide, prior_kl, slot_kl
 
 IMAGE_METRICS = ("mse", "miou", "ari", "ari_fg", "duplicates", "duplicates_latent", "active_slots", "mask_entropy")
+MASK_METRICS = ("miou", "ari", "ari_fg", "duplicates")
+"""Those of IMAGE_METRICS that want true masks."""
 QUERY_METRICS = ("query_log_likelihood", "query_mse", "query_miou", "query_ari", "query_ari_fg")
 
 
@@ -67,6 +69,8 @@ def scene_metrics(guide: SceneGuide, scene: Scene) -> dict[str, Tensor]:
     mask_entropy: mean entropy of a pixel's mixing proportions, nats; log K where masks say nothing
     kl_slot_1, ..., kl_slot_K: KL of every slot in nats, the largest first; a slot near 0 is unused
 
+    Scenes without masks have NaN for those of MASK_METRICS.
+
     Of V views the first V // 2 are observed: the ELBO is of these, and the others are means over them. The rest are
     queries, predicted from the posterior and their viewpoints:
     query_log_likelihood: at a sample of z, nats per view
@@ -108,7 +112,10 @@ def metric_names(num_slots: int, multi_view: bool = False) -> tuple[str, ...]:
 
 
 def evaluate(guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64) -> dict[str, float]:
-    """Means of `scene_metrics` over a set; scenes where a metric is undefined are left out."""
+    """Means of `scene_metrics` over a set; scenes where a metric is undefined are left out.
+
+    A metric that is undefined in all of them, as those of masks are where there are none, is NaN.
+    """
     batches = [scene_metrics(guide, batch) for batch in scene_batches(scenes, device, batch_size)]
     return {name: torch.cat([batch[name] for batch in batches]).double().nanmean().item() for name in batches[0]}
 
@@ -150,17 +157,22 @@ def _image_metrics(decomposition: Decomposition, scene: Scene) -> dict[str, Tens
     segmentation, labels = decomposition.segmentation, scene.labels
     z = decomposition.posterior.loc
     duplicates = duplicate_score(z, segmentation, labels)
-    values = (
-        mean_squared_error(decomposition.reconstruction, scene.image),
-        mean_iou(segmentation, labels),
-        adjusted_rand_index(segmentation, labels),
-        adjusted_rand_index(segmentation, labels, foreground_only=True),
-        duplicates.claimed,
-        duplicates.latent,
-        active_slots(segmentation, z.shape[1]).sum(1),
-        torch.special.entr(decomposition.masks).sum(1).mean((1, 2)),
-    )
-    return dict(zip(IMAGE_METRICS, values, strict=True))
+    metrics = {
+        "mse": mean_squared_error(decomposition.reconstruction, scene.image),
+        "duplicates_latent": duplicates.latent,
+        "active_slots": active_slots(segmentation, z.shape[1]).sum(1),
+        "mask_entropy": torch.special.entr(decomposition.masks).sum(1).mean((1, 2)),
+    }
+    if labels is None or duplicates.claimed is None:
+        metrics |= dict.fromkeys(MASK_METRICS, torch.full((len(z),), torch.nan, device=z.device))
+    else:
+        metrics |= {
+            "miou": mean_iou(segmentation, labels),
+            "ari": adjusted_rand_index(segmentation, labels),
+            "ari_fg": adjusted_rand_index(segmentation, labels, foreground_only=True),
+            "duplicates": duplicates.claimed,
+        }
+    return {name: metrics[name] for name in IMAGE_METRICS}
 
 
 def _slot_kls(posterior: Normal) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ def colour_truth(labels: Tensor) -> NDArray:
 
 
 def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition, title: str = "") -> None:
-    """Draw scenes as rows: observation, reconstruction, K components, segmentation, truth (paper, Figure 3).
+    """Draw scenes as rows: observation, reconstruction, K components, segmentation, truth if known (paper, Figure 3).
 
     A component is its mean weighted by its mask, on grey, so that what a slot does not claim stays grey.
 
@@ -132,6 +132,25 @@ def samples_figure(path: Path, rows: Mapping[str, Tensor], title: str = "") -> N
     _draw(path, pictures, [""] * len(pictures[0]), rows=list(rows), title=title)
 
 
+def contact_sheet(path: Path, scene: Scene, title: str = "") -> None:
+    """Draw scenes as columns: every view, and below it the true labels where there are any.
+
+    Args:
+        path: PNG file, written atomically.
+        scene: B scenes.
+        title: above the picture.
+    """
+    images = scene.image if scene.image.dim() == 5 else scene.image[:, None]
+    labels = scene.labels if scene.labels is None or scene.labels.dim() == 4 else scene.labels[:, None]
+    pictures = []
+    for v in range(images.shape[1]):
+        pictures.append([pixels(image) for image in images[:, v]])
+        if labels is not None:
+            pictures.append([colour_truth(label) for label in labels[:, v]])
+    counts = [""] * len(images) if scene.num_objects is None else [f"{count} objects" for count in scene.num_objects]
+    _draw(path, pictures, counts, title=title)
+
+
 def components(decomposition: Decomposition) -> Tensor:
     """The slots' means weighted by their masks, on grey for what they do not claim: (B, K, 3, H, W)."""
     masks = decomposition.masks.unsqueeze(2)
@@ -141,7 +160,9 @@ def components(decomposition: Decomposition) -> Tensor:
 def _decomposition_rows(scene: Scene, decomposition: Decomposition) -> tuple[list[str], list[list[NDArray]]]:
     """Names of the columns, and the pictures of every scene."""
     num_slots = decomposition.masks.shape[1]
-    columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), "segment.", "truth"]
+    truth = [] if scene.labels is None else [[colour_truth(labels)] for labels in scene.labels]
+    columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), "segment."]
+    columns += ["truth"] if truth else []
     slots = components(decomposition)
     pictures = [
         [
@@ -149,7 +170,7 @@ def _decomposition_rows(scene: Scene, decomposition: Decomposition) -> tuple[lis
             pixels(decomposition.reconstruction[b]),
             *(pixels(component) for component in slots[b]),
             colour_labels(decomposition.segmentation[b]),
-            colour_truth(scene.labels[b]),
+            *(truth[b] if truth else ()),
         ]
         for b in range(len(slots))
     ]

@@ -109,7 +109,7 @@ def to_inference_data(
         simulate(model, *viewpoints, num_scenes=None if viewpoints else len(images)) for _ in range(num_predictive)
     ]
     constant: Contents = {} if not viewpoints else {"viewpoint": ((*seen, "axis"), viewpoints[0])}
-    if truth is not None:
+    if truth is not None and truth.labels is not None and truth.num_objects is not None:
         constant |= {"labels": ((*seen, "y", "x"), truth.labels), "num_objects": (("scene",), truth.num_objects)}
 
     def of_draws(name: str, values: Tensor, *dims: str) -> Contents:

@@ -1,28 +1,55 @@
-"""Make multi-view scenes of solids in the format of CLE-MV: ``python experiments/make_data.py data/solids``.
+"""Make files of scenes.
 
-They are then trained on with ``run_svi.py --dataset clevr-mv --data-root data/solids``.
+``python experiments/make_data.py convert SOURCE TARGET.h5`` turns a public data set, or a folder of images, into a file
+that ``run_svi.py --dataset file --data-root TARGET.h5`` trains on; ``verify PATH`` checks such a file and shows what is
+in it; ``render FOLDER`` makes multi-view scenes of solids in the format of CLE-MV.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from tqdm import tqdm
 
+from analysis.figures import contact_sheet
+from analysis.tables import Table
 from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.convert import ConvertConfig, convert
 from pyro_compvae.data.meshes import load_meshes
+from pyro_compvae.data.scene_file import FileInfo, read_scene_file, verify
 from pyro_compvae.data.solids import CLE_MV, SolidScene, SolidsConfig, solid_scenes
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
+SHEET_SCENES = 24
 
 
 @dataclass
-class Arguments:
+class Convert:
+    """Turn a data set of others into a file of scenes (HDF5). Nothing is ever overwritten."""
+
+    source: tyro.conf.Positional[Path]
+    """TFRecords of multi_object_datasets, HDF5 of object-centric-library or EfficientMORL, a folder in the format of
+    CLE-MV, or a folder of images."""
+    target: tyro.conf.Positional[Path]
+    """The new file."""
+    config: Annotated[ConvertConfig, tyro.conf.arg(name="")] = field(default_factory=ConvertConfig)
+
+
+@dataclass
+class Verify:
+    """Check a file of scenes, print what is in it, and draw scenes of every split beside it."""
+
+    path: tyro.conf.Positional[Path]
+    """The file."""
+
+
+@dataclass
+class Render:
     """Make multi-view scenes of solids, with masks and cameras, as files. Nothing is ever overwritten."""
 
     out_dir: tyro.conf.Positional[Path]
@@ -43,11 +70,21 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args = tyro.cli(Arguments, args=arguments)
+    args: Convert | Verify | Render = tyro.cli(Convert | Verify | Render, args=arguments)
     try:
-        print(make_data(args))
+        if isinstance(args, Convert):
+            print(describe(args.target, convert(args.source, args.target, args.config, show=True)))
+        elif isinstance(args, Verify):
+            check(args.path)
+        else:
+            print(render(args))
     except KeyboardInterrupt:
-        print(f"interrupted; remove the unfinished {args.out_dir / args.name} before the next try", file=sys.stderr)
+        left = (
+            f"; remove the unfinished {args.out_dir / args.name} before the next try"
+            if isinstance(args, Render)
+            else ""
+        )
+        print(f"interrupted{left}", file=sys.stderr)
         return 130
     except ValueError as error:  # DataError too
         print(f"error: {error}", file=sys.stderr)
@@ -55,7 +92,34 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def make_data(args: Arguments) -> Path:
+def check(path: Path) -> None:
+    """Verify a file, and draw what is in it.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    info = verify(path)
+    print(describe(path, info))
+    for split in info.splits:
+        sheet = path.with_name(f"{path.stem}-{split}.png")
+        contact_sheet(sheet, read_scene_file(path, split).spread(SHEET_SCENES)[:], f"{info.name}, {split}")
+        print(sheet)
+
+
+def describe(path: Path, info: FileInfo) -> str:
+    """What a file holds, as text."""
+    rows = []
+    for split, about in info.splits.items():
+        *_, height, width, _ = about.shapes["images"]
+        views = about.shapes["images"][1] if "viewpoints" in about.shapes else 1
+        masks = "yes" if "labels" in about.shapes else "no"
+        size = f"{height}x{width}"
+        rows.append((split, f"{about.num_scenes:,}", str(views), size, masks, about.sha256[:16], about.origin))
+    table = Table(("split", "scenes", "views", "pixels", "masks", "sha256", "from"), tuple(rows))
+    return f"{path}: {info.name}, {path.stat().st_size / 1e6:.1f} MB\n{table}"
+
+
+def render(args: Render) -> Path:
     """Draw, render and write both splits; returns the folder of the set.
 
     Raises:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from analysis.evaluation import decompose, evaluate, infer, metric_names, query_mse_by_views
+from analysis.evaluation import MASK_METRICS, decompose, evaluate, infer, metric_names, query_mse_by_views
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from analysis.runs import take_over_model
 from guides import build_guide
@@ -41,11 +43,11 @@ class Arguments:
     """Whether the L-NMS correlation prior is in the objective."""
     preset: str = "default"
     """Named configuration: default (two CPU cores), paper (Tables 2-4), tiny (seconds, to try things)."""
-    dataset: Literal["sprites", "solids", "clevr-mv", "dolphin"] | None = None
+    dataset: Literal["sprites", "solids", "clevr-mv", "dolphin", "file"] | None = None
     """Sprites and solids (several views) are made on the spot, the others are read from --data-root; by default
     sprites, and solids with --guide mulmon."""
     data_root: Path | None = None
-    """Folder that holds clevr_mv/ or clevr_aug/."""
+    """Folder that holds clevr_mv/ or clevr_aug/; for --dataset file, a file that make_data.py convert has made."""
     steps: int | None = None
     """Training steps, instead of the preset's. On --resume it may extend the run."""
     batch_size: int | None = None
@@ -149,7 +151,7 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
     if not done:
         print(f"stopped at step {trainer.step} and saved; continue with --resume --run-dir {run_dir}")
         return 0
-    summary = summarise(trainer, splits["test"])
+    summary = summarise(trainer, splits)
     traverse(run_dir / "figures" / "traversal.png", guide, shown)
     write_text(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     print(json.dumps(summary, indent=2))
@@ -171,7 +173,7 @@ def traverse(path: Path, guide: SceneGuide, scene: Scene) -> None:
     view = first.view(0) if first.image.dim() == 5 else first
     viewpoint = () if view.viewpoint is None or first.image.dim() == 4 else (view.viewpoint,)
     segmentation = decompose(guide, posterior, *viewpoint).segmentation
-    foreground = segmentation[view.labels > 0]
+    foreground = segmentation.flatten() if view.labels is None else segmentation[view.labels > 0]
     slot = int(foreground.mode().values) if len(foreground) else 0
     traversal_figure(path, guide, posterior, slot, *viewpoint)
 
@@ -190,7 +192,8 @@ def default_run_dir(config: RunConfig) -> Path:
     """Where a run goes that was given no folder."""
     frozen = f"-on-{Path(config.frozen_model).name}" if config.frozen_model else ""
     lnms = "lnms" if config.lnms else "plain"
-    return Path("runs") / f"{config.guide}-{config.data.name}-{lnms}-seed{config.seed}{frozen}"
+    data = config.data.name if config.data.name != "file" else Path(config.data.root or "file").stem
+    return Path("runs") / f"{config.guide}-{data}-{lnms}-seed{config.seed}{frozen}"
 
 
 def named_fields(args: Arguments) -> dict[str, Any]:
@@ -240,8 +243,10 @@ def resume_config(args: Arguments, flags: set[str], run_dir: Path) -> RunConfig:
 
 
 def check_scenes(config: RunConfig, scenes: SceneSet) -> None:
-    """Warn where a scene has more objects than there are slots beside the background's."""
-    if config.num_slots < scenes.max_objects + 1:
+    """Warn where a scene has more objects than there are slots beside the background's, or no true masks."""
+    if scenes.max_objects is None:
+        print(f"no masks in {scenes.origin}: {', '.join(MASK_METRICS)} are left out")
+    elif config.num_slots < scenes.max_objects + 1:
         warnings.warn(
             f"--slots: expected at least {scenes.max_objects + 1} for scenes of up to {scenes.max_objects} objects and "
             f"their background, got {config.num_slots}; some slots will have to share.",
@@ -249,12 +254,13 @@ def check_scenes(config: RunConfig, scenes: SceneSet) -> None:
         )
 
 
-def summarise(trainer: Trainer, scenes: SceneSet) -> dict[str, Any]:
-    """Metrics on all test scenes, with what they are of."""
-    config, device = trainer.config, trainer.device
+def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any]:
+    """Metrics on all test scenes, with what they are of; null for those that want masks where there are none."""
+    config, device, scenes = trainer.config, trainer.device, splits["test"]
     torch.manual_seed(config.seed)
     trainer.guide.eval()
-    metrics: dict[str, Any] = dict(evaluate(trainer.guide, scenes, device))
+    means = evaluate(trainer.guide, scenes, device)
+    metrics: dict[str, Any] = {name: None if math.isnan(value) else value for name, value in means.items()}
     if scenes.num_views is not None:
         metrics["query_mse_by_observed_views"] = query_mse_by_views(trainer.guide, scenes, device)
     return {
@@ -264,6 +270,7 @@ def summarise(trainer: Trainer, scenes: SceneSet) -> dict[str, Any]:
         "preset": config.preset,
         "seed": config.seed,
         "steps": trainer.step,
+        "splits": {split: part.origin for split, part in splits.items()},
         "num_test_scenes": len(scenes),
         **metrics,
         "seconds": round(trainer.seconds, 1),

@@ -12,7 +12,7 @@ import dacite
 import yaml
 
 GuideName = Literal["iodine", "monet", "mulmon"]
-DatasetName = Literal["sprites", "solids", "clevr-mv", "dolphin"]
+DatasetName = Literal["sprites", "solids", "clevr-mv", "dolphin", "file"]
 
 
 MAY_DIFFER = ("training.steps", "data.root")
@@ -37,9 +37,9 @@ class ConfigError(ValueError):
 class DataConfig:
     """Which scenes.
 
-    name: "sprites" or "solids" (made on the spot), "clevr-mv" or "dolphin" (read from ``root``).
-    root: folder that holds the data on disk.
-    image_size: side of the square images in pixels; data on disk are reduced to it.
+    name: "sprites" or "solids" (made on the spot), "clevr-mv", "dolphin" or "file" (read from ``root``).
+    root: folder that holds the data on disk, or the file of scenes.
+    image_size: side of the square images in pixels; data on disk are brought to it.
     num_train: sprite or solid scenes to train on.
     num_test: unseen sprite or solid scenes for the final evaluation, and as many for validation.
     num_views: views of each solid scene.

@@ -99,7 +99,7 @@ class Trainer:
             )
         self.guide = guide
         self.config = config
-        self.scenes = scenes
+        self.scenes = scenes.without_masks()  # which no guide may see
         self.run_dir = run_dir
         self.device = device
         self.evaluate = evaluate
@@ -309,7 +309,7 @@ class Trainer:
             table = csv.DictWriter(file, self.columns, restval="")
             if is_new:
                 table.writeheader()
-            table.writerow(row)
+            table.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
         for name, value in row.items():
             if name not in ("step", "seconds") and math.isfinite(value):
                 writer.add_scalar(name, value, self.step)

@@ -58,7 +58,7 @@ def shown_scenes(folder: RunFolder, num_scenes: int) -> list[dict[str, Any]]:
     return [
         {
             "metrics": {name: round(float(metrics[name][b]), 4) for name in SHOWN if not metrics[name][b].isnan()},
-            "objects": int(scenes.num_objects[b]),
+            "objects": None if scenes.num_objects is None else int(scenes.num_objects[b]),
             "views": [view[b] for view in pictures],
         }
         for b in range(len(scenes.image))
@@ -72,7 +72,7 @@ def _view(scene: Scene, decomposition: Decomposition, b: int) -> dict[str, Any]:
         "observation": data_uri(pixels(scene.image[b])),
         "reconstruction": data_uri(pixels(decomposition.reconstruction[b])),
         "segmentation": data_uri(colour_labels(segmentation)),
-        "truth": data_uri(colour_truth(scene.labels[b])),
+        "truth": None if scene.labels is None else data_uri(colour_truth(scene.labels[b])),
         "slots": [
             {"src": data_uri(pixels(component)), "share": round(float((labels == k).mean()), 4)}
             for k, component in enumerate(components(decomposition)[b])
@@ -84,8 +84,9 @@ def _view(scene: Scene, decomposition: Decomposition, b: int) -> dict[str, Any]:
 
 def duplicates_part(name: str, scenes: Sequence[dict[str, Any]]) -> Part:
     """How many of the scenes have pairs of slots on one object, or of nearly the same direction, and which."""
-    counts = {metric: [math.ceil(scene["metrics"][metric]) for scene in scenes] for metric in DUPLICATES}
-    heads = ("pairs in a scene", *DUPLICATES.values())
+    known = [metric for metric in DUPLICATES if all(metric in scene["metrics"] for scene in scenes)]
+    counts = {metric: [math.ceil(scene["metrics"][metric]) for scene in scenes] for metric in known}
+    heads = ("pairs in a scene", *(DUPLICATES[metric] for metric in known))
     rows = []
     for number, label in ((0, "none"), (1, "1"), (2, "2"), (3, "3 or more")):
         found = [sum(min(count, 3) == number for count in values) for values in counts.values()]

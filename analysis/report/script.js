@@ -45,7 +45,8 @@
     const now = shown(panel);
     panel.hidden = !now;
     if (!now) return;
-    for (const role of ["observation", "segmentation", "truth"]) image(panel, role).src = now.view[role];
+    for (const role of ["observation", "segmentation"]) image(panel, role).src = now.view[role];
+    if (now.view.truth) image(panel, "truth").src = now.view.truth;
     panel.querySelectorAll(".slot").forEach((button, k) => {
       const slot = now.view.slots[k];
       button.querySelector("img").src = slot.src;
@@ -56,7 +57,8 @@
     const names = { miou: "mIoU", ari_fg: "foreground ARI", mse: "MSE", duplicates: "duplicates",
       duplicates_latent: "duplicates by cosine", active_slots: "active slots" };
     const told = Object.entries(now.scene.metrics).map(([name, value]) => `${names[name]} ${Number(value.toPrecision(3))}`);
-    panel.querySelector(".says").textContent = `${now.scene.objects} objects; ${told.join(", ")}`;
+    panel.querySelector(".says").textContent =
+      now.scene.objects === null ? told.join(", ") : `${now.scene.objects} objects; ${told.join(", ")}`;
     isolate(panel, null);
   }
 
@@ -81,6 +83,7 @@
     });
     for (const role of ["observation", "reconstruction", "segmentation", "truth"]) {
       const picture = image(panel, role);
+      if (!picture) continue;  // no true masks
       picture.addEventListener("pointermove", (event) => {
         const { labels, size: [height, width] } = shown(panel).view;
         const box = picture.getBoundingClientRect();

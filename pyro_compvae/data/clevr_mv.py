@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pyro_compvae.data.scenes import DataError, SceneSet
+from pyro_compvae.data.resize import resize
+from pyro_compvae.data.scenes import MAX_LABELS, DataError, SceneSet, StoredScene
 
 WHERE_TO_GET = (
     "CLE-MV (clevr_mv) and CLE-Aug (clevr_aug) are published with https://github.com/NanboLi/MulMON; "
     "https://github.com/NanboLi/CLEVR-Object-Centric generates such scenes."
 )
+
+
+MAX_SCENE_BYTES = 256 << 20
+"""A scene of ten views of 64 × 64 pixels has half a MiB."""
 
 
 class _IndexedScene(NamedTuple):
@@ -26,15 +32,6 @@ class _IndexedScene(NamedTuple):
     data_path: str
     depth_orders: NDArray[np.int64]  # (V, N): the objects of a view, nearest first
     locations: NDArray[np.float64]  # (V, 3): the camera, in Blender units
-
-
-class _Views(NamedTuple):
-    """One scene in the types of `SceneSet`, but for the order of the images' axes."""
-
-    images: NDArray[np.uint8]  # (V, H, W, 3)
-    labels: NDArray[np.uint8]  # (V, H, W)
-    num_objects: int
-    viewpoints: NDArray[np.float32]  # (V, 3)
 
 
 def read_clevr_mv(
@@ -53,9 +50,7 @@ def read_clevr_mv(
         root: the folder that holds `<name>/<name>_<split>.json`, or the folder `<name>` itself.
         name: "clevr_mv" (CLE-MV) or "clevr_aug" (CLE-Aug).
         split: "train" or "test".
-        image_size: height and width to reduce to, in pixels; it must divide the stored size. Colours are
-            averaged over each block of pixels; the label is that of the block's central pixel (for an even
-            block, the one right below its centre), since labels have no average.
+        image_size: height and width to bring the images to, in pixels; see `resize`.
 
     Returns:
         images (N, V, 3, H, W), labels (N, V, H, W), num_objects (N,), viewpoints (N, V, 3).
@@ -64,28 +59,33 @@ def read_clevr_mv(
         DataError: if a file is missing, unreadable, pickled or outside the set's folder, or if its content is
             not of the format; the message names the file.
     """
+    origin = f"{name}_{split}.json of {name}"
+    scenes = (resize(scene, image_size) for scene in clevr_mv_scenes(root, name, split))
+    try:
+        return SceneSet.from_scenes(scenes, origin)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(
+            f"{origin} in {root}: {error}. Split the index, drop the views that not all scenes have, or give "
+            "image_size to bring images to one size."
+        ) from error
+
+
+def count_clevr_mv(root: Path, name: str, split: str) -> int:
+    """How many scenes a split has, by its index."""
+    return len(_read_index(_find_index(Path(root), name, split)))
+
+
+def clevr_mv_scenes(root: Path, name: str, split: str) -> Iterator[StoredScene]:
+    """The scenes of `read_clevr_mv` one by one, as they are stored.
+
+    Raises:
+        DataError: as there.
+    """
     index = _find_index(Path(root), name, split)
-    indexed = _read_index(index)
-    num_views = {len(scene.locations) for scene in indexed}
-    if len(num_views) > 1:
-        raise DataError(
-            f"{index}: expected scenes of one number of views, got scenes of {sorted(num_views)}. "
-            "Split the index by number of views, or drop the views that not all of them have."
-        )
-    scenes = [_read_views(index.parent, scene, image_size) for scene in indexed]
-    sizes = {views.labels.shape[1:] for views in scenes}
-    if len(sizes) > 1:
-        raise DataError(
-            f"{index}: expected images of one size, got {sorted(sizes)} pixels. Give image_size to bring "
-            "them to one, or split the index by size."
-        )
-    images, labels, num_objects, viewpoints = zip(*scenes, strict=True)
-    return SceneSet(
-        images=torch.from_numpy(np.stack(images)).movedim(-1, 2).contiguous(),
-        labels=torch.from_numpy(np.stack(labels)),
-        num_objects=torch.tensor(num_objects),
-        viewpoints=torch.from_numpy(np.stack(viewpoints)),
-    )
+    for scene in _read_index(index):
+        yield _read_views(index.parent, scene)
 
 
 def viewpoint_vectors(locations: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -102,13 +102,11 @@ def viewpoint_vectors(locations: NDArray[np.float64]) -> NDArray[np.float32]:
     return (ground / np.linalg.norm(ground, axis=1, keepdims=True) - [1.0, 0.0, 0.0]).astype(np.float32)
 
 
-def _read_views(folder: Path, scene: _IndexedScene, image_size: int | None) -> _Views:
+def _read_views(folder: Path, scene: _IndexedScene) -> StoredScene:
     path = _resolve(folder, scene)
     images, masks = _load_arrays(path, scene)
     labels = _object_labels(masks[..., 0], scene.depth_orders, path)
-    if image_size is not None:
-        images, labels = _downscale(images, labels, image_size)
-    return _Views(images, labels, scene.depth_orders.shape[1], viewpoint_vectors(scene.locations))
+    return StoredScene(images, labels, scene.depth_orders.shape[1], viewpoint_vectors(scene.locations))
 
 
 def _find_index(root: Path, name: str, split: str) -> Path:
@@ -126,7 +124,7 @@ def _find_index(root: Path, name: str, split: str) -> Path:
 def _read_index(index: Path) -> list[_IndexedScene]:
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:  # malformed JSON and malformed UTF-8 alike
+    except (ValueError, RecursionError) as error:  # malformed JSON, malformed UTF-8, brackets without end
         raise DataError(f"{index}: expected JSON, got {error}. Download the file again.") from error
     if not isinstance(content, dict) or not isinstance(content.get("scenes"), list) or not content["scenes"]:
         raise DataError(
@@ -159,6 +157,9 @@ def _parse_scene(scene: Any, where: str) -> _IndexedScene:
             f"{where}: depth_orders: expected, for each view, every object from 0 to N - 1 once, "
             f"got {scene['depth_orders']}. Download the file again."
         )
+    if depth_orders.shape[1] >= MAX_LABELS:
+        most, found = MAX_LABELS - 1, depth_orders.shape[1]
+        raise DataError(f"{where}: depth_orders: expected at most {most} objects, got {found}.")
     if locations.shape != (len(depth_orders), 3):
         raise DataError(
             f"{where}: camera.location: expected ({len(depth_orders)}, 3), one position for each view of "
@@ -189,9 +190,14 @@ def _load_arrays(path: Path, scene: _IndexedScene) -> tuple[NDArray[np.uint8], N
     """Images (V, H, W, 3) and masks (V, H, W, 1 + N) of one scene."""
     with path.open("rb") as file:
         try:
-            content = np.load(file, allow_pickle=False)  # an npz archive, whatever the name ends in
+            if zipfile.is_zipfile(file):  # an npz archive, whatever the name ends in
+                _check_sizes(file, path)
+            file.seek(0)
+            content = np.load(file, allow_pickle=False)
             names = content.files if isinstance(content, np.lib.npyio.NpzFile) else content.dtype.names or ()
             arrays = {key: content[key] for key in ("images", "masks") if key in names}
+        except DataError:
+            raise
         except Exception as error:  # damaged files make numpy and zipfile raise a dozen unrelated types
             raise DataError(
                 f"{path}: expected an npz archive or a structured array of plain numbers, got neither. "
@@ -216,6 +222,14 @@ def _load_arrays(path: Path, scene: _IndexedScene) -> tuple[NDArray[np.uint8], N
     return images[..., :3], masks  # the fourth channel is an opaque alpha
 
 
+def _check_sizes(file: IO[bytes], path: Path) -> None:
+    """Refuse archives that would fill the memory before their content is looked at."""
+    with zipfile.ZipFile(file) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MAX_SCENE_BYTES:
+        raise DataError(f"{path}: expected at most {MAX_SCENE_BYTES >> 20} MiB of arrays, got {size >> 20} MiB.")
+
+
 def _object_labels(ranks: NDArray[Any], depth_orders: NDArray[np.int64], path: Path) -> NDArray[np.uint8]:
     """(V, H, W): stored labels are depth ranks, 1 the nearest, and so differ from view to view."""
     num_views, num_objects = depth_orders.shape
@@ -227,18 +241,3 @@ def _object_labels(ranks: NDArray[Any], depth_orders: NDArray[np.int64], path: P
     label_of_rank = np.zeros((num_views, 1 + num_objects), dtype=np.uint8)  # rank 0 is the background
     label_of_rank[:, 1:] = 1 + depth_orders
     return label_of_rank[np.arange(num_views)[:, None, None], ranks]
-
-
-def _downscale(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    num_views, height, width, _ = images.shape
-    if size < 1 or height != width or height % size:
-        raise DataError(
-            f"image_size: expected a divisor of the stored size, {height} x {width} pixels, as only square "
-            f"images are reduced, by whole factors; got {size}. Give a divisor, or None to keep that size."
-        )
-    factor = height // size
-    blocks = images.reshape(num_views, size, factor, size, factor, 3)
-    means = blocks.mean(axis=(2, 4), dtype=np.float32)  # (V, size, size, 3)
-    return np.rint(means).astype(np.uint8), labels[:, factor // 2 :: factor, factor // 2 :: factor]

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pyro_compvae.config import DataConfig
-from pyro_compvae.data.clevr_mv import WHERE_TO_GET, read_clevr_mv
-from pyro_compvae.data.scenes import DataError, SceneSet
+from pyro_compvae.data import clevr_mv, sources
+from pyro_compvae.data.clevr_mv import read_clevr_mv
+from pyro_compvae.data.scene_file import read_scene_file
+from pyro_compvae.data.scenes import SPLITS, DataError, SceneSet
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
+ROOTS = {
+    "file": "a file of scenes that make_data.py convert has made",
+    "clevr-mv": "the folder that holds clevr_mv/",
+    "dolphin": "the folder that holds clevr_aug/",
+}
+WHERE_TO_GET = {
+    "file": sources.known_sources(),
+    "clevr-mv": clevr_mv.WHERE_TO_GET,
+    "dolphin": clevr_mv.WHERE_TO_GET,
+}
 
 
 def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> SceneSet:
     """One split: "train", "validation" (for a look during training) or "test" (unseen until the end).
 
-    Data on disk have no validation split; the last tenth of their training scenes is held out for it.
+    CLE-MV and Dolphin have no validation split; the last tenth of their training scenes is held out for it.
 
     Args:
         config: which scenes.
@@ -26,6 +39,8 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         DataError: if data on disk are missing or malformed, or views are asked of data that have none or only one.
         ValueError: for an unknown split.
     """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     if config.name == "sprites":
         if multi_view:
             raise DataError("sprites have no cameras; MulMON wants --dataset solids, clevr-mv or dolphin")
@@ -37,24 +52,28 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
 
         solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
         scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)
-        return _views(scenes) if multi_view else scenes.as_images()
-    if config.root is None:
-        raise DataError(
-            f"--data-root: expected the folder that holds {FOLDERS[config.name]}/, got nothing. {WHERE_TO_GET}"
-        )
-    if split not in ("train", "validation", "test"):
-        raise ValueError(f"split: expected train, validation or test, got {split!r}")
-    name = FOLDERS[config.name]
-    scenes = read_clevr_mv(Path(config.root), name, "test" if split == "test" else "train", config.image_size)
-    if split != "test":
-        cut = len(scenes) * 9 // 10
-        if cut == 0:
-            raise DataError(
-                f"{name}_train.json in {config.root}: expected at least two scenes, one to train on and one to hold "
-                "out for validation, got one. Use a larger set."
-            )
-        scenes = scenes.part(slice(None, cut) if split == "train" else slice(cut, None))
+    elif config.root is None:
+        raise DataError(f"--data-root: expected {ROOTS[config.name]}, got nothing. {WHERE_TO_GET[config.name]}")
+    elif config.name == "file":
+        scenes = read_scene_file(Path(config.root), split, config.image_size)
+    else:
+        scenes = _clevr_mv(Path(config.root), FOLDERS[config.name], split, config.image_size)
     return _views(scenes) if multi_view else scenes.as_images()
+
+
+def _clevr_mv(root: Path, name: str, split: str, image_size: int) -> SceneSet:
+    scenes = read_clevr_mv(root, name, "test" if split == "test" else "train", image_size)
+    if split == "test":
+        return scenes
+    cut = len(scenes) * 9 // 10
+    if cut == 0:
+        raise DataError(
+            f"{name}_train.json in {root}: expected at least two scenes, one to train on and one to hold out for "
+            "validation, got one. Use a larger set."
+        )
+    part, which = (slice(None, cut), "first") if split == "train" else (slice(cut, None), "last")
+    held = scenes.part(part)
+    return replace(held, origin=f"the {which} {len(held):,} of {len(scenes):,} scenes of {scenes.origin}")
 
 
 def _views(scenes: SceneSet) -> SceneSet:

@@ -2,43 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 """Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
+
+MAX_LABELS = 256
+"""Labels are bytes: the background and at most 255 objects."""
 
 
 class DataError(ValueError):
     """A data set on disk is missing, or is not what its format promises."""
 
 
+class StoredScene(NamedTuple):
+    """One scene as files hold it, of one image or of V views.
+
+    image:       ([V,] H, W, 3) uint8
+    labels:      ([V,] H, W) uint8, 0 the background; None where the data have no masks
+    num_objects: objects in the scene; None where the data have no masks
+    viewpoints:  (V, 3) float32; None for single images
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None = None
+    num_objects: int | None = None
+    viewpoints: NDArray[np.float32] | None = None
+
+
+ARRAYS = {"images": np.uint8, "labels": np.uint8, "num_objects": np.int64, "viewpoints": np.float32}
+"""The fields of `StoredScene` for many scenes, and their types."""
+
+
 class Scene(NamedTuple):
     """One scene, or a batch of them with a leading dimension B; multi-view scenes have a dimension V.
 
     image:       ([B,] [V,] 3, H, W) float32, colours in [0, 1]
-    labels:      ([B,] [V,] H, W) int64; 0 is the background, 1..N are the objects, the same in all views
-    num_objects: ([B]) int64, objects in the scene (whether or not a pixel of them is visible)
+    labels:      ([B,] [V,] H, W) int64; 0 is the background, 1..N are the objects, the same in all views; None where
+                 the data have no masks
+    num_objects: ([B]) int64, objects in the scene (whether or not a pixel of them is visible); None without masks
     viewpoint:   ([B,] [V,] 3) float32, or None where the data have no cameras
     """
 
     image: Tensor
-    labels: Tensor
-    num_objects: Tensor
+    labels: Tensor | None
+    num_objects: Tensor | None
     viewpoint: Tensor | None
 
     def to(self, device: torch.device) -> Scene:
         """The same record on a device."""
-        viewpoint = None if self.viewpoint is None else self.viewpoint.to(device)
-        return Scene(self.image.to(device), self.labels.to(device), self.num_objects.to(device), viewpoint)
+        return Scene(*(None if field is None else field.to(device) for field in self))  # type: ignore[arg-type]
 
     def scenes(self, index: slice) -> Scene:
         """Some of the scenes of a batch."""
-        viewpoint = None if self.viewpoint is None else self.viewpoint[index]
-        return Scene(self.image[index], self.labels[index], self.num_objects[index], viewpoint)
+        return Scene(*(None if field is None else field[index] for field in self))  # type: ignore[arg-type]
 
     def view(self, index: int | slice) -> Scene:
         """One view (int) of a batch of multi-view scenes, as single images, or some of the views (slice).
@@ -48,7 +72,8 @@ class Scene(NamedTuple):
         """
         if self.viewpoint is None or self.viewpoint.dim() != 3:
             raise ValueError(f"scene: expected several views (B, V, 3, H, W), got images {tuple(self.image.shape)}")
-        return Scene(self.image[:, index], self.labels[:, index], self.num_objects, self.viewpoint[:, index])
+        labels = None if self.labels is None else self.labels[:, index]
+        return Scene(self.image[:, index], labels, self.num_objects, self.viewpoint[:, index])
 
 
 @dataclass(frozen=True)
@@ -56,26 +81,32 @@ class SceneSet:
     """N scenes held in memory as bytes, of one image or of V views each; indexing gives float32 records.
 
     images:      (N, [V,] 3, H, W) uint8
-    labels:      (N, [V,] H, W) uint8
-    num_objects: (N,) int64
+    labels:      (N, [V,] H, W) uint8; None where the data have no masks
+    num_objects: (N,) int64; None where the data have no masks
     viewpoints:  (N, [V,] 3) float32; single images may have None, views may not
+    origin:      where the scenes are from, in words; recorded in results
 
     Raises:
         ValueError: if shapes or types are not those above.
     """
 
     images: Tensor
-    labels: Tensor
-    num_objects: Tensor
+    labels: Tensor | None = None
+    num_objects: Tensor | None = None
     viewpoints: Tensor | None = None
+    origin: str = ""
 
     def __post_init__(self) -> None:
         if self.images.ndim not in (4, 5) or self.images.shape[-3] != 3 or self.images.dtype != torch.uint8:
             raise ValueError(f"images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got {_describe(self.images)}")
         *batch, _, height, width = self.images.shape  # N, or N and V
-        if self.labels.shape != (*batch, height, width) or self.labels.dtype != torch.uint8:
+        if (self.labels is None) != (self.num_objects is None):
+            raise ValueError("labels and num_objects: expected both, or None for both, got one of them")
+        if self.labels is not None and (
+            self.labels.shape != (*batch, height, width) or self.labels.dtype != torch.uint8
+        ):
             raise ValueError(f"labels: expected {(*batch, height, width)} uint8, got {_describe(self.labels)}")
-        if self.num_objects.shape != (batch[0],):
+        if self.num_objects is not None and self.num_objects.shape != (batch[0],):
             raise ValueError(f"num_objects: expected ({batch[0]},), got {_describe(self.num_objects)}")
         if self.viewpoints is None and self.num_views is not None:
             raise ValueError(
@@ -85,6 +116,17 @@ class SceneSet:
         if self.viewpoints is not None and self.viewpoints.shape != (*batch, 3):
             raise ValueError(f"viewpoints: expected {(*batch, 3)}, got {_describe(self.viewpoints)}")
 
+    @classmethod
+    def from_scenes(cls, scenes: Iterable[StoredScene], origin: str = "") -> SceneSet:
+        """Collect scenes of one shape.
+
+        Raises:
+            ValueError: if there are none, or they differ in what they have or in its shape.
+        """
+        arrays = {name: torch.from_numpy(values) for name, values in stack_scenes(list(scenes)).items()}
+        arrays["images"] = arrays["images"].movedim(-1, -3).contiguous()
+        return cls(**arrays, origin=origin)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -92,49 +134,58 @@ class SceneSet:
         """The record of one scene (int), or of a batch of them (slice or indices)."""
         return Scene(
             image=self.images[index].float() / 255,
-            labels=self.labels[index].long(),
-            num_objects=self.num_objects[index],
+            labels=None if self.labels is None else self.labels[index].long(),
+            num_objects=None if self.num_objects is None else self.num_objects[index],
             viewpoint=None if self.viewpoints is None else self.viewpoints[index],
         )
+
+    def _map(self, **functions: Any) -> SceneSet:
+        """Some fields changed by functions of them, where they are there."""
+        fields = {name: getattr(self, name) for name in functions}
+        return replace(self, **{name: functions[name](field) for name, field in fields.items() if field is not None})
+
+    def _map_all(self, function: Any) -> SceneSet:
+        return self._map(images=function, labels=function, num_objects=function, viewpoints=function)
 
     def to(self, device: torch.device) -> SceneSet:
         """The same set on a device. To a GPU its bytes travel from pinned memory, while the host goes on."""
         if device.type != "cuda":
             return self
-
-        def send(tensor: Tensor) -> Tensor:
-            return tensor.pin_memory().to(device, non_blocking=True)
-
-        viewpoints = None if self.viewpoints is None else send(self.viewpoints)
-        return SceneSet(send(self.images), send(self.labels), send(self.num_objects), viewpoints)
+        return self._map_all(lambda field: field.pin_memory().to(device, non_blocking=True))
 
     def part(self, index: slice | Tensor) -> SceneSet:
         """Some of the scenes, as a set."""
-        viewpoints = None if self.viewpoints is None else self.viewpoints[index]
-        return SceneSet(self.images[index], self.labels[index], self.num_objects[index], viewpoints)
+        return self._map_all(lambda field: field[index])
 
     def spread(self, num_scenes: int) -> SceneSet:
         """At most that many scenes, evenly spread over the set."""
         return self.part(torch.linspace(0, len(self) - 1, min(num_scenes, len(self))).long())
 
+    def without_masks(self) -> SceneSet:
+        """The same scenes without ground truth."""
+        return replace(self, labels=None, num_objects=None)
+
     def as_images(self) -> SceneSet:
         """The N * V views as scenes of one image, scene after scene and view after view; single images as they are."""
-        if self.num_views is None or self.viewpoints is None:
+        num_views = self.num_views
+        if num_views is None:
             return self
-        return SceneSet(
-            images=self.images.flatten(0, 1),
-            labels=self.labels.flatten(0, 1),
-            num_objects=self.num_objects.repeat_interleave(self.num_views),
-            viewpoints=self.viewpoints.flatten(0, 1),
+
+        def flat(field: Tensor) -> Tensor:
+            return field.flatten(0, 1)
+
+        return self._map(
+            images=flat, labels=flat, num_objects=lambda count: count.repeat_interleave(num_views), viewpoints=flat
         )
 
     def reorder_views(self, order: Tensor) -> SceneSet:
         """The same scenes with their views in another order: view v of scene n becomes order[n, v], (N, V)."""
-        assert self.viewpoints is not None
         scene = torch.arange(len(self))[:, None]
-        return SceneSet(
-            self.images[scene, order], self.labels[scene, order], self.num_objects, self.viewpoints[scene, order]
-        )
+
+        def reorder(field: Tensor) -> Tensor:
+            return field[scene, order]
+
+        return self._map(images=reorder, labels=reorder, viewpoints=reorder)
 
     @property
     def num_views(self) -> int | None:
@@ -147,9 +198,30 @@ class SceneSet:
         return self.images.shape[-2], self.images.shape[-1]
 
     @property
-    def max_objects(self) -> int:
-        """The most objects of any scene, background not counted."""
-        return int(self.num_objects.max())
+    def max_objects(self) -> int | None:
+        """The most objects of any scene, background not counted; None without masks."""
+        return None if self.num_objects is None else int(self.num_objects.max())
+
+
+def stack_scenes(scenes: Sequence[StoredScene]) -> dict[str, NDArray]:
+    """The fields of scenes as arrays with a leading dimension N, in the types of ARRAYS, without those that none has.
+
+    Raises:
+        ValueError: if there are no scenes, or they differ in what they have or in its shape.
+    """
+    if not scenes:
+        raise ValueError("scenes: expected one scene or more, got none")
+    arrays = {}
+    for (name, dtype), values in zip(ARRAYS.items(), zip(*scenes, strict=True), strict=True):
+        given = [value for value in values if value is not None]
+        if 0 < len(given) < len(values):
+            raise ValueError(f"{name}: expected the same of all scenes, got {len(values) - len(given)} without")
+        shapes = sorted({np.shape(value) for value in given})
+        if len(shapes) > 1:
+            raise ValueError(f"{name}: expected one shape of all scenes, got {', '.join(map(str, shapes))}")
+        if given:
+            arrays[name] = np.ascontiguousarray(np.stack(given), dtype)
+    return arrays
 
 
 def _describe(tensor: Tensor) -> str:

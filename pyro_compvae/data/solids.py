@@ -211,6 +211,7 @@ def make_solids(
         labels=labels,
         num_objects=num_objects,
         viewpoints=viewpoints.repeat(num_scenes, 1, 1),
+        origin=f"{num_scenes:,} scenes of solids made on the spot, {split} stream of seed {seed}",
     )
 
 

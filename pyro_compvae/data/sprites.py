@@ -84,7 +84,8 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
     rng = np.random.default_rng((seed, SPLITS[split]))
     chunks = [_make_chunk(rng, config) for _ in range(-(-num_scenes // CHUNK))]
     images, labels, counts = (torch.from_numpy(np.concatenate(part)[:num_scenes]) for part in zip(*chunks, strict=True))
-    return SceneSet(images=images, labels=labels, num_objects=counts)
+    origin = f"{num_scenes:,} sprite scenes made on the spot, {split} stream of seed {seed}"
+    return SceneSet(images, labels, counts, origin=origin)
 
 
 def _make_chunk(rng: np.random.Generator, config: SpriteConfig) -> tuple[NDArray, NDArray, NDArray]:

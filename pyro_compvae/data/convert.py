@@ -1,0 +1,127 @@
+"""From any known source to a file of scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pyro_compvae.data.resize import resize, square
+from pyro_compvae.data.scene_file import FileInfo, file_info, write_scenes
+from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.sources import Part, Source, open_source
+
+PUBLISHED_TRAIN = {"clevr_with_masks": 70_000, "objects_room_train": 100_000}
+"""Scenes to train on in the literature, from the first of the file on; of the others 60,000."""
+HELD_OUT = 1_000
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """How to make a file of scenes from a source.
+
+    image_size: side of the images in pixels; None keeps it. Images that are not square are cropped, see `square`.
+    max_objects: scenes of more objects are left out; 6 makes CLEVR6 of CLEVR.
+    num_train, num_validation, num_test: scenes of the source, before any are left out, that make the splits in this
+        order; where the source is divided, so many from the first of each on. By default the published numbers, or
+        tenths, or all.
+    num_background: see `open_source`.
+    """
+
+    image_size: int | None = None
+    max_objects: int | None = None
+    num_train: int | None = None
+    num_validation: int | None = None
+    num_test: int | None = None
+    num_background: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), 0 if field.name.startswith("num_") else 1
+            if value is not None and value < least:
+                raise DataError(f"{field.name}: expected {least} or more, got {value}")
+
+
+def convert(path: Path, target: Path, config: ConvertConfig, show: bool = False) -> FileInfo:
+    """Convert a source; see `open_source` and `write_scenes`.
+
+    Args:
+        path: the source.
+        target: the new file.
+        config: how.
+        show: whether to show progress.
+
+    Raises:
+        DataError: if the source is none, or damaged, or has fewer scenes than asked for, or the target exists.
+    """
+    source = open_source(path, config.num_background)
+
+    def prepared(split: str, scenes: Iterable[StoredScene]) -> Iterator[StoredScene]:
+        for scene in tqdm(scenes, split, unit="scene", disable=not show):
+            if config.max_objects is not None and scene.num_objects is None:
+                raise DataError(f"max_objects: expected scenes with masks, {path} has none")
+            if config.max_objects is None or (scene.num_objects or 0) <= config.max_objects:
+                yield resize(square(scene), config.image_size)
+
+    splits = {split: (origin, prepared(split, scenes)) for split, (origin, scenes) in divide(source, config).items()}
+    name = source.name if config.max_objects is None else f"{source.name}, at most {config.max_objects} objects"
+    write_scenes(target, name, splits, {"source": path.name} | dataclasses.asdict(config))
+    return file_info(target)
+
+
+def divide(source: Source, config: ConvertConfig) -> dict[str, tuple[str, Iterable[StoredScene]]]:
+    """The splits of a source: where their scenes are from, in words, and the scenes, to be taken in this order.
+
+    A source that is divided, but has no scenes to validate with, gives the last tenth of those to train on.
+    """
+    asked = {"train": config.num_train, "validation": config.num_validation, "test": config.num_test}
+    given = {split: size for split, size in asked.items() if size is not None}
+    if "all" in source.parts:
+        part = source.parts["all"]
+        return _cut(part, _default_sizes(source.name, part.num_scenes) | given)
+    splits: dict[str, tuple[str, Iterable[StoredScene]]] = {}
+    for split, part in source.parts.items():
+        sizes = {split: given.get(split, part.num_scenes)}
+        if split == "train" and "validation" not in source.parts and part.num_scenes is not None:
+            held_out = given.get("validation", part.num_scenes - part.num_scenes * 9 // 10)
+            sizes = {"train": min(part.num_scenes - held_out, sizes["train"] or 0), "validation": held_out}
+        splits |= _cut(part, sizes)
+    return splits
+
+
+def _cut(part: Part, sizes: Mapping[str, int | None]) -> dict[str, tuple[str, Iterable[StoredScene]]]:
+    """Neighbouring scenes of a part, from the first on; None takes all."""
+    scenes = part.scenes()
+    splits: dict[str, tuple[str, Iterable[StoredScene]]] = {}
+    start = 0
+    for split, size in sizes.items():
+        if size is None or (size == part.num_scenes and start == 0):
+            splits[split] = (part.origin, scenes)
+        elif size > 0:
+            origin = f"scenes {start:,} to {start + size - 1:,} of {part.origin}"
+            splits[split] = (origin, _take(scenes, size, split, part))
+            start += size
+    return splits
+
+
+def _take(scenes: Iterator[StoredScene], size: int, split: str, part: Part) -> Iterator[StoredScene]:
+    taken = 0
+    for scene in itertools.islice(scenes, size):
+        taken += 1
+        yield scene
+    if taken < size:
+        raise DataError(
+            f"{part.origin}: expected {size:,} scenes for the split {split!r}, found {taken:,} left. "
+            "Give --num-train, --num-validation and --num-test."
+        )
+
+
+def _default_sizes(name: str, num_scenes: int | None) -> dict[str, int]:
+    if num_scenes is None:
+        return {"train": PUBLISHED_TRAIN.get(name, 60_000), "validation": HELD_OUT, "test": HELD_OUT}
+    tenth = min(num_scenes // 10, HELD_OUT)
+    return {"train": num_scenes - 2 * tenth, "validation": tenth, "test": tenth}

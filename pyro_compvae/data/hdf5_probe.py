@@ -1,0 +1,54 @@
+"""Open an HDF5 file and visit all of its structure, as a process of its own: ``python -I hdf5_probe.py PATH``.
+
+libhdf5 may loop or crash on a damaged file. What can be visited here without, can be opened there; see `hdf5.py`. This
+file imports nothing of the package, so that a probe takes a fraction of a second.
+"""
+
+import sys
+
+import h5py
+
+if sys.platform != "win32":
+    import resource
+
+MAX_ITEMS = 10_000
+MAX_MEMORY = 4 << 30
+"""Bytes of address space."""
+
+
+def probe(path: str) -> str:
+    """What is wrong with the structure of a file; nothing where all is well."""
+    with h5py.File(path, "r") as file:
+        groups: list[h5py.Group] = [file]
+        visited = 0
+        while groups:
+            group = groups.pop()
+            dict(group.attrs)
+            for name in group:
+                visited += 1
+                if visited > MAX_ITEMS:
+                    return f"more than {MAX_ITEMS} items"
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    return f"{group.name}/{name} is a link, which may point out of the file"
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    groups.append(item)
+                elif isinstance(item, h5py.Dataset):
+                    dict(item.attrs)
+                    if item.external or item.is_virtual:
+                        return f"{item.name} keeps its values outside of the file"
+                    if item.chunks:
+                        item.id.get_num_chunks()
+                        item.id.chunk_iter(lambda chunk: None)
+    return ""
+
+
+if __name__ == "__main__":
+    if sys.platform != "win32":
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    sys.setrecursionlimit(200)
+    try:
+        problem = probe(sys.argv[1])
+    except Exception as error:  # h5py raises a dozen types on damaged files
+        problem = f"{type(error).__name__}: {error}"
+    print(problem)
