@@ -323,7 +323,7 @@ def from_yaml(text: str) -> RunConfig:
     """
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"configuration: expected YAML, got {text[:40]!r} ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"configuration: expected a mapping of fields, got {type(content).__name__}")

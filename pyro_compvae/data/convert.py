@@ -22,22 +22,22 @@ HELD_OUT = 1_000
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """How to make a file of scenes from a source.
-
-    image_size: side of the images in pixels; None keeps it. Images that are not square are cropped, see `square`.
-    max_objects: scenes of more objects are left out; 6 makes CLEVR6 of CLEVR.
-    num_train, num_validation, num_test: scenes of the source, before any are left out, that make the splits in this
-        order; where the source is divided, so many from the first of each on. By default the published numbers, or
-        tenths, or all.
-    num_background: see `open_source`.
-    """
+    """How to make a file of scenes from a source."""
 
     image_size: int | None = None
+    """Side of the images in pixels, instead of theirs. Images that are not square are cropped: CLEVR's as usual, of
+    others the central square is kept."""
     max_objects: int | None = None
+    """Scenes of more objects are left out; 6 makes CLEVR6 of CLEVR."""
     num_train: int | None = None
+    """Scenes to train on, from the first of the source on, counted before any are left out; by default 60,000 of
+    TFRecords (CLEVR 70,000), eight tenths of a source that is not divided, and all of one that is."""
     num_validation: int | None = None
+    """Scenes for a look during training, those after; by default 1,000 of TFRecords, a tenth of the others."""
     num_test: int | None = None
+    """Unseen scenes, those after; by default as many, or all of a source that is divided."""
     num_background: int | None = None
+    """So many first labels of object-centric-library are background; by default 4 in Objects Room, else 1."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -45,7 +45,9 @@ def probe(path: str) -> str:
 
 if __name__ == "__main__":
     if sys.platform != "win32":
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     sys.setrecursionlimit(200)
     try:
         problem = probe(sys.argv[1])

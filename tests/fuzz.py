@@ -1,0 +1,260 @@
+"""Damaged files for every reader, many of them: ``PYTHONPATH=. python tests/fuzz.py --inputs 1000``.
+
+A reader may read a damaged file, or raise the error of its kind. It may not raise another one, hang, fill the memory or
+end the process. Every input is read in a process of its own, with limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import resource
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import formats
+import numpy as np
+import torch
+import trimesh
+from PIL import Image
+
+from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pyro_compvae.config import ConfigError, from_yaml, to_yaml
+from pyro_compvae.data import DataError, SceneSet, read_clevr_mv, scene_file
+from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.meshes import load_meshes
+from pyro_compvae.data.scenes import StoredScene
+from pyro_compvae.data.solids import solid_scenes
+from pyro_compvae.data.sources import open_source
+from pyro_compvae.presets import preset
+
+CPU_SECONDS = 20
+MEMORY = 2 << 30
+"""Bytes that a reader may take beyond what the process has."""
+
+
+class Target(NamedTuple):
+    """A reader: what makes a sound file (and returns it), what reads it, and the error that it may raise."""
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], object]
+    error: type[Exception] = DataError
+    repair: Callable[[bytes], bytes] = bytes
+    unpack: Callable[[bytes], bytes] = bytes
+    """Mutations may be made within: unpack gives the bytes to mutate, repair wraps them again."""
+
+
+def read_source(path: Path) -> object:
+    """Every scene that a source gives."""
+    return [SceneSet.from_scenes(part.scenes()) for part in open_source(path).parts.values()]
+
+
+def _clevr_mv(folder: Path) -> Path:
+    return write_clevr_mv(folder, "clevr_mv", {"train": solid_scenes("train", 1), "test": solid_scenes("test", 1)})
+
+
+def _structured(folder: Path) -> Path:
+    path = _clevr_mv(folder) / "data" / "CLEVR_train_000000.npy"
+    with np.load(path) as arrays:
+        images, masks = arrays["images"], arrays["masks"]
+    layout = np.dtype([("images", images.dtype, images.shape), ("masks", masks.dtype, masks.shape)])
+    content = np.zeros((), layout)
+    content["images"], content["masks"] = images, masks
+    with path.open("wb") as file:
+        np.save(file, content)
+    return path
+
+
+def _tfrecords(folder: Path) -> Path:
+    formats.tetrominoes(folder / "a.tfrecords", 2)
+    return folder / "a.tfrecords"
+
+
+def _reframe(content: bytes) -> bytes:
+    """A TFRecord file of this content, with sound checksums and compression, so that it gets as far as the parser."""
+    with tempfile.TemporaryFile() as file:
+        formats.RecordWriter(file).write(content)
+        file.seek(0)
+        return gzip.compress(file.read(), 1)
+
+
+def _first_record(content: bytes) -> bytes:
+    plain = gzip.decompress(content)
+    return plain[12 : 12 + int.from_bytes(plain[:8], "little")]
+
+
+def _hdf5_layout(write: Callable[[Path], object]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        write(folder / "a.h5")
+        return folder / "a.h5"
+
+    return make
+
+
+def _scene_file(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    scenes = [
+        StoredScene(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), rng.integers(0, 3, (8, 8), dtype=np.uint8), 2)
+        for _ in range(4)
+    ]
+    scene_file.write_scenes(folder / "a.h5", "noise", {"train": ("here", scenes)}, {})
+    return folder / "a.h5"
+
+
+def _image(suffix: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        colours = np.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=np.uint8)
+        Image.fromarray(colours).save(folder / f"a{suffix}")
+        return folder / f"a{suffix}"
+
+    return make
+
+
+def _mesh(suffix: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        trimesh.creation.capsule(count=[6, 6]).export(folder / f"a{suffix}")
+        return folder / f"a{suffix}"
+
+    return make
+
+
+def _checkpoint(folder: Path) -> Path:
+    content = {"config": "guide: iodine", "step": 3, "guide": {"weight": torch.arange(12.0).reshape(3, 4)}}
+    save_checkpoint(folder / "checkpoint.pt", content)
+    return folder / "checkpoint.pt"
+
+
+def _config(folder: Path) -> Path:
+    (folder / "config.yaml").write_text(to_yaml(preset("tiny", "mulmon")))
+    return folder / "config.yaml"
+
+
+TARGETS = {
+    "CLE-MV index": Target(lambda f: _clevr_mv(f) / "clevr_mv_train.json", lambda p: read_clevr_mv(p.parent)),
+    "CLE-MV npz": Target(
+        lambda f: _clevr_mv(f) / "data" / "CLEVR_train_000000.npy", lambda p: read_clevr_mv(p.parents[1])
+    ),
+    "CLE-MV structured array": Target(_structured, lambda p: read_clevr_mv(p.parents[1])),
+    "TFRecords": Target(_tfrecords, read_source),
+    "TFRecords, plain": Target(_tfrecords, read_source, unpack=gzip.decompress),
+    "tf.train.Example": Target(_tfrecords, read_source, repair=_reframe, unpack=_first_record),
+    "object-centric-library": Target(_hdf5_layout(lambda p: formats.object_centric_library(p, 3, 3)), read_source),
+    "EfficientMORL": Target(_hdf5_layout(lambda p: formats.efficient_morl(p, {"train": 2, "test": 1})), read_source),
+    "file of scenes": Target(_scene_file, lambda p: (scene_file.verify(p), scene_file.read_scene_file(p, "train"))),
+    **{
+        f"image {suffix}": Target(_image(suffix), lambda p: read_source(p.parent))
+        for suffix in (".png", ".jpg", ".bmp", ".webp")
+    },
+    **{f"mesh {suffix}": Target(_mesh(suffix), lambda p: load_meshes(p.parent)) for suffix in (".obj", ".ply", ".stl")},
+    "checkpoint": Target(_checkpoint, load_checkpoint, CheckpointError),
+    "configuration": Target(_config, lambda p: from_yaml(p.read_text(encoding="utf-8", errors="replace")), ConfigError),
+}
+
+
+def mutate(content: bytes, rng: np.random.Generator) -> bytes:
+    """One to three kinds of damage: bits flipped, bytes overwritten, numbers made huge, parts cut, doubled or moved."""
+    data = bytearray(content)
+    for _ in range(rng.integers(1, 4)):
+        if not data:
+            break
+        start = int(rng.integers(0, len(data)))
+        length = int(min(2 ** rng.integers(0, 10), len(data) - start))
+        stop = start + length
+        kind = rng.integers(0, 8)
+        if kind == 0:
+            data[start] ^= 1 << int(rng.integers(0, 8))
+        elif kind == 1:
+            data[start:stop] = rng.bytes(length)
+        elif kind == 2:
+            data[start:stop] = bytes([int(rng.choice([0, 255, 127, 128]))]) * length
+        elif kind == 3:
+            number = 2 ** int(rng.choice([31, 32, 62, 63, 64])) - 1
+            data[start : start + 8] = number.to_bytes(8, "little" if rng.random() < 0.5 else "big")
+        elif kind == 4:
+            del data[start:]
+        elif kind == 5:
+            del data[start:stop]
+        elif kind == 6:
+            data[start:start] = data[start:stop]
+        else:
+            digits = b"9" * int(rng.integers(1, 25))
+            data[start : start + len(digits)] = digits
+    return bytes(data)
+
+
+def outcome(read: Callable[[], object], error: type[Exception]) -> str:
+    """What a reader does, in a process of its own: "read", "refused", or what it may not do."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(receive)
+        said = ""
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+            read()
+            said = "read"
+        except error:
+            said = "refused"
+        except BaseException:
+            said = traceback.format_exc(limit=-4)
+        finally:
+            os.write(send, said.encode()[:4000])
+            os._exit(0)
+    os.close(send)
+    with os.fdopen(receive, "rb") as pipe:
+        said = pipe.read().decode(errors="replace")
+    _, status = os.waitpid(child, 0)
+    return said if os.WIFEXITED(status) and said else f"ended by signal {os.WTERMSIG(status)}"
+
+
+def fuzz(name: str, inputs: int, seed: int = 0, keep: Path | None = None) -> Counter[str]:
+    """Read so many damaged files; outcomes and their numbers. Inputs with a bad outcome are kept in a folder."""
+    target = TARGETS[name]
+    rng = np.random.default_rng((seed, sum(name.encode())))
+    outcomes: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = target.make(Path(folder))
+        sound = target.unpack(path.read_bytes())
+        path.write_bytes(target.repair(sound))
+        if (first := outcome(lambda: target.read(path), target.error)) != "read":
+            raise AssertionError(f"{name}: expected the sound file to be read, but: {first}")
+        for number in range(inputs):
+            path.write_bytes(target.repair(mutate(sound, rng)))
+            result = outcome(lambda: target.read(path), target.error)
+            outcomes[result] += 1
+            if result not in ("read", "refused") and keep is not None:
+                keep.mkdir(parents=True, exist_ok=True)
+                (keep / f"{name.replace(' ', '_')}-{seed}-{number}{path.suffix}").write_bytes(path.read_bytes())
+    return outcomes
+
+
+def main() -> int:
+    """Fuzz all readers, or those named, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=1000, help="damaged files for each reader")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for the files with a bad outcome")
+    parser.add_argument("--only", nargs="*", default=list(TARGETS), help="names of readers")
+    args = parser.parse_args()
+    bad = 0
+    for name in args.only:
+        outcomes = fuzz(name, args.inputs, args.seed, args.keep)
+        worse = {what: count for what, count in outcomes.items() if what not in ("read", "refused")}
+        bad += sum(worse.values())
+        print(f"{name}: {args.inputs} inputs, {outcomes['read']} read, {outcomes['refused']} refused", flush=True)
+        for what, count in worse.items():
+            print(f"  {count} x {what}", flush=True)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
