@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import pickle
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 import zlib
@@ -340,3 +343,17 @@ def test_meshes_of_a_huge_declared_size(tmp_path: Path) -> None:
         folder.mkdir()
         (tmp_path / name).rename(folder / name)
         assert fuzz.outcome(lambda folder=folder: load_meshes(folder), DataError) == "refused"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["CLE-MV index", "CLE-MV npz", "TFRecords, plain", "tf.train.Example", "configuration"]
+)
+def test_coverage_guided(name: str) -> None:
+    """Some of what `python tests/fuzz_coverage.py` tries, where Atheris is installed."""
+    pytest.importorskip("atheris")
+    tests = Path(fuzz.__file__).parent
+    command = [sys.executable, str(tests / "fuzz_coverage.py"), name, "-runs=2000", "-seed=1"]
+    environment = os.environ | {"PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert "Done 2000 runs" in run.stderr, run.stderr[-2000:]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pyro_compvae.config import DataConfig
-from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.data import DataError, StoredScene, load_scenes, read_clevr_mv, write_scenes
+from pyro_compvae.data.convert import ConvertConfig, convert
 
 
 def test_sprites_have_the_asked_sizes_and_splits_differ() -> None:
@@ -79,3 +80,27 @@ def test_one_view_leaves_nothing_to_query() -> None:
 def test_data_on_disk_need_a_root() -> None:
     with pytest.raises(DataError, match=r"--data-root: expected the folder that holds clevr_aug/, got nothing.*MulMON"):
         load_scenes(DataConfig(name="dolphin"), "train")
+
+
+def test_files_of_scenes_are_views_or_images(tmp_path: Path) -> None:
+    write_clevr_mv(tmp_path, num_scenes=10)
+    (tmp_path / "clevr_mv" / "clevr_mv_test.json").write_text(
+        (tmp_path / "clevr_mv" / "clevr_mv_train.json").read_text()
+    )
+    convert(tmp_path, tmp_path / "a.h5", ConvertConfig())
+    config = DataConfig(name="file", root=str(tmp_path / "a.h5"), image_size=2)
+    for split, size in (("train", 9), ("validation", 1), ("test", 10)):
+        views = load_scenes(config, split, multi_view=True)
+        assert views.images.shape == (size, 2, 3, 2, 2)
+        assert len(load_scenes(config, split)) == 2 * size
+    assert torch.equal(views.images, read_clevr_mv(tmp_path, "clevr_mv", "test", 2).images)
+
+
+def test_files_of_images_have_no_views(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "a.h5", "grey", {"train": ("", [StoredScene(np.zeros((4, 4, 3), np.uint8))])}, {})
+    config = DataConfig(name="file", root=str(tmp_path / "a.h5"), image_size=4)
+    assert load_scenes(config, "train").labels is None
+    with pytest.raises(
+        DataError, match="expected scenes of at least 2 views, one to observe and one to query, got None"
+    ):
+        load_scenes(config, "train", multi_view=True)

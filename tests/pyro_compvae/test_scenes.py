@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_compvae.data import SceneSet
+from pyro_compvae.data import SceneSet, StoredScene
 
 
 def content(*batch: int) -> dict[str, Tensor]:
@@ -77,3 +77,43 @@ def test_malformed_scene_sets_are_named(batch: tuple[int, ...], message: str, ch
 
 def test_single_images_need_no_cameras() -> None:
     assert SceneSet(**{**content(2), "viewpoints": None})[1].viewpoint is None
+
+
+@pytest.mark.parametrize("batch", [(3,), (3, 2)], ids=["images", "views"])
+def test_scenes_without_masks(batch: tuple[int, ...]) -> None:
+    whole = SceneSet(**content(*batch), origin="here")
+    scenes = whole.without_masks()
+    assert (scenes.labels, scenes.num_objects, scenes.max_objects, scenes.origin) == (None, None, None, "here")
+    for some in (scenes, scenes.part(slice(2)), scenes.as_images(), scenes.spread(2)):
+        assert (some[:].labels, some[:].num_objects, some.origin) == (None, None, "here")
+        assert some[:].scenes(slice(1)).labels is None
+    assert torch.equal(scenes.images, whole.images)
+    if scenes.num_views is not None:
+        assert scenes[:].view(0).labels is None
+        assert scenes.reorder_views(torch.tensor([[1, 0]] * 3)).labels is None
+    with pytest.raises(ValueError, match="labels and num_objects: expected both, or None for both, got one of them"):
+        SceneSet(whole.images, whole.labels, None, whole.viewpoints)
+
+
+def test_scenes_from_files() -> None:
+    fields = content(3, 2)
+    stored = [
+        StoredScene(
+            fields["images"][i].movedim(1, -1).numpy(), fields["labels"][i].numpy(), i, fields["viewpoints"][i].numpy()
+        )
+        for i in range(3)
+    ]
+    scenes = SceneSet.from_scenes(stored, "there")
+    for name, value in fields.items():
+        assert torch.equal(getattr(scenes, name), value)
+    assert scenes.origin == "there"
+    for message, some in [
+        ("scenes: expected one scene or more, got none", []),
+        ("labels: expected the same of all scenes, got 1 without", [stored[0]._replace(labels=None), stored[1]]),
+        (
+            r"viewpoints: expected one shape of all scenes, got \(1, 3\), \(2, 3\)",
+            [stored[0], stored[1]._replace(viewpoints=stored[1].viewpoints[:1])],
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            SceneSet.from_scenes(some)
