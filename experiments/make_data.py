@@ -25,7 +25,7 @@ from pyro_compvae.data.scene_file import FileInfo, read_scene_file, verify
 from pyro_compvae.data.solids import CLE_MV, SolidScene, SolidsConfig, solid_scenes
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
-SHEET_SCENES = 24
+SHEET_SCENES = 12
 
 
 @dataclass

@@ -52,8 +52,9 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
 
         solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
         scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)
-    elif config.root is None:
-        raise DataError(f"--data-root: expected {ROOTS[config.name]}, got nothing. {WHERE_TO_GET[config.name]}")
+    elif config.root is None or (config.name == "file" and not Path(config.root).is_file()):
+        got = "nothing" if config.root is None else f"{config.root}, no file"
+        raise DataError(f"--data-root: expected {ROOTS[config.name]}, got {got}. {WHERE_TO_GET[config.name]}")
     elif config.name == "file":
         scenes = read_scene_file(Path(config.root), split, config.image_size)
     else:

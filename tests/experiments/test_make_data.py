@@ -132,3 +132,5 @@ def test_errors_are_one_paragraph(script: ModuleType, tmp_path: Path, capsys: py
     assert load_script("run_svi").main(run) == 1
     error = capsys.readouterr().err
     assert "--data-root: expected a file of scenes that make_data.py convert has made, got nothing. Known are" in error
+    assert load_script("run_svi").main([*run, "--data-root", str(tmp_path / "a.h5")]) == 1
+    assert "a.h5, no file. Known are Tetrominoes" in capsys.readouterr().err
