@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -22,27 +24,29 @@ from pyro_compvae.weights import load_weights, save_weights
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", params=get_args(GuideName))
-def run_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two steps."""
-    path: Path = tmp_path_factory.mktemp("private") / "run"
-    arguments = ["--preset", "tiny", "--guide", request.param, "--steps", "2", "--run-dir", str(path)]
-    assert load_script("run_svi").main(arguments) == 0
-    return path
-
-
 @pytest.fixture(scope="module")
-def monet_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("private") / "run"
-    arguments = ["--preset", "tiny", "--guide", "monet", "--steps", "2", "--run-dir", str(path)]
-    assert load_script("run_svi").main(arguments) == 0
-    return path
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A finished run of two steps for every guide that is asked for."""
+
+    @cache
+    def train(guide: str) -> Path:
+        path: Path = tmp_path_factory.mktemp("private") / "run"
+        arguments = ["--preset", "tiny", "--guide", guide, "--steps", "2", "--run-dir", str(path)]
+        assert load_script("run_svi").main(arguments) == 0
+        return path
+
+    return train
+
+
+@pytest.fixture(params=get_args(GuideName))
+def run_dir(request: pytest.FixtureRequest, trained: Callable[[str], Path]) -> Path:
+    return trained(request.param)
 
 
 @pytest.fixture
-def monet(monet_dir: Path, tmp_path: Path) -> Path:
+def monet(trained: Callable[[str], Path], tmp_path: Path) -> Path:
     """A copy, to be spoilt."""
-    return Path(shutil.copytree(monet_dir, tmp_path / "run"))
+    return Path(shutil.copytree(trained("monet"), tmp_path / "run"))
 
 
 def test_an_export_is_its_run_bit_for_bit(run_dir: Path, tmp_path: Path) -> None:
