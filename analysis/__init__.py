@@ -2,6 +2,7 @@
 
 from analysis.duplicates import DuplicateScore, active_slots, duplicate_score
 from analysis.evaluation import Decomposition, decompose, evaluate, infer, query_mse_by_views, scene_metrics
+from analysis.export import export_run
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from analysis.inference_data import save_inference_data, to_inference_data
 from analysis.nuts import nuts_draws
@@ -22,6 +23,7 @@ __all__ = [
     "decomposition_figure",
     "duplicate_score",
     "evaluate",
+    "export_run",
     "guide_draws",
     "importance_draws",
     "infer",

@@ -1,4 +1,4 @@
-"""Run folders, ready for evaluation."""
+"""Run folders and exports of them, ready for evaluation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
@@ -15,13 +17,17 @@ from pyro_compvae.config import MODEL_FIELDS, ConfigError, RunConfig, difference
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.models import SlotModel
 from pyro_compvae.schedules import kl_weight
+from pyro_compvae.weights import WEIGHTS, load_weights
+
+CHECKPOINT = "checkpoint.pt"
+"""The file of a run folder that holds the weights; an export has `WEIGHTS` instead."""
 
 
 @dataclass(frozen=True)
 class Run:
     """A trained run, in eval mode: model and guide are plain Pyro.
 
-    path: the run folder.
+    path: the run folder, or an export of it.
     config: as in its ``config.yaml``, but for the K asked for.
     step: training steps behind the weights.
     """
@@ -47,24 +53,29 @@ class Run:
 
 
 def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: int | None = None) -> Run:
-    """Load a run folder for evaluation, with the K it was trained with or another (no weight depends on K).
+    """Load a run folder, or what `analysis.export_run` made of one, for evaluation.
+
+    The weights are in checkpoint.pt or in model.safetensors, whichever is there; both in one folder are refused. With
+    the K of training or another: no weight depends on K.
 
     Raises:
-        CheckpointError: if the folder is no run, or its checkpoint is missing, damaged or of another configuration.
+        CheckpointError: if the folder is no run, or its weights are missing, damaged or of another configuration.
     """
     path = Path(path)
     config_path = path / "config.yaml"
     if not config_path.is_file():
         raise CheckpointError(f"{path}: expected a run folder with a config.yaml, found none")
     config = from_yaml(config_path.read_text(encoding="utf-8"))
-    content = load_checkpoint(path / "checkpoint.pt", device)
-    if differences(from_yaml(content["config"]), config):
+    file = _weights_file(path)
+    content = load_weights(file, device) if file.name == WEIGHTS else load_checkpoint(file, device)
+    if differences(_config_of(file, content["config"]), config):
         raise CheckpointError(
-            f"{path}: expected checkpoint.pt and config.yaml of the same run, but their configurations differ. "
+            f"{path}: expected {file.name} and config.yaml of the same run, but their configurations differ. "
             "Has one of them been copied from elsewhere or edited?"
         )
     # bfloat16 is for training: in the default preset its rounding moves log p(x, z) by 0.4 nats, and by up to 1.5.
     guide = build_guide(config.replace({"training.precision": "float32"})).to(device)
+    _check_weights(file, content["guide"], guide.state_dict())
     guide.load_state_dict(content["guide"])
     # The refinement network was trained on gradients of the ELBO at this β; constant once the warm-up is over.
     guide.kl_weight = kl_weight(config, max(content["step"] - 1, 0))
@@ -73,6 +84,53 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
         guide.model.num_slots = num_slots
     guide.eval()
     return Run(path, config, content["step"], guide.model, guide)
+
+
+def run_name(config: RunConfig) -> str:
+    """What a run is called that was given no name: GUIDE-DATASET-lnms-seedS, or plain instead of lnms."""
+    frozen = f"-on-{Path(config.frozen_model).name}" if config.frozen_model else ""
+    return f"{config.guide}-{config.data.name}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}{frozen}"
+
+
+def _weights_file(path: Path) -> Path:
+    found = [path / name for name in (CHECKPOINT, WEIGHTS) if (path / name).is_file()]
+    if len(found) == 2:
+        raise CheckpointError(
+            f"{path}: expected {CHECKPOINT} of a run or {WEIGHTS} of an export, found both. Move one of them to a "
+            "folder of its own, with the config.yaml of its run."
+        )
+    return found[0] if found else path / CHECKPOINT
+
+
+def _config_of(file: Path, text: Any) -> RunConfig:
+    try:
+        return from_yaml(text)
+    except (ConfigError, AttributeError) as error:  # of what is no text
+        raise CheckpointError(f"{file}: expected a configuration beside the weights, but {error}") from error
+
+
+def _check_weights(file: Path, found: Any, expected: dict[str, Tensor]) -> None:
+    """Refuse weights that are not those of the guide which the configuration describes."""
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file}: expected weights by name, got {type(found).__name__}")
+    kinds = [
+        {
+            name: f"{tuple(w.shape)} {w.dtype}" if isinstance(w, Tensor) else type(w).__name__
+            for name, w in weights.items()
+        }
+        for weights in (expected, found)
+    ]
+    wrong = [
+        f"{name}: expected {kinds[0].get(name, 'no such weight')}, got {kinds[1].get(name, 'none')}"
+        for name in kinds[0] | kinds[1]
+        if kinds[0].get(name) != kinds[1].get(name)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(
+            f"{file}: expected the weights of the guide that config.yaml describes, but {'; '.join(wrong[:3])}{more}. "
+            "They are of another run, or of another version."
+        )
 
 
 def take_over_model(guide: SceneGuide, config: RunConfig) -> None:

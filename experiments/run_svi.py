@@ -16,7 +16,7 @@ import tyro
 
 from analysis.evaluation import MASK_METRICS, decompose, evaluate, infer, metric_names, query_mse_by_views
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
-from analysis.runs import take_over_model
+from analysis.runs import run_name, take_over_model
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, write_text
 from pyro_compvae.compilation import CompilationError, compile_networks
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
 def train(args: Arguments, arguments: list[str], device: torch.device, workers: Workers) -> int:
     """Train, evaluate on unseen scenes, write the summary; `arguments` are what `args` were parsed from."""
     flags = {argument.partition("=")[0].removeprefix("--").removeprefix("no-") for argument in arguments}
-    run_dir = args.run_dir or default_run_dir(make_config(args))
+    run_dir = args.run_dir or Path("runs") / run_name(make_config(args))
     config = resume_config(args, flags, run_dir) if args.resume else make_config(args)
     if workers.is_first and not args.resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise CheckpointError(
@@ -186,14 +186,6 @@ def make_config(args: Arguments) -> RunConfig:
     """
     changes = {"seed": args.seed, "lnms": args.lnms} | named_fields(args)
     return preset(args.preset, args.guide, args.dataset).replace(changes)
-
-
-def default_run_dir(config: RunConfig) -> Path:
-    """Where a run goes that was given no folder."""
-    frozen = f"-on-{Path(config.frozen_model).name}" if config.frozen_model else ""
-    lnms = "lnms" if config.lnms else "plain"
-    data = config.data.name if config.data.name != "file" else Path(config.data.root or "file").stem
-    return Path("runs") / f"{config.guide}-{data}-{lnms}-seed{config.seed}{frozen}"
 
 
 def named_fields(args: Arguments) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,6 +13,7 @@ from analysis.evidence_figure import evidence_figure
 from analysis.evidence_report import comparisons, evidence_rows, how_to_read, sandwich_table
 from analysis.loo import loo_table
 from analysis.marginals import agreement
+from analysis.meanings import MEANINGS, number
 from analysis.posterior_figures import checks_figure, khat_figure, khats_of, marginals_figure
 from analysis.predictive_checks import checks_table
 from analysis.report.blocks import Block, Numbers, Part, Section, Show, Text, part_of
@@ -21,26 +21,6 @@ from analysis.report.drawing import picture
 from analysis.report.folders import Missing, RunFolder
 from analysis.tables import Table
 from pyro_compvae.config import flatten, to_yaml
-
-MEANINGS = {
-    "elbo": "ELBO, nats per scene",
-    "miou": "mIoU, background included",
-    "ari_fg": "foreground ARI",
-    "ari": "ARI of all pixels",
-    "mse": "MSE of colours",
-    "duplicates": "pairs of slots on one object",
-    "duplicates_latent": "pairs of slots of cosine > 0.9",
-    "active_slots": "slots with 1 % of the pixels",
-    "mask_entropy": "entropy of masks, nats",
-    "query_log_likelihood": "log-likelihood of query views, nats",
-    "query_mse": "MSE of query views",
-    "query_miou": "mIoU of query views",
-    "query_ari_fg": "foreground ARI of query views",
-    "steps": "training steps",
-    "seconds": "seconds of training",
-    "num_test_scenes": "test scenes",
-}
-"""Rows of the overview, where a summary has them."""
 
 
 def sections(folders: Sequence[RunFolder]) -> list[Section]:
@@ -91,21 +71,13 @@ def overview(folders: Sequence[RunFolder]) -> Section:
             missing.append(Missing(f"{folder.name}: {reason.why}", reason.command))
             summaries.append({})
     rows = [
-        (meaning, *(_number(summary.get(name)) for summary in summaries))
-        for name, meaning in MEANINGS.items()
+        (meaning, *(number(summary.get(name)) for summary in summaries))
+        for name, (meaning, _) in MEANINGS.items()
         if any(name in summary for summary in summaries)
     ]
     heads = ("metric", *(folder.name for folder in folders))
     blocks = [Numbers("Means over the test scenes", Table(heads, tuple(rows)))] if rows else []
     return Section("overview", "Overview", "Metrics of unseen scenes.", [Part("", blocks, missing)])
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    if abs(value) < 10 or not math.isfinite(value):
-        return f"{value:.4g}"
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def curves(folders: Sequence[RunFolder]) -> Section:

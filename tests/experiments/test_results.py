@@ -8,34 +8,56 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from analysis import evaluate, load_run
 from analysis.batches import read
 from analysis.comparison_report import comparison_table
 from analysis.ladder_report import ladder_table
+from analysis.runs import run_name
 from pyro_compvae.data import load_scenes
+from pyro_compvae.environment import read_environment
 
 RESULTS = Path(__file__).parents[2] / "results"
-RUNS = sorted(path.parent for path in RESULTS.glob("*/checkpoint.pt"))
+RUNS = sorted(path.parent for path in RESULTS.glob("*/model.safetensors"))
 
 
-def test_there_are_some() -> None:
-    assert {"iodine-sprites-lnms-seed0", "monet-sprites-lnms-seed0"} <= {run.name for run in RUNS}
+def test_every_guide_with_and_without_lnms_is_there() -> None:
+    data = {"iodine": "sprites", "monet": "sprites", "mulmon": "solids"}
+    expected = {f"{guide}-{name}-{lnms}-seed0" for guide, name in data.items() for lnms in ("lnms", "plain")}
+    assert {run.name for run in RUNS} == expected
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_a_run_reproduces_its_summary(path: Path) -> None:
     run = load_run(path)
     summary = json.loads((path / "summary.json").read_text())
-    scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
+    assert run_name(run.config) == path.name
+    assert run.config.preset == "default"
+    multi_view = run.config.guide == "mulmon"
+    scenes = load_scenes(run.config.data, "test", multi_view=multi_view)
     assert (run.step, len(scenes)) == (summary["steps"], summary["num_test_scenes"])
     torch.manual_seed(run.config.seed)
     metrics = evaluate(run.guide, scenes, torch.device("cpu"))
     # Other processors round otherwise, and a pixel or two go to another slot.
     assert metrics["elbo"] == pytest.approx(summary["elbo"], abs=1.0)
-    for name in ("miou", "ari_fg", "mse"):
+    names = ("miou", "ari_fg", "mse", *(("query_miou", "query_ari_fg", "query_mse") if multi_view else ()))
+    for name in names:
         assert metrics[name] == pytest.approx(summary[name], rel=0.01), name
-    assert (path / "checkpoint.pt").stat().st_size < 5e6
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
+def test_a_run_is_small_and_says_what_it_is(path: Path) -> None:
+    assert sum(file.stat().st_size for file in path.iterdir()) < 5e6
+    summary = json.loads((path / "summary.json").read_text())
+    (call,) = read_environment(path)
+    _, header, body = (path / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    (result,) = yaml.safe_load(header)["model-index"][0]["results"]
+    for metric in result["metrics"]:
+        assert metric["value"] == summary[metric["type"]]
+    flag = "--lnms" if summary["lnms"] else "--no-lnms"
+    assert f"run_svi.py --guide {summary['guide']} {flag} --seed {summary['seed']}" in call["command"]
+    assert call["command"] in body
 
 
 STUDY = RESULTS / "lnms-iodine"
