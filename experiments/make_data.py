@@ -14,6 +14,7 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
+from pyro_compvae.checkpoint import DiskFullError
 from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.meshes import load_meshes
 from pyro_compvae.data.solids import CLE_MV, SolidScene, SolidsConfig, solid_scenes
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; remove the unfinished {args.out_dir / args.name} before the next try", file=sys.stderr)
         return 130
-    except ValueError as error:  # DataError too
+    except (ValueError, DiskFullError) as error:  # DataError too
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
