@@ -75,7 +75,7 @@ def is_of(path: Path, settings: str) -> bool:
     """Whether a file is there, can be read, and is of these settings."""
     try:
         return path.is_file() and read(path).attrs.get("settings") == settings
-    except OSError:  # damaged, or without the group: to be computed again
+    except Exception:  # of many kinds, for a file that is damaged or without the group: to be computed again
         return False
 
 
