@@ -10,7 +10,8 @@ import torch
 import xarray
 from tqdm import tqdm
 
-from pyro_compvae.checkpoint import atomic_path
+from analysis.netcdf import write_netcdf
+from pyro_compvae.checkpoint import naming_full_disk
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.workers import ALONE, Workers
 
@@ -46,10 +47,12 @@ def in_batches(
 
     Raises:
         ValueError: for fewer than one scene.
+        DiskFullError: if there is no room for a batch; those before it are kept.
     """
     check_counts(num_scenes=num_scenes, batch_scenes=batch_scenes)
     folder = path.with_suffix("")
-    folder.mkdir(exist_ok=True)
+    with naming_full_disk(folder):
+        folder.mkdir(exist_ok=True)
     ends = [(start, min(start + batch_scenes, num_scenes)) for start in range(0, num_scenes, batch_scenes)]
     files = [folder / f"scenes_{start:05d}_{stop:05d}.nc" for start, stop in ends]
     mine = workers.share(list(zip(ends, files, strict=True)))
@@ -72,7 +75,7 @@ def is_of(path: Path, settings: str) -> bool:
     """Whether a file is there, can be read, and is of these settings."""
     try:
         return path.is_file() and read(path).attrs.get("settings") == settings
-    except OSError:  # damaged, or without the group: to be computed again
+    except Exception:  # of many kinds, for a file that is damaged or without the group: to be computed again
         return False
 
 
@@ -104,8 +107,7 @@ class IdentityError(ValueError):
 
 def save(path: Path, data: xarray.Dataset) -> None:
     """Write the group "sample_stats" of a NetCDF file, which ArviZ and xarray open."""
-    with atomic_path(path) as temporary:
-        data.to_netcdf(temporary, group="sample_stats", engine="h5netcdf")
+    write_netcdf(path, {"sample_stats": data})
 
 
 def read(path: Path) -> xarray.Dataset:

@@ -12,10 +12,10 @@ import torch
 import xarray
 from torch import Tensor
 
+from analysis.netcdf import write_netcdf
 from analysis.posterior_draws import Draws, guide_draws
 from analysis.predictive_checks import scene_likelihood
 from analysis.slot_alignment import ALIGNMENT, align_slots
-from pyro_compvae.checkpoint import atomic_path
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.evidence.bidirectional import simulate
 from pyro_compvae.evidence.importance import check_counts
@@ -161,11 +161,7 @@ def groups_of(data: Any) -> Groups:
 
 def save_inference_data(path: Path, data: Any) -> None:
     """Write ArviZ data into a NetCDF file, atomically, which ArviZ 0.2x and 1.x and plain xarray open."""
-    with atomic_path(path) as temporary:
-        for index, (name, group) in enumerate(groups_of(data).items()):
-            packed = {str(variable): {"zlib": True} for variable in group.data_vars if group[variable].ndim}
-            mode: Any = "a" if index else "w"
-            group.to_netcdf(temporary, mode=mode, group=name, engine="h5netcdf", encoding=packed)
+    write_netcdf(path, groups_of(data), compressed=True)
 
 
 def load_groups(path: Path, *names: str) -> Groups:

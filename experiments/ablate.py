@@ -9,7 +9,6 @@ It writes into its folder
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import tyro
 from tqdm import tqdm
 
 from analysis.ablation import Cell, ablation_csv, ablation_figure, ablation_table, cells, score_cell
-from pyro_compvae.checkpoint import CheckpointError, write_text
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError, write_text
 from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, parse_assignments
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import choose_device
@@ -65,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same call goes on", file=sys.stderr)
         return 130
-    except (ValueError, CheckpointError, DataError) as error:
+    except (ValueError, CheckpointError, DataError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -118,11 +117,9 @@ def train(args: Arguments, cell: Cell) -> None:
     if (run_dir / "summary.json").is_file():
         return
     command = [sys.executable, str(RUN_SVI), "--run-dir", str(run_dir), "--device", args.device]
-    if stored is not None and (run_dir / "checkpoint.pt").is_file():
+    if stored is not None:
         command.append("--resume")
     else:
-        if stored is not None:  # killed before its first checkpoint
-            shutil.rmtree(run_dir)
         command += ["--guide", args.guide, "--preset", args.preset, "--seed", str(cell.seed), "--lnms"]
         command += [] if args.dataset is None else ["--dataset", args.dataset]
         command += [] if args.data_root is None else ["--data-root", str(args.data_root)]

@@ -47,7 +47,7 @@ from analysis.step_cost import (
     measure_in_new_process,
     num_observed,
 )
-from pyro_compvae.checkpoint import write_text
+from pyro_compvae.checkpoint import DiskFullError, write_text
 from pyro_compvae.config import ConfigError, GuideName
 from pyro_compvae.device import choose_device
 from pyro_compvae.presets import preset
@@ -84,13 +84,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = tyro.cli(Arguments, args=arguments)
     try:
         check(args)
-    except ConfigError as error:
+        content = compare_variants(args)
+        print(report(content))
+        if args.json is not None:
+            write_text(args.json, json.dumps(content, indent=2) + "\n")
+    except (ConfigError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    content = compare_variants(args)
-    print(report(content))
-    if args.json is not None:
-        write_text(args.json, json.dumps(content, indent=2) + "\n")
     return 0
 
 

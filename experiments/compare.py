@@ -24,7 +24,7 @@ from analysis.comparison import ComparisonError, check_comparable, compare, ladd
 from analysis.comparison_report import comparison_figure, comparison_table
 from analysis.evidence import QUICK, EvidenceConfig
 from analysis.runs import Run, load_run
-from pyro_compvae.checkpoint import CheckpointError, write_text
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError, write_text
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.evidence.importance import check_counts
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(args)
         return 0
-    except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
+    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -36,7 +36,7 @@ from analysis.posterior_draws import Draws, guide_draws, importance_draws
 from analysis.posterior_figures import checks_figure, khat_figure, khats_of, marginals_figure
 from analysis.predictive_checks import checks_table, join_sources, predictive_checks
 from analysis.runs import Run, load_run
-from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError
 from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.evidence.importance import check_counts
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError("num_chains: expected at least 2, to be compared, got 1")
         Diagnosis(args, load_run(args.run_dir, device)).run_stages()
         return 0
-    except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
+    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -26,7 +26,7 @@ from analysis.evidence_data import evidence_of_scenes, evidence_settings, sandwi
 from analysis.evidence_figure import evidence_figure
 from analysis.evidence_report import evidence_table, sandwich_table
 from analysis.runs import Run, load_run
-from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError
 from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.evidence.importance import check_counts
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             code = estimate(args, device, workers)
             workers.wait()
         return code
-    except (ValueError, FloatingPointError, CheckpointError, DataError, WorkerError) as error:
+    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError, WorkerError) as error:
         print(f"{workers.name}error: {error}", file=sys.stderr)
         return 1
 

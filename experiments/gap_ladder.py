@@ -25,7 +25,7 @@ from analysis.evidence import ESTIMATORS, log_joint_and_posterior
 from analysis.ladder import LADDERS, LadderConfig, gap_ladder
 from analysis.ladder_report import ladder_data, ladder_figure, ladder_table
 from analysis.runs import load_run
-from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.evidence.importance import check_counts
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             climb(args, device, workers)
             workers.wait()
         return 0
-    except (ValueError, FloatingPointError, CheckpointError, DataError, WorkerError) as error:
+    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError, WorkerError) as error:
         print(f"{workers.name}error: {error}", file=sys.stderr)
         return 1
 

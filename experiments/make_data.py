@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from analysis.figures import contact_sheet
 from analysis.tables import Table
+from pyro_compvae.checkpoint import DiskFullError
 from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.convert import ConvertConfig, convert
 from pyro_compvae.data.meshes import load_meshes
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(f"interrupted{left}", file=sys.stderr)
         return 130
-    except ValueError as error:  # DataError too
+    except (ValueError, DiskFullError) as error:  # DataError too
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -26,7 +26,7 @@ from analysis.evidence_report import interval
 from analysis.figures import samples_figure
 from analysis.runs import load_run
 from pyro_compvae import repulsive
-from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         hold_against(args)
         return 0
-    except (ValueError, FloatingPointError, CheckpointError, DataError) as error:
+    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -18,7 +18,7 @@ from analysis.evaluation import MASK_METRICS, decompose, evaluate, infer, metric
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from analysis.runs import run_name, take_over_model
 from guides import build_guide
-from pyro_compvae.checkpoint import CheckpointError, write_text
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError, naming_full_disk, write_text
 from pyro_compvae.compilation import CompilationError, compile_networks
 from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, parse_assignments, to_yaml
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
@@ -69,7 +69,7 @@ class Arguments:
     run_dir: Path | None = None
     """Run folder; runs/GUIDE-DATASET-lnms-seedS by default."""
     resume: bool = False
-    """Continue the run in the run folder from its checkpoint."""
+    """Continue the run in the run folder from its checkpoint, or from the start if it has none yet."""
     set: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
     """Any other field of the configuration, such as --set training.learning_rate=1e-3 (repeatable)."""
 
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what the last checkpoint holds is kept, --resume continues from it", file=sys.stderr)
         return 130
-    except (ConfigError, DataError, CheckpointError, DivergenceError, WorkerError) as error:
+    except (ConfigError, DataError, CheckpointError, DiskFullError, DivergenceError, WorkerError) as error:
         print(f"{workers.name}error: {error}", file=sys.stderr)
         return 1
 
@@ -100,7 +100,7 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
     flags = {argument.partition("=")[0].removeprefix("--").removeprefix("no-") for argument in arguments}
     run_dir = args.run_dir or Path("runs") / run_name(make_config(args))
     config = resume_config(args, flags, run_dir) if args.resume else make_config(args)
-    if workers.is_first and not args.resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if workers.is_first and not args.resume and holds_files(run_dir):
         raise CheckpointError(
             f"{run_dir}: expected a new or empty run folder, found one that holds files. "
             "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."
@@ -110,7 +110,7 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
     try:
         guide = build_guide(config).to(device)
         if config.frozen_model is not None:
-            if not args.resume:  # whose checkpoint holds the model too
+            if not (run_dir / "checkpoint.pt").exists():  # which holds the model too
                 take_over_model(guide, config)
             guide.model.requires_grad_(False)
             warnings.filterwarnings("ignore", message=".*not registered in the param store because requires_grad=False")
@@ -129,8 +129,6 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
     # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
     validation = splits["validation"].spread(VALIDATION_SCENES)
     shown = validation.spread(1 if multi_view else FIGURE_SCENES)[:].to(device)
-    if workers.is_first:
-        (run_dir / "figures").mkdir(parents=True, exist_ok=True)
 
     def look(step: int) -> dict[str, float]:
         draw(run_dir / "figures" / f"step_{step:07d}.png", guide, shown, f"step {step:,}")
@@ -141,7 +139,10 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
     if args.resume:
         trainer.restore()
     if workers.is_first:
-        write_text(run_dir / "config.yaml", to_yaml(config))
+        with naming_full_disk(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            write_text(run_dir / "config.yaml", to_yaml(config))  # first of all, as it makes the folder a run
+            (run_dir / "figures").mkdir(exist_ok=True)
         write_environment(run_dir, "experiments/run_svi.py", arguments, device, workers.size)
         where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
         print(f"{run_dir}: steps {trainer.step} to {config.training.steps} on {where}", flush=True)
@@ -156,6 +157,11 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
     write_text(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     print(json.dumps(summary, indent=2))
     return 0
+
+
+def holds_files(path: Path) -> bool:
+    """Whether there is anything but hidden files, which a run that is killed while it writes its first file leaves."""
+    return path.exists() and (not path.is_dir() or any(not file.name.startswith(".") for file in path.iterdir()))
 
 
 def draw(path: Path, guide: SceneGuide, scene: Scene, title: str) -> None:
@@ -216,7 +222,9 @@ def resume_config(args: Arguments, flags: set[str], run_dir: Path) -> RunConfig:
     """
     config_path = run_dir / "config.yaml"
     if not config_path.is_file():
-        raise CheckpointError(f"--resume: expected a run in {run_dir}, found no {config_path.name} there")
+        raise CheckpointError(
+            f"--resume: expected a run in {run_dir}, found no {config_path.name} there; begin one without --resume"
+        )
     stored = from_yaml(config_path.read_text(encoding="utf-8"))
     named = named_fields(args)
     fields = {"preset": "preset", "dataset": "data.name", "seed": "seed", "lnms": "lnms"}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,14 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_text
+from pyro_compvae.checkpoint import (
+    CheckpointError,
+    DiskFullError,
+    load_checkpoint,
+    naming_full_disk,
+    save_checkpoint,
+    write_text,
+)
 from pyro_compvae.config import ConfigError, RunConfig, TrainingConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.elbo import SceneElbo
@@ -131,10 +140,11 @@ class Trainer:
         Raises:
             DivergenceError: if the loss is not finite or has exploded; the last checkpoint stays as it is.
             WorkerError: if another worker is gone; the last checkpoint stays as it is.
+            DiskFullError: if there is no room for a file; the last checkpoint stays as it is.
         """
         first = self.workers.is_first
         writer: AbstractContextManager[SummaryWriter | None] = (
-            SummaryWriter(str(self.run_dir), purge_step=self.step + 1) if first else nullcontext()
+            _event_log(self.run_dir, self.step + 1) if first else nullcontext()
         )
         progress = tqdm(
             total=self.config.training.steps,
@@ -144,13 +154,18 @@ class Trainer:
             mininterval=1.0,
             disable=not first,
         )
-        with writer as log, progress, _stop_signals() as stop:
-            try:
-                with self.workers.losing_none():
-                    self._run(stop, progress, log)
-                    self.save()
-            except WorkerError as error:
-                raise WorkerError(f"{error}. {self._what_is_kept()}") from error
+        try:
+            with (
+                naming_full_disk(self.run_dir),
+                writer as log,
+                progress,
+                _stop_signals() as stop,
+                self.workers.losing_none(),
+            ):
+                self._run(stop, progress, log)
+                self.save()
+        except (WorkerError, DiskFullError) as error:
+            raise type(error)(f"{error}. {self._what_is_kept()} Continue with --resume.") from error
         return self.step >= self.config.training.steps
 
     def _run(self, stop: list[int], progress: Any, writer: SummaryWriter | None) -> None:
@@ -209,12 +224,17 @@ class Trainer:
         torch.manual_seed(int(numbers[0]))
 
     def restore(self) -> None:
-        """Continue from the run's checkpoint.
+        """Continue from the run's checkpoint, or start where the run was ended before its first one.
 
         Raises:
-            CheckpointError: if there is none, or it is of another configuration (the number of steps and the place of
-                the data may differ), or it has more steps behind it than are asked for.
+            CheckpointError: if it is lost, or of another configuration (the number of steps and the place of the data
+                may differ), or has more steps behind it than are asked for.
         """
+        if not self.checkpoint_path.exists():
+            self._check_not_lost()
+            if self.workers.is_first:
+                self._drop_rows_after(0)
+            return
         content = load_checkpoint(self.checkpoint_path, entries=RESUMED)
         changed = differences(from_yaml(content["config"]), self.config)
         if changed:
@@ -304,22 +324,61 @@ class Trainer:
             return dict(self.evaluate(self.step))
 
     def _log(self, row: dict[str, float], writer: SummaryWriter) -> None:
-        is_new = not self.metrics_path.exists()
         with self.metrics_path.open("a", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, self.columns, restval="")
-            if is_new:
+            table = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
+            if not file.tell():
                 table.writeheader()
             table.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
+            file.flush()
+            os.fsync(file.fileno())  # rows are there before the checkpoint that has them behind it
         for name, value in row.items():
             if name not in ("step", "seconds") and math.isfinite(value):
                 writer.add_scalar(name, value, self.step)
+        writer.flush()
+
+    def _rows(self) -> dict[int, str]:
+        """Lines of the log by step, without one that was cut short when the process was killed."""
+        if not self.metrics_path.exists():
+            return {}
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+        return {int(line.partition(",")[0]): line for line in lines if line.endswith("\n")}
 
     def _drop_rows_after(self, step: int) -> None:
         """Rows that the interrupted run logged after its last checkpoint will be written again."""
-        if self.metrics_path.exists():
-            header, *rows = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
-            write_text(self.metrics_path, "".join((header, *kept)))
+        kept = [line for logged, line in self._rows().items() if logged <= step]
+        write_text(self.metrics_path, "".join((",".join(self.columns) + "\n", *kept)))
+
+    def _check_not_lost(self) -> None:
+        last, first_checkpoint = max(self._rows(), default=0), self.config.training.checkpoint_every
+        if last > first_checkpoint:
+            raise CheckpointError(
+                f"{self.checkpoint_path}: expected the checkpoint of a run that was at step {last} and saved its first "
+                f"at step {first_checkpoint}, found no such file. Put it back, or start anew in another --run-dir."
+            )
+
+
+@contextmanager
+def _event_log(folder: Path, first_step: int) -> Iterator[SummaryWriter]:
+    """TensorBoard's writer; events from the first step on replace those of the interrupted run."""
+    previous = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        # The writer's thread leaves its error to the next call of the writer, which raises it: no need to print it.
+        if not isinstance(args.exc_value, OSError):
+            previous(args)
+
+    threading.excepthook = hook
+    try:
+        writer = SummaryWriter(str(folder), purge_step=first_step)
+        try:
+            yield writer
+        except BaseException:
+            with suppress(OSError):  # what came first matters more
+                writer.close()
+            raise
+        writer.close()
+    finally:
+        threading.excepthook = previous
 
 
 @contextmanager

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import largest_file
 
-from pyro_compvae.checkpoint import CheckpointError, atomic_path, load_checkpoint, save_checkpoint, write_text
+from pyro_compvae.checkpoint import (
+    STALE,
+    CheckpointError,
+    DiskFullError,
+    atomic_path,
+    load_checkpoint,
+    save_checkpoint,
+    write_text,
+)
 
 CONTENT = {"config": "a: 1", "step": 3, "guide": {"weight": torch.arange(3.0)}}
 
@@ -35,6 +45,33 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_half()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_full_disk_is_named_and_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, CONTENT)
+    large = {**CONTENT, "guide": {"weight": torch.zeros(10_000)}}
+    with (
+        largest_file(20_000),
+        pytest.raises(DiskFullError, match=r"checkpoint.pt: cannot be written, the disk is full"),
+    ):
+        save_checkpoint(path, large)
+    assert torch.equal(load_checkpoint(path)["guide"]["weight"], torch.arange(3.0))
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+    with pytest.raises(FileNotFoundError):  # and nothing else is taken for one
+        save_checkpoint(tmp_path / "nowhere" / "checkpoint.pt", CONTENT)
+
+
+def test_what_killed_processes_left_is_deleted_after_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.touch()
+    now = path.stat().st_mtime
+    kept = ["checkpoint.pt", ".checkpoint-being_w.pt", ".checkpoint-abcdefgh.yaml", ".config-abcdefgh.pt"]
+    for name in (*kept[1:], ".checkpoint-abcdefgh.pt"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (now, now - (0.5 if "being" in name else 2.0) * STALE))
+    save_checkpoint(path, CONTENT)
+    assert {file.name for file in tmp_path.iterdir()} == set(kept)
 
 
 def test_files_have_ordinary_permissions(tmp_path: Path) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from full_disk import largest_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from guides import MulmonGuide, build_guide
-from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError, load_checkpoint, save_checkpoint
 from pyro_compvae.config import GuideName, RunConfig
 from pyro_compvae.data import load_scenes
 from pyro_compvae.presets import preset
@@ -117,6 +119,71 @@ def test_rows_after_the_last_checkpoint_are_written_again(tmp_path: Path) -> Non
     again = make_trainer(tmp_path, config)
     again.restore()
     assert rows(tmp_path) == expected
+
+
+@pytest.mark.parametrize("cut", ["", "ste", "step,seconds", "1", "1,9.9,1.0", "14,9.9,1.0,1.0"])
+def test_a_row_or_header_that_a_kill_cut_short_is_dropped(tmp_path: Path, cut: str) -> None:
+    """A cut row may look like one of an earlier step: 1 of 14."""
+    config = preset("tiny").replace({"training.log_every": 2})
+    trainer = make_trainer(tmp_path, config)
+    trainer.run()
+    expected = rows(tmp_path)
+    assert [row["step"] for row in expected] == ["2", "4"]
+    text = trainer.metrics_path.read_text()
+    header_is_cut = not cut[:1].isdigit()
+    trainer.metrics_path.write_text(cut if header_is_cut else text + cut)
+    again = make_trainer(tmp_path, config.replace({"training.steps": 6}))
+    again.restore()
+    assert rows(tmp_path) == ([] if header_is_cut else expected)
+    again.run()
+    assert [row["step"] for row in rows(tmp_path)] == (["6"] if header_is_cut else ["2", "4", "6"])
+    assert trainer.metrics_path.read_text().splitlines()[0] == text.splitlines()[0]
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+    config = preset("tiny").replace({"training.checkpoint_every": 3})
+    make_trainer(tmp_path / "whole", config).run()
+    killed = make_trainer(tmp_path / "killed", config)
+
+    def die() -> None:
+        raise ZeroDivisionError
+
+    killed.save = die  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        killed.run()
+    assert len(rows(tmp_path / "killed")) == 3
+    resumed = make_trainer(tmp_path / "killed", config)
+    resumed.restore()
+    assert rows(tmp_path / "killed") == []
+    assert resumed.run()
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
+def test_a_lost_checkpoint_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, preset("tiny"))
+    trainer.run()
+    trainer.checkpoint_path.unlink()
+    log = trainer.metrics_path.read_text()
+    with pytest.raises(CheckpointError, match=r"checkpoint of a run that was at step 4 and saved its first at step 2"):
+        make_trainer(tmp_path, preset("tiny")).restore()
+    assert trainer.metrics_path.read_text() == log
+
+
+def test_a_disk_too_full_for_events_stops_training_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TensorBoard writes them in a thread of its own, which would print one."""
+    hook = threading.excepthook
+    trainer = make_trainer(tmp_path, preset("tiny").replace({"training.checkpoint_every": 1000}))
+    with (
+        largest_file(700),
+        pytest.raises(DiskFullError, match=r"the disk is full .* There is no checkpoint yet") as caught,
+    ):
+        trainer.run()
+    assert str(caught.value).startswith(f"{tmp_path}: cannot be written")
+    assert trainer.step >= 1
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook is hook
 
 
 def test_signals_save_and_stop_and_handlers_are_given_back(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""NetCDF files of several groups, which ArviZ and xarray open."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5netcdf
+import xarray
+from xarray.backends import H5NetCDFStore
+
+from pyro_compvae.checkpoint import write_bytes
+
+
+def write_netcdf(path: Path, groups: Mapping[str, xarray.Dataset], compressed: bool = False) -> None:
+    """Write data sets as groups of a file, atomically.
+
+    The file is put together in memory: where HDF5 finds a disk full, it cannot close its file and takes the process
+    down.
+
+    Raises:
+        DiskFullError: if there is no room for it.
+    """
+    content = io.BytesIO()
+    with h5netcdf.File(content, "w") as file:
+        for name, group in groups.items():
+            packed = {variable: {"zlib": True} for variable in group.data_vars if group[variable].ndim}
+            group.dump_to_store(H5NetCDFStore(file, group=name, mode="a"), encoding=packed if compressed else {})
+    write_bytes(path, content.getbuffer())
