@@ -59,7 +59,7 @@ def export_run(run_dir: Path | str, out: Path | str | None = None) -> Path:
         write_text(out / ENVIRONMENT, _json(calls))
     write_text(out / "summary.json", _json(summary))
     num_weights = sum(weight.numel() for weight in run.guide.parameters())
-    write_text(out / "README.md", model_card(run_name(config), config, num_weights, summary, calls))
+    write_text(out / "README.md", model_card(run_name(run.config), config, num_weights, summary, calls))
     write_text(out / "config.yaml", to_yaml(config))
     # Last, so that a folder which loads is whole.
     save_weights(out / WEIGHTS, to_yaml(config), run.step, run.guide.state_dict())

@@ -53,16 +53,17 @@ def model_card(
         summary=summary,
         metrics=_metrics(summary),
         own_data=OWN_DATA.get(config.data.name),
+        splits=_splits(summary),
         calls=calls,
         number=number,
     )
 
 
 def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any]) -> str:
-    found = {key: summary[key] for key in METRICS if math.isfinite(summary.get(key, math.nan))}
+    found = {key: summary[key] for key in METRICS if summary.get(key) is not None and math.isfinite(summary[key])}
     result = {
         "task": {"type": "image-segmentation", "name": "unsupervised decomposition of scenes"},
-        "dataset": {"type": config.data.name, "name": config.data.name, "split": "test"},
+        "dataset": {"type": config.data.name, "name": _splits(summary).get("test", config.data.name), "split": "test"},
         "metrics": [{"type": key, "name": METRICS[key][0], "value": value} for key, value in found.items()],
     }
     tags = ["pyro", "variational-autoencoder", "object-centric", "unsupervised", config.guide]
@@ -75,6 +76,11 @@ def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any]) -> s
         "model-index": [{"name": name, "results": [result]}],
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _splits(summary: Mapping[str, Any]) -> Mapping[str, str]:
+    """Where the scenes of every split are from."""
+    return summary.get("splits") or {}
 
 
 def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

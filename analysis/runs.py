@@ -89,7 +89,8 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
 def run_name(config: RunConfig) -> str:
     """What a run is called that was given no name: GUIDE-DATASET-lnms-seedS, or plain instead of lnms."""
     frozen = f"-on-{Path(config.frozen_model).name}" if config.frozen_model else ""
-    return f"{config.guide}-{config.data.name}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}{frozen}"
+    data = Path(config.data.root).stem if config.data.name == "file" and config.data.root else config.data.name
+    return f"{config.guide}-{data}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}{frozen}"
 
 
 def _weights_file(path: Path) -> Path:

@@ -13,12 +13,13 @@ HDF5 checks a Fletcher-32 checksum whenever it reads a chunk; the SHA-256 of a s
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,26 +75,29 @@ def write_scenes(
 
     Raises:
         DataError: if the file exists, a split has no scenes, or the scenes of a split differ in shape.
+        DiskFullError: if there is no room for it.
     """
     if path.exists():
         raise DataError(f"{path}: expected a new file, found one. Name another, or remove it; nothing was overwritten.")
     if not path.parent.is_dir():
         raise DataError(f"{path}: expected a file in a folder that exists, found no {path.parent}.")
-    # From HDF5 1.10 on, metadata have checksums too.
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-        file.attrs.update({"format": FORMAT, "version": VERSION, "name": name, "settings": json.dumps(settings)})
-        for split, (origin, scenes) in splits.items():
-            group = file.create_group(split)
-            try:
-                digest = _write_split(group, scenes)
-            except DataError:
-                raise
-            except ValueError as error:
-                raise DataError(
-                    f"{path}: split {split!r}: {error}. Look at the number of scenes asked for, and at image_size, "
-                    "which brings images to one shape."
-                ) from error
-            group.attrs.update({"origin": origin, "sha256": digest})
+    with atomic_path(path) as temporary, _PatientFile(temporary, "w+") as raw:
+        # From HDF5 1.10 on, metadata have checksums too.
+        with h5py.File(raw, "w", libver=("v110", "v110")) as file:
+            file.attrs.update({"format": FORMAT, "version": VERSION, "name": name, "settings": json.dumps(settings)})
+            for split, (origin, scenes) in splits.items():
+                group = file.create_group(split)
+                try:
+                    digest = _write_split(group, scenes, raw.check)
+                except DataError:
+                    raise
+                except ValueError as error:
+                    raise DataError(
+                        f"{path}: split {split!r}: {error}. Look at the number of scenes asked for, and at image_size, "
+                        "which brings images to one shape."
+                    ) from error
+                group.attrs.update({"origin": origin, "sha256": digest})
+        raw.check()
 
 
 def file_info(path: Path) -> FileInfo:
@@ -156,8 +160,43 @@ def verify(path: Path) -> FileInfo:
     return info
 
 
-def _write_split(group: h5py.Group, scenes: Iterable[StoredScene]) -> str:
-    """Write scenes a chunk at a time; returns the SHA-256 of all."""
+class _PatientFile(io.FileIO):
+    """A file that keeps what fails for `check` to raise.
+
+    Where HDF5 finds a disk full, it cannot close its file and takes the process down. So it is never told.
+    """
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise what has failed.
+
+        Raises:
+            OSError: if anything has.
+        """
+        if self.error is not None:
+            raise self.error
+
+
+def _write_split(group: h5py.Group, scenes: Iterable[StoredScene], check: Callable[[], None]) -> str:
+    """Write scenes a chunk at a time, with a check after each; returns the SHA-256 of all."""
     digests: dict[str, Any] = {}
     for batch in _batches(scenes):
         arrays = stack_scenes(batch)
@@ -182,6 +221,7 @@ def _write_split(group: h5py.Group, scenes: Iterable[StoredScene]) -> str:
             group[name].resize(len(group[name]) + len(values), axis=0)
             group[name][-len(values) :] = values
             digests[name].update(values.tobytes())
+        check()
     if not digests:
         raise ValueError("scenes: expected one scene or more, got none")
     return _combined(digests, {name: group[name].shape for name in digests})

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+import formats
 import pytest
 import torch
 import xarray
@@ -149,3 +150,19 @@ def test_draws_that_find_no_room_leave_those_before(tmp_path: Path) -> None:
     assert all(
         torch.equal(torch.from_numpy(groups[n]["z"].values), torch.from_numpy(few[n]["z"].values)) for n in groups
     )
+
+
+def test_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """HDF5 would take the process down; nothing is left, and the rest of the source is not read."""
+    formats.efficient_morl(tmp_path / "source.h5", {"train": 400, "test": 1})
+    target = tmp_path / "target.h5"
+    with largest_file(100_000):
+        assert load_script("make_data").main(["convert", str(tmp_path / "source.h5"), str(target)]) == 1
+    error = capsys.readouterr().err
+    assert f"error: {target}: cannot be written, the disk is full (File too large)" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["source.h5"]
+    with small_disk(tmp_path / "disk", 300_000):
+        target = tmp_path / "disk" / "target.h5"
+        assert load_script("make_data").main(["convert", str(tmp_path / "source.h5"), str(target)]) == 1
+        assert "the disk is full (No space left on device)" in capsys.readouterr().err
+        assert not list(target.parent.iterdir())

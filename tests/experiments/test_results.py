@@ -37,6 +37,7 @@ def test_a_run_reproduces_its_summary(path: Path) -> None:
     multi_view = run.config.guide == "mulmon"
     scenes = load_scenes(run.config.data, "test", multi_view=multi_view)
     assert (run.step, len(scenes)) == (summary["steps"], summary["num_test_scenes"])
+    assert scenes.origin == summary["splits"]["test"]
     torch.manual_seed(run.config.seed)
     metrics = evaluate(run.guide, scenes, torch.device("cpu"))
     # Other processors round otherwise, and a pixel or two go to another slot.
