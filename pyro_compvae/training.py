@@ -45,7 +45,7 @@ class DivergenceError(RuntimeError):
 TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate", *SCHEDULES)
 
 
-RESUMED = ("config", "step", "seconds", "first_loss", "window", "guide", "optimiser", "random")
+RESUMED = ("config", "scenes", "step", "seconds", "first_loss", "window", "guide", "optimiser", "random")
 """What a run continues from."""
 
 
@@ -198,6 +198,7 @@ class Trainer:
             return
         content = {
             "config": to_yaml(self.config),
+            "scenes": self.scenes.origin,
             "step": self.step,
             "seconds": self.seconds,
             "first_loss": self.first_loss,
@@ -227,8 +228,8 @@ class Trainer:
         """Continue from the run's checkpoint, or start where the run was ended before its first one.
 
         Raises:
-            CheckpointError: if it is lost, or of another configuration (the number of steps and the place of the data
-                may differ), or has more steps behind it than are asked for.
+            CheckpointError: if it is lost, or of other scenes or another configuration (the number of steps and the
+                place of the data may differ), or has more steps behind it than are asked for.
         """
         if not self.checkpoint_path.exists():
             self._check_not_lost()
@@ -241,6 +242,11 @@ class Trainer:
             raise CheckpointError(
                 f"{self.checkpoint_path}: expected a checkpoint of this configuration, got another: "
                 f"{'; '.join(changed)}."
+            )
+        if content["scenes"] != self.scenes.origin:
+            raise CheckpointError(
+                f"{self.checkpoint_path}: expected the scenes that the run was trained on ({content['scenes']}), got others "
+                f"({self.scenes.origin}). Name the place of the former with --data-root."
             )
         self.guide.load_state_dict(content["guide"])
         self.optimiser.load_state_dict(content["optimiser"])

@@ -33,6 +33,7 @@ from pyro_compvae.data.scenes import StoredScene
 from pyro_compvae.data.solids import solid_scenes
 from pyro_compvae.data.sources import open_source
 from pyro_compvae.presets import preset
+from pyro_compvae.weights import load_weights, save_weights
 
 CPU_SECONDS = 20
 MEMORY = 2 << 30
@@ -130,6 +131,11 @@ def _checkpoint(folder: Path) -> Path:
     return folder / "checkpoint.pt"
 
 
+def _weights(folder: Path) -> Path:
+    save_weights(folder / "model.safetensors", "guide: iodine", 3, {"weight": torch.arange(12.0).reshape(3, 4)})
+    return folder / "model.safetensors"
+
+
 def _config(folder: Path) -> Path:
     (folder / "config.yaml").write_text(to_yaml(preset("tiny", "mulmon")))
     return folder / "config.yaml"
@@ -153,6 +159,7 @@ TARGETS = {
     },
     **{f"mesh {suffix}": Target(_mesh(suffix), lambda p: load_meshes(p.parent)) for suffix in (".obj", ".ply", ".stl")},
     "checkpoint": Target(_checkpoint, load_checkpoint, CheckpointError),
+    "weights": Target(_weights, load_weights, CheckpointError),
     "configuration": Target(_config, lambda p: from_yaml(p.read_text(encoding="utf-8", errors="replace")), ConfigError),
 }
 

@@ -115,6 +115,10 @@ def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pyt
     rows = (run / "metrics.csv").read_text().splitlines()
     header, last = rows[0].split(","), rows[-1].split(",")
     assert dict(zip(header, last, strict=True))["miou"] == ""
+    assert load_script("export").main([str(run)]) == 0
+    card = (run / "export" / "README.md").read_text()
+    assert "# iodine-photos-lnms-seed0" in card
+    assert "- test: photos: scenes 9 to 9 of images of the folder photos (sha256 " in card
     assert load_script("report").main([str(run)]) == 0
     page = (run / "report.html").read_text()
     assert 'data-role="segmentation"' in page

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -277,4 +278,17 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
     make_trainer(tmp_path, preset("tiny")).run()
     other = make_trainer(tmp_path, preset("tiny").replace({"latent_dim": 5}))
     with pytest.raises(CheckpointError, match=r"latent_dim is 4 there and 5 here"):
+        other.restore()
+
+
+def test_other_scenes_are_refused_on_resume(tmp_path: Path) -> None:
+    """The place of the data may differ, the data may not."""
+    config = preset("tiny").replace({"training.steps": 2})
+    trainer = make_trainer(tmp_path, config)
+    trainer.run()
+    other = make_trainer(tmp_path, config)
+    other.scenes = replace(other.scenes, origin="other files")
+    with pytest.raises(
+        CheckpointError, match=r"the scenes that the run was trained on \(64 sprite .*\), got others \(other"
+    ):
         other.restore()
