@@ -245,8 +245,8 @@ class Trainer:
             )
         if content["scenes"] != self.scenes.origin:
             raise CheckpointError(
-                f"{self.checkpoint_path}: expected the scenes that the run was trained on ({content['scenes']}), got others "
-                f"({self.scenes.origin}). Name the place of the former with --data-root."
+                f"{self.checkpoint_path}: expected the scenes that the run was trained on ({content['scenes']}), got "
+                f"others ({self.scenes.origin}). Name the place of the former with --data-root."
             )
         self.guide.load_state_dict(content["guide"])
         self.optimiser.load_state_dict(content["optimiser"])
