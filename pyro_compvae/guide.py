@@ -85,6 +85,11 @@ def prior_kl(q: Normal) -> Tensor:
 
 
 def slot_kl(q: Normal) -> Tensor:
-    """KL(q_k ‖ N(0, I)) of every slot in nats: batch shape (B, K, D) → (B, K)."""
+    """KL(q_k ‖ N(0, I)) of every slot in nats: batch shape (B, K, D) → (B, K).
+
+    >>> q = Normal(torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]), torch.ones(1, 2, 2))
+    >>> slot_kl(q)  # the first slot says nothing
+    tensor([[0.0000, 0.5000]])
+    """
     prior = Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale))
     return kl_divergence(q, prior).sum(-1)

@@ -89,8 +89,6 @@ class SlotAttentionGuide(SceneGuide):
         self.initial_scale = nn.Parameter(torch.ones(width))
         self.attention = SlotAttention(width, num_iterations)
         self.head = nn.Linear(width, 2 * model.latent_dim)
-        with torch.no_grad():
-            self.head.bias[model.latent_dim :] -= 2  # posteriors start narrow, so that z says something from the start
 
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
@@ -114,7 +112,7 @@ def make_guide(num_slots: int = 5, latent_dim: int = 8, image_size: int = 24, wi
     return SlotAttentionGuide(SceneModel(decoder, num_slots), width, lnms_strength=0.15)
 
 
-def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16, learning_rate: float = 4e-4) -> None:
+def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16, learning_rate: float = 1e-3) -> None:
     """SVI with torch's Adam: the ELBO is a module, whose parameters are those of guide and model."""
     guide.train()
     elbo = TraceMeanField_ELBO()(guide.training_model, guide)
