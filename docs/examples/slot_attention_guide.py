@@ -31,6 +31,8 @@ class SlotAttention(nn.Module):
         self.num_iterations = num_iterations
         self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.feature_norm, self.slot_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        for projection in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(projection.weight)
         self.gru = nn.GRUCell(width, width)
         self.mlp = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
@@ -84,11 +86,17 @@ class SlotAttentionGuide(SceneGuide):
             nn.Conv2d(width, width, 5, stride=2, padding=2),
             nn.ReLU(),
             nn.Conv2d(width, width, 5, padding=2),
+            nn.ReLU(),
         )
+        for layer in self.encoder[::2]:  # torch's default takes most of the variance away
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        self.features = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
         self.initial_mean = nn.Parameter(torch.zeros(width))
         self.initial_scale = nn.Parameter(torch.ones(width))
         self.attention = SlotAttention(width, num_iterations)
         self.head = nn.Linear(width, 2 * model.latent_dim)
+        with torch.no_grad():
+            self.head.bias[model.latent_dim :] -= 2  # narrow posteriors, whose samples tell slots apart from the start
 
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
@@ -99,7 +107,7 @@ class SlotAttentionGuide(SceneGuide):
     def refine(self, x: Tensor, slots: Tensor) -> Normal:
         """q(z | x) from the slots (B, K, F) that attention starts at."""
         places = self.coordinates.expand(len(x), -1, -1, -1)
-        features = self.encoder(torch.cat((x, places), dim=1)).flatten(2).mT  # (B, N, F)
+        features = self.features(self.encoder(torch.cat((x, places), dim=1)).flatten(2).mT)  # (B, N, F)
         mean, raw_scale = self.head(self.attention(features, slots)).chunk(2, dim=-1)
         return Normal(mean, F.softplus(raw_scale), validate_args=False)
 
@@ -112,13 +120,13 @@ def make_guide(num_slots: int = 5, latent_dim: int = 8, image_size: int = 24, wi
     return SlotAttentionGuide(SceneModel(decoder, num_slots), width, lnms_strength=0.15)
 
 
-def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16, learning_rate: float = 1e-3) -> None:
+def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16, learning_rate: float = 6e-4) -> None:
     """SVI with torch's Adam: the ELBO is a module, whose parameters are those of guide and model."""
     guide.train()
     elbo = TraceMeanField_ELBO()(guide.training_model, guide)
     optimiser = torch.optim.Adam(elbo.parameters(), learning_rate)
     for step in range(steps):
-        guide.kl_weight = min(1.0, step / 1_000)
+        guide.kl_weight = min(1.0, step / 2_000)
         batch = scenes[torch.randint(len(scenes), (batch_size,))]
         loss = elbo(*guide.arguments(batch)) / batch_size
         optimiser.zero_grad()

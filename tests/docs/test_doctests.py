@@ -15,7 +15,7 @@ import guides
 import pyro_compvae
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = [page for page in sorted(DOCS.glob("*.md")) if ">>> " in page.read_text(encoding="utf-8")]
 MODULES = sorted(
     module.name
     for package in (pyro_compvae, guides, analysis)
@@ -38,8 +38,9 @@ def test_docstrings(name: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_pages(page: Path) -> None:
-    """The examples of a page are one session."""
+def test_pages(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of a page are one session, in the folder of the project."""
+    monkeypatch.chdir(DOCS.parent)
     text = page.read_text(encoding="utf-8")
     session = "\n".join(re.findall(r"^```pycon\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     assert session.count(">>> ") == text.count(">>> "), "every example in a ```pycon block"
