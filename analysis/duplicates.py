@@ -75,6 +75,12 @@ def duplicate_score(
 
     Raises:
         ValueError: if shapes or label ranges disagree.
+
+    Two slots divide a background, with latents that have nothing in common:
+
+    >>> z, segmentation = torch.eye(3)[None], torch.tensor([[[0, 1, 2, 2]]])
+    >>> duplicate_score(z, segmentation, target=torch.tensor([[[0, 0, 1, 1]]]))
+    DuplicateScore(latent=tensor([0]), claimed=tensor([1]))
     """
     if z.dim() != 3 or len(z) != len(predicted):
         raise ValueError(f"z: expected latents (B, K, D) with B = {len(predicted)}, got {tuple(z.shape)}")

@@ -60,6 +60,13 @@ def mean_iou(predicted: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: if the arguments are no label maps or differ in shape.
+
+    The numbers of the slots do not matter; a slot that takes half of an object loses half of its IoU:
+
+    >>> target = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 1]]])
+    >>> split = torch.tensor([[[5, 5, 2, 3], [5, 5, 2, 3]]])
+    >>> mean_iou(1 - target, target), mean_iou(split, target)
+    (tensor([1.], dtype=torch.float64), tensor([0.7500], dtype=torch.float64))
     """
     table = contingency_table(predicted, target)
     slot_area = table.sum(2, keepdim=True)
@@ -90,6 +97,13 @@ def adjusted_rand_index(predicted: Tensor, target: Tensor, foreground_only: bool
 
     Raises:
         ValueError: if the arguments are no label maps or differ in shape.
+
+    A background in two slots costs nothing where only the foreground counts:
+
+    >>> target = torch.tensor([[[0, 0, 1, 2], [0, 0, 1, 2]]])
+    >>> split = torch.tensor([[[0, 3, 1, 2], [0, 3, 1, 2]]])
+    >>> adjusted_rand_index(split, target), adjusted_rand_index(split, target, foreground_only=True)
+    (tensor([0.5882], dtype=torch.float64), tensor([1.], dtype=torch.float64))
     """
     table = contingency_table(predicted, target)
     if foreground_only:

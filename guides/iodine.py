@@ -58,7 +58,7 @@ class IodineGuide(RefinementGuide):
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         return self._infer(x).parameters.distribution()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
         refinement = self._infer(x)
         q = refinement.parameters.distribution()
@@ -67,9 +67,7 @@ class IodineGuide(RefinementGuide):
             if self.training:
                 for t, term in enumerate(refinement.terms, start=1):
                     add_term(f"iteration_{t}", term)
-                self._add_lnms(z)
-                if self.kl_weight != 1:
-                    add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
+                self._add_regularisers(q, z)
         return z
 
     def _infer(self, x: Tensor) -> Refinement:

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from guides.monet_networks import AttentionNetwork, ComponentEncoder
 from pyro_compvae.factors import add_term
-from pyro_compvae.guide import SceneGuide, prior_kl
+from pyro_compvae.guide import SceneGuide
 from pyro_compvae.models import PriorModel, SceneModel, check_images
 
 
@@ -77,7 +77,7 @@ class MonetGuide(SceneGuide):
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         return self._encode(x, self.attend(x))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
         log_attention = self.attend(x)
         q = self._encode(x, log_attention)
@@ -89,9 +89,7 @@ class MonetGuide(SceneGuide):
                 add_term("attention_likelihood", joint.logsumexp(1).sum((-2, -1)))
                 mask_kl = (log_attention.exp() * (log_attention - decoded.log_masks)).sum((1, 2, 3))
                 add_term("mask_kl", -self.mask_strength * mask_kl)
-                self._add_lnms(z)
-                if self.kl_weight != 1:
-                    add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
+                self._add_regularisers(q, z)
         return z
 
     def _encode(self, x: Tensor, log_masks: Tensor) -> Normal:

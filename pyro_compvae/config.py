@@ -243,6 +243,13 @@ class RunConfig:
 
         Raises:
             ConfigError: for an unknown field, a wrong type or an impossible value.
+
+        >>> from pyro_compvae.presets import preset
+        >>> preset("default").replace({"lnms_prior.strength": 0.5, "num_slots": 7}).num_slots
+        7
+        >>> preset("default").replace({"num_slots": 1})
+        Traceback (most recent call last):
+        pyro_compvae.config.ConfigError: configuration: RunConfig.num_slots: expected at least 2, got 1
         """
         content = dataclasses.asdict(self)
         for name, value in changes.items():

@@ -10,6 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
+from pyro_compvae.factors import add_term
 from pyro_compvae.lnms import lnms_factor
 from pyro_compvae.models import SlotModel
 
@@ -57,13 +58,25 @@ class SceneGuide(PyroModule):
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1] (and viewpoints, with several views)."""
         raise NotImplementedError
 
+    def forward(self, *arguments: Tensor) -> Tensor:
+        """The Pyro guide: samples "z" (B, K, D), in train mode with β and L-NMS. Other objectives override it."""
+        q = self.posterior(*arguments)
+        with pyro.plate("scenes", len(q.loc), dim=-1):
+            z = self._sample(q)
+            if self.training:
+                self._add_regularisers(q, z)
+        return z
+
     def _sample(self, q: Normal) -> Tensor:
         """The site "z" of the guide, within the plate "scenes"."""
         return pyro.sample("z", pyro.distributions.Normal(q.loc, q.scale).to_event(2))
 
-    def _add_lnms(self, z: Tensor) -> None:
+    def _add_regularisers(self, q: Normal, z: Tensor) -> None:
+        """In train mode: s L_NMS(z), and what makes KL(q ‖ p) of the ELBO β KL(q ‖ p)."""
         if self.lnms_strength != 0:
             lnms_factor(z, self.lnms_strength, self.lnms_scale)
+        if self.kl_weight != 1:
+            add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
 
 
 def prior_kl(q: Normal) -> Tensor:
@@ -72,6 +85,11 @@ def prior_kl(q: Normal) -> Tensor:
 
 
 def slot_kl(q: Normal) -> Tensor:
-    """KL(q_k ‖ N(0, I)) of every slot in nats: batch shape (B, K, D) → (B, K)."""
+    """KL(q_k ‖ N(0, I)) of every slot in nats: batch shape (B, K, D) → (B, K).
+
+    >>> q = Normal(torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]), torch.ones(1, 2, 2))
+    >>> slot_kl(q)  # the first slot says nothing
+    tensor([[0.0000, 0.5000]])
+    """
     prior = Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale))
     return kl_divergence(q, prior).sum(-1)

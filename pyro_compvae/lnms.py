@@ -18,6 +18,12 @@ def slot_correlation(z: Tensor) -> Tensor:
 
     Returns:
         (..., K, K), in [-1, 1].
+
+    >>> import torch
+    >>> slot_correlation(torch.tensor([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))
+    tensor([[1.0000, 0.0000, 0.7071],
+            [0.0000, 1.0000, 0.7071],
+            [0.7071, 0.7071, 1.0000]])
     """
     direction = F.normalize(z, dim=-1, eps=1e-12)
     return direction @ direction.mT
@@ -37,6 +43,13 @@ def lnms_log_density(z: Tensor, scale: float = 0.1) -> Tensor:
 
     Raises:
         ValueError: if z has no slot axis or the scale is not positive.
+
+    At right angles every ordered pair has the largest log density, 1.38; equal slots lose 1 / (2 · 0.1²) = 50 each:
+
+    >>> import torch
+    >>> apart, equal = torch.eye(2), torch.ones(2, 2)
+    >>> [round(float(lnms_log_density(z)), 2) for z in (apart, equal)]
+    [2.77, -97.23]
     """
     if z.dim() < 2:
         raise ValueError(f"z: expected slots (..., K, D), got {tuple(z.shape)}")

@@ -31,6 +31,21 @@ class SpatialGaussianMixture(TorchDistribution):
 
     Raises:
         ValueError: if the shapes do not fit together or the scale is not positive.
+
+    Two slots, black and white, of one pixel that belongs to either alike:
+
+    >>> means = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 3, 1, 1)
+    >>> mixture = SpatialGaussianMixture(means, mask_logits=torch.zeros(2, 1, 1, 1), scale=0.1)
+    >>> mixture.event_shape
+    torch.Size([3, 1, 1])
+    >>> black, grey = torch.zeros(3, 1, 1), torch.full((3, 1, 1), 0.5)
+    >>> [round(float(mixture.log_prob(x)), 2) for x in (black, grey)]
+    [3.46, -33.35]
+
+    The mean is that grey, which no slot would draw:
+
+    >>> mixture.mean.flatten()
+    tensor([0.5000, 0.5000, 0.5000])
     """
 
     arg_constraints = {  # noqa: RUF012 (the name and form that torch.distributions asks for)

@@ -34,6 +34,12 @@ def log_permanent(log_matrix: Tensor) -> Tensor:
 
     Raises:
         ValueError: unless the matrices are square and K is from 1 to 16.
+
+    >>> A = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> float(log_permanent(A.log()).exp())  # 1 · 4 + 2 · 3
+    10.0
+    >>> log_permanent(torch.zeros(7, 7)).exp().round()  # of ones, K!
+    tensor(5040.)
     """
     if log_matrix.dim() < 2 or log_matrix.shape[-1] != log_matrix.shape[-2]:
         raise ValueError(f"log_matrix: expected square matrices (..., K, K), got {tuple(log_matrix.shape)}")

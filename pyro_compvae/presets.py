@@ -80,7 +80,7 @@ def _paper_mulmon(dataset: DatasetName) -> RunConfig:
 
 
 def _default_iodine(dataset: DatasetName) -> RunConfig:
-    """Two CPU cores, less than half an hour; README, "What it took", tells what was tried.
+    """Two CPU cores, less than half an hour; "What it took" in docs/results.md tells what was tried.
 
     What differs from the paper, beside the sizes: a coarse decoder grid with sub-pixel output, Fourier features of the
     coordinates, refinement features that keep their positions, no LSTM, posteriors that start wide and contract,

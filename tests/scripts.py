@@ -1,4 +1,4 @@
-"""Scripts as modules: experiments/ is no package, and nobody imports it."""
+"""Scripts as modules: experiments/ and docs/examples/ are no packages, and nobody imports them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+EXAMPLES = ROOT / "docs" / "examples"
 
 
-def load_script(name: str) -> ModuleType:
-    """The module in experiments/NAME.py."""
-    spec = importlib.util.spec_from_file_location(f"{name}_script", EXPERIMENTS / f"{name}.py")
+def load_script(name: str, folder: Path = EXPERIMENTS) -> ModuleType:
+    """The module in FOLDER/NAME.py."""
+    spec = importlib.util.spec_from_file_location(f"{name}_script", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

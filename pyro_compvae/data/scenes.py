@@ -88,6 +88,15 @@ class SceneSet:
 
     Raises:
         ValueError: if shapes or types are not those above.
+
+    >>> images = torch.zeros(10, 3, 24, 24, dtype=torch.uint8)
+    >>> labels = torch.zeros(10, 24, 24, dtype=torch.uint8)
+    >>> scenes = SceneSet(images, labels, num_objects=torch.ones(10, dtype=torch.int64))
+    >>> scenes[2:5].image.shape, scenes[0].image.dtype
+    (torch.Size([3, 3, 24, 24]), torch.float32)
+    >>> SceneSet(images.float(), labels, torch.ones(10))
+    Traceback (most recent call last):
+    ValueError: images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got (10, 3, 24, 24) float32
     """
 
     images: Tensor

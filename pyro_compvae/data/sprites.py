@@ -75,6 +75,9 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
 
     Raises:
         ValueError: for an unknown split or num_scenes < 1.
+
+    >>> make_sprites("test", 320)[:2].image.shape
+    torch.Size([2, 3, 24, 24])
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")

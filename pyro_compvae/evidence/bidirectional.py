@@ -113,8 +113,8 @@ def bidirectional_log_evidence(
         z_exact: (B, K, D), as of `simulate`.
         start: such as the guide's posterior, `normal_proposal(guide.posterior(*arguments))`.
         num_chains: L; all that go back share z_exact, its slots in orders of their own.
-        num_temperatures, leapfrog_steps, symmetrise, temperatures, pilot_chains, target_acceptance, chunk_size,
-            progress: as of `annealed_log_evidence`.
+        num_temperatures, leapfrog_steps, symmetrise, temperatures: as of `annealed_log_evidence`.
+        pilot_chains, target_acceptance, chunk_size, progress: as there.
         lower_start, lower_chains, lower_temperatures: of the way there, if it is another than that back.
 
     Raises:
