@@ -88,8 +88,9 @@ class SlotAttentionGuide(SceneGuide):
             nn.Conv2d(width, width, 5, padding=2),
             nn.ReLU(),
         )
-        for layer in self.encoder[::2]:  # torch's default takes most of the variance away
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        for layer in self.encoder:
+            if isinstance(layer, nn.Conv2d):  # torch's default takes most of the variance away
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.features = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
         self.initial_mean = nn.Parameter(torch.zeros(width))
         self.initial_scale = nn.Parameter(torch.ones(width))

@@ -74,13 +74,15 @@ def write_scenes(
         settings: how they were made from their source.
 
     Raises:
-        DataError: if the file exists, a split has no scenes, or the scenes of a split differ in shape.
+        DataError: if the file exists, a split has another name or no scenes, or its scenes differ in shape.
         DiskFullError: if there is no room for it.
     """
     if path.exists():
         raise DataError(f"{path}: expected a new file, found one. Name another, or remove it; nothing was overwritten.")
     if not path.parent.is_dir():
         raise DataError(f"{path}: expected a file in a folder that exists, found no {path.parent}.")
+    if not set(splits) <= set(SPLITS):
+        raise DataError(f"splits: expected {', '.join(SPLITS)} or some of them, got {', '.join(splits)}.")
     with atomic_path(path) as temporary, _PatientFile(temporary, "w+") as raw:
         # From HDF5 1.10 on, metadata have checksums too.
         with h5py.File(raw, "w", libver=("v110", "v110")) as file:

@@ -45,8 +45,8 @@ class Scene(NamedTuple):
     """One scene, or a batch of them with a leading dimension B; multi-view scenes have a dimension V.
 
     image:       ([B,] [V,] 3, H, W) float32, colours in [0, 1]
-    labels:      ([B,] [V,] H, W) int64; 0 is the background, 1..N are the objects, the same in all views; None where
-                 the data have no masks
+    labels:      ([B,] [V,] H, W) int64; 0 is the background, 1..N are the objects, the same in all views; None
+        where the data have no masks
     num_objects: ([B]) int64, objects in the scene (whether or not a pixel of them is visible); None without masks
     viewpoint:   ([B,] [V,] 3) float32, or None where the data have no cameras
     """

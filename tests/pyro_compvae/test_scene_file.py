@@ -91,6 +91,8 @@ def test_nothing_is_overwritten_and_nothing_left_half_done(tmp_path: Path) -> No
     ]:
         with pytest.raises(DataError, match=message):
             write_scenes(tmp_path / "b.h5", "noise", {"train": ("", scenes)}, {})
+    with pytest.raises(DataError, match="splits: expected train, validation, test or some of them, got val"):
+        write_scenes(tmp_path / "b.h5", "noise", {"val": ("", stored(1))}, {})
     with pytest.raises(DataError, match=r"expected a file in a folder that exists, found no .*nowhere"):
         write_scenes(tmp_path / "nowhere" / "b.h5", "noise", {"train": ("", stored(1))}, {})
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
