@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import theilslopes
 
-WARM_UP = 50
+WARM_UP = 30
 """Calls until allocators and caches have what they need."""
 
 EVERY = 10
@@ -27,7 +27,7 @@ class Growth(NamedTuple):
     """Bytes per call.
 
     clean: of calls as they are.
-    leaking: of further calls, each of which keeps four tensors of the size of its batch.
+    leaking: of further calls, each of which keeps its batch.
     batch: what one batch takes.
     """
 
@@ -37,12 +37,14 @@ class Growth(NamedTuple):
 
 
 def growth(what: str, guide: str, calls: int, leaking_calls: int) -> Growth:
-    """How much more memory every call takes, in a process of its own, whose heap has no room of earlier tests.
+    """How much more memory every call takes, in a process of its own.
 
-    The slope is the median of those between all pairs of looks, which the allocator's single jumps do not move.
+    Its allocator (glibc's) gives every tensor pages of its own and takes them back at once, so that no leak fills holes
+    in the heap. The slope is the median of those between all pairs of looks, which single jumps do not move.
     """
     command = [sys.executable, __file__, what, guide, str(calls), str(leaking_calls)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment |= {"MALLOC_MMAP_THRESHOLD_": "8192", "MALLOC_TRIM_THRESHOLD_": "0"}
     output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     content = json.loads(output.splitlines()[-1])
     clean, leaking = (float(theilslopes(np.array(content[name]) / EVERY).slope) for name in ("clean", "leaking"))
@@ -63,7 +65,7 @@ def watch(name: str, guide: str, calls: int, leaking_calls: int) -> dict[str, An
     def called(number: int, batch: Any) -> None:
         leaking = number > WARM_UP + calls
         if leaking:
-            held.extend(batch.clone() for _ in range(4))
+            held.append(batch.clone())
         if number > WARM_UP and number % EVERY == 0:
             seen["leaking" if leaking else "clean"].append(resident())
         seen["batch"] = batch.numel() * batch.element_size()

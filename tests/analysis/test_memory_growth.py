@@ -18,8 +18,8 @@ pytestmark = [
     [("training", "iodine", 500), ("training", "mulmon", 500), ("evidence", "iodine", 200)],
 )
 def test_memory_does_not_grow(what: str, guide: str, calls: int) -> None:
-    """Not by a quarter of a batch of images per call; that every call keeps four of them is seen."""
-    found = growth(what, guide, calls, leaking_calls=100)
+    """Not by a quarter of a batch of images per call; that every call keeps its batch is seen."""
+    found = growth(what, guide, calls, leaking_calls=50)
     print(found)
-    assert found.leaking > found.batch, "the premise"
+    assert found.leaking > 0.75 * found.batch, "the premise"
     assert found.clean < 0.25 * found.batch
