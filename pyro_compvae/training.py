@@ -340,7 +340,7 @@ class Trainer:
         for name, value in row.items():
             if name not in ("step", "seconds") and math.isfinite(value):
                 writer.add_scalar(name, value, self.step)
-        writer.flush()
+        writer.flush()  # a full disk shows here, and not at some later row
 
     def _rows(self) -> dict[int, str]:
         """Lines of the log by step, without one that was cut short when the process was killed."""

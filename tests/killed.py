@@ -98,7 +98,7 @@ def in_the_middle_of(name: str) -> None:
 
     def write_half(temporary: Path, content: bytes) -> None:
         whole = bytes(content)
-        if not (temporary.name.startswith(f".{path.stem}-") and temporary.suffix == path.suffix):
+        if not (temporary.name.removeprefix(".").startswith(path.stem) and temporary.suffix == path.suffix):
             temporary.open("wb").write(whole)
             return
         temporary.open("wb").write(whole[: len(whole) // 2])
