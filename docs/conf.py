@@ -14,12 +14,12 @@ sys.path.append(str(Path(__file__).parent))
 from docstrings import to_restructured_text
 
 project = "pyro_compvae"
-author = "the authors of pyro_compvae"
 release = version = metadata.version("pyro-compvae")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
-exclude_patterns = ["examples"]
+exclude_patterns = ["examples", "_build"]
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]

@@ -58,16 +58,16 @@ def test_posterior_is_factorised_over_slots_and_permutes_with_them() -> None:
 
 
 def test_slots_compete() -> None:
-    """A place that one slot takes is lost to the others: attention is normalised over slots before places."""
+    """The first slot likes the second place best, loses it to the second slot, and is left with the first place."""
     attention = example.SlotAttention(2, num_iterations=1)
-    for projection in (attention.query, attention.key):
-        torch.nn.init.eye_(projection.weight)
-        projection.weight.data *= 100  # hard attention
-    seen = []
-    attention.value.register_forward_hook(lambda module, inputs, output: torch.eye(2).expand(1, 2, 2))
+    logits = torch.tensor([[90.0, 100.0], [0.0, 200.0]])  # of slots and places
+    chosen = {attention.key: torch.eye(2), attention.value: torch.eye(2), attention.query: 2**0.5 * logits}
+    for layer, output in chosen.items():
+        layer.register_forward_hook(lambda module, inputs, _, output=output: output.expand(1, 2, 2))
+    seen: list[Tensor] = []
     attention.gru.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    attention(torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]]), torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]]))
-    torch.testing.assert_close(seen[0], torch.eye(2))  # each slot has the value of its own place, and no other
+    attention(torch.randn(1, 2, 2), torch.randn(1, 2, 2))
+    torch.testing.assert_close(seen[0], torch.eye(2))
 
 
 def test_eval_mode_is_plain_pyro() -> None:
