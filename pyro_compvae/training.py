@@ -1,15 +1,12 @@
-"""Stochastic variational inference: the loop, its schedules, its log, and how it stops."""
+"""Stochastic variational inference: the loop, its schedules, and how it stops and goes on."""
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +17,12 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from pyro_compvae.checkpoint import (
-    CheckpointError,
-    DiskFullError,
-    load_checkpoint,
-    naming_full_disk,
-    save_checkpoint,
-    write_text,
-)
+from pyro_compvae.checkpoint import CheckpointError, DiskFullError, load_checkpoint, naming_full_disk, save_checkpoint
 from pyro_compvae.config import ConfigError, RunConfig, TrainingConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.guide import SceneGuide
+from pyro_compvae.run_log import RunLog
 from pyro_compvae.schedules import SCHEDULES, learning_rate
 from pyro_compvae.workers import ALONE, WorkerError, Workers
 
@@ -112,7 +103,7 @@ class Trainer:
         self.run_dir = run_dir
         self.device = device
         self.evaluate = evaluate
-        self.columns = (*TRAINING_COLUMNS, *metric_names)
+        self.log = RunLog(run_dir, (*TRAINING_COLUMNS, *metric_names))
         self.workers = workers
         self.elbo = workers.replicate(SceneElbo()(guide.training_model, guide), device)
         self.parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
@@ -129,11 +120,6 @@ class Trainer:
         """Where the run keeps its checkpoint."""
         return self.run_dir / "checkpoint.pt"
 
-    @property
-    def metrics_path(self) -> Path:
-        """Where the run keeps its log."""
-        return self.run_dir / "metrics.csv"
-
     def run(self) -> bool:
         """Train up to ``config.training.steps``; True when done, False when a signal stopped it (after saving).
 
@@ -144,7 +130,7 @@ class Trainer:
         """
         first = self.workers.is_first
         writer: AbstractContextManager[SummaryWriter | None] = (
-            _event_log(self.run_dir, self.step + 1) if first else nullcontext()
+            self.log.events(self.step + 1) if first else nullcontext()
         )
         progress = tqdm(
             total=self.config.training.steps,
@@ -157,18 +143,18 @@ class Trainer:
         try:
             with (
                 naming_full_disk(self.run_dir),
-                writer as log,
+                writer as events,
                 progress,
                 _stop_signals() as stop,
                 self.workers.losing_none(),
             ):
-                self._run(stop, progress, log)
+                self._run(stop, progress, events)
                 self.save()
         except (WorkerError, DiskFullError) as error:
             raise type(error)(f"{error}. {self._what_is_kept()} Continue with --resume.") from error
         return self.step >= self.config.training.steps
 
-    def _run(self, stop: list[int], progress: Any, writer: SummaryWriter | None) -> None:
+    def _run(self, stop: list[int], progress: Any, events: SummaryWriter | None) -> None:
         training = self.config.training
         before, started = self.seconds, time.perf_counter()
         while self.step < training.steps and not self.workers.any(bool(stop)):
@@ -178,10 +164,10 @@ class Trainer:
             is_evaluation = self.step == training.steps or self.step % training.evaluate_every == 0
             if is_evaluation or self.step % training.log_every == 0:
                 row = self._training_row()
-                if writer is not None:
+                if events is not None:
                     if is_evaluation:
                         row.update(self._evaluate())
-                    self._log(row, writer)
+                    self.log.append(row, events)
                     progress.set_postfix({"loss": f"{row['loss']:.1f}"})
             if self.step % training.checkpoint_every == 0:
                 self.save()
@@ -234,7 +220,7 @@ class Trainer:
         if not self.checkpoint_path.exists():
             self._check_not_lost()
             if self.workers.is_first:
-                self._drop_rows_after(0)
+                self.log.drop_after(0)
             return
         content = load_checkpoint(self.checkpoint_path, entries=RESUMED)
         changed = differences(from_yaml(content["config"]), self.config)
@@ -265,7 +251,7 @@ class Trainer:
         else:
             self._seed_worker()
         if self.workers.is_first:
-            self._drop_rows_after(self.step)
+            self.log.drop_after(self.step)
 
     def _train_step(self) -> None:
         training = self.config.training
@@ -329,62 +315,13 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             return dict(self.evaluate(self.step))
 
-    def _log(self, row: dict[str, float], writer: SummaryWriter) -> None:
-        with self.metrics_path.open("a", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
-            if not file.tell():
-                table.writeheader()
-            table.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
-            file.flush()
-            os.fsync(file.fileno())  # rows are there before the checkpoint that has them behind it
-        for name, value in row.items():
-            if name not in ("step", "seconds") and math.isfinite(value):
-                writer.add_scalar(name, value, self.step)
-        writer.flush()  # a full disk shows here, and not at some later row
-
-    def _rows(self) -> dict[int, str]:
-        """Lines of the log by step, without one that was cut short when the process was killed."""
-        if not self.metrics_path.exists():
-            return {}
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
-        return {int(line.partition(",")[0]): line for line in lines if line.endswith("\n")}
-
-    def _drop_rows_after(self, step: int) -> None:
-        """Rows that the interrupted run logged after its last checkpoint will be written again."""
-        kept = [line for logged, line in self._rows().items() if logged <= step]
-        write_text(self.metrics_path, "".join((",".join(self.columns) + "\n", *kept)))
-
     def _check_not_lost(self) -> None:
-        last, first_checkpoint = max(self._rows(), default=0), self.config.training.checkpoint_every
+        last, first_checkpoint = self.log.last_step, self.config.training.checkpoint_every
         if last > first_checkpoint:
             raise CheckpointError(
                 f"{self.checkpoint_path}: expected the checkpoint of a run that was at step {last} and saved its first "
                 f"at step {first_checkpoint}, found no such file. Put it back, or start anew in another --run-dir."
             )
-
-
-@contextmanager
-def _event_log(folder: Path, first_step: int) -> Iterator[SummaryWriter]:
-    """TensorBoard's writer; events from the first step on replace those of the interrupted run."""
-    previous = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        # The writer's thread leaves its error to the next call of the writer, which raises it: no need to print it.
-        if not isinstance(args.exc_value, OSError):
-            previous(args)
-
-    threading.excepthook = hook
-    try:
-        writer = SummaryWriter(str(folder), purge_step=first_step)
-        try:
-            yield writer
-        except BaseException:
-            with suppress(OSError):  # what came first matters more
-                writer.close()
-            raise
-        writer.close()
-    finally:
-        threading.excepthook = previous
 
 
 @contextmanager

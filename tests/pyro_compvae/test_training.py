@@ -115,7 +115,7 @@ def test_rows_after_the_last_checkpoint_are_written_again(tmp_path: Path) -> Non
     expected = rows(tmp_path)
     content = load_checkpoint(trainer.checkpoint_path)
     assert content["step"] == 4
-    with trainer.metrics_path.open("a") as file:
+    with trainer.log.path.open("a") as file:
         file.write("5,9.9,1.0,1.0,1.0,1.0,1.0,\n")
     again = make_trainer(tmp_path, config)
     again.restore()
@@ -130,15 +130,15 @@ def test_a_row_or_header_that_a_kill_cut_short_is_dropped(tmp_path: Path, cut: s
     trainer.run()
     expected = rows(tmp_path)
     assert [row["step"] for row in expected] == ["2", "4"]
-    text = trainer.metrics_path.read_text()
+    text = trainer.log.path.read_text()
     header_is_cut = not cut[:1].isdigit()
-    trainer.metrics_path.write_text(cut if header_is_cut else text + cut)
+    trainer.log.path.write_text(cut if header_is_cut else text + cut)
     again = make_trainer(tmp_path, config.replace({"training.steps": 6}))
     again.restore()
     assert rows(tmp_path) == ([] if header_is_cut else expected)
     again.run()
     assert [row["step"] for row in rows(tmp_path)] == (["6"] if header_is_cut else ["2", "4", "6"])
-    assert trainer.metrics_path.read_text().splitlines()[0] == text.splitlines()[0]
+    assert trainer.log.path.read_text().splitlines()[0] == text.splitlines()[0]
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_a_lost_checkpoint_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, preset("tiny"))
     trainer.run()
     trainer.checkpoint_path.unlink()
-    log = trainer.metrics_path.read_text()
+    log = trainer.log.path.read_text()
     with pytest.raises(CheckpointError, match=r"checkpoint of a run that was at step 4 and saved its first at step 2"):
         make_trainer(tmp_path, preset("tiny")).restore()
-    assert trainer.metrics_path.read_text() == log
+    assert trainer.log.path.read_text() == log
 
 
 def test_a_disk_too_full_for_events_stops_training_without_a_traceback(
