@@ -104,9 +104,9 @@ def evidence(name: str, batches: int, called: Callable[[int, Any], None]) -> Non
     estimators = import_module("pyro_compvae.evidence")
     guide.eval()
     for number in range(1, batches + 1):
-        batch = scenes[8 * (number % 2) : 8 * (number % 2) + 8]
+        batch = scenes[4 * (number % 4) : 4 * (number % 4) + 4]
         arguments = guide.arguments(batch)
-        estimators.importance_log_evidence(guide.model, guide, *arguments, num_samples=20)
+        estimators.importance_log_evidence(guide.model, guide, *arguments, num_samples=10)
         if number % 10 == 0:
             few = {"num_chains": 2, "num_temperatures": 2, "leapfrog_steps": 1, "pilot_chains": 2}
             estimators.annealed_log_evidence(guide.model, guide, *arguments, **few)
