@@ -20,7 +20,15 @@ from tqdm import tqdm
 
 from analysis.ablation import Cell, ablation_csv, ablation_figure, ablation_table, cells, score_cell
 from pyro_compvae.checkpoint import CheckpointError, DiskFullError, write_text
-from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, parse_assignments
+from pyro_compvae.config import (
+    ConfigError,
+    DatasetName,
+    GuideName,
+    RunConfig,
+    differences,
+    from_yaml,
+    parse_assignments,
+)
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.presets import preset
@@ -34,11 +42,11 @@ class Arguments:
 
     out: Path = Path("runs/ablation")
     """Folder of the sweep."""
-    guide: Literal["iodine", "monet", "mulmon"] = "monet"
+    guide: GuideName = "monet"
     """Model and guide; the paper took MONet."""
     preset: str = "default"
     """As of run_svi.py."""
-    dataset: Literal["sprites", "solids", "clevr-mv", "dolphin"] | None = None
+    dataset: DatasetName | None = None
     """As of run_svi.py."""
     data_root: Path | None = None
     """As of run_svi.py."""

@@ -20,7 +20,16 @@ from analysis.runs import run_name, take_over_model
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError, DiskFullError, naming_full_disk, write_text
 from pyro_compvae.compilation import CompilationError, compile_networks
-from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, parse_assignments, to_yaml
+from pyro_compvae.config import (
+    ConfigError,
+    DatasetName,
+    GuideName,
+    RunConfig,
+    differences,
+    from_yaml,
+    parse_assignments,
+    to_yaml,
+)
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
 from pyro_compvae.environment import write_environment
@@ -37,13 +46,13 @@ FIGURE_SCENES = 6
 class Arguments:
     """Train a multi-object VAE with a Pyro guide. Every run gets a folder; nothing is ever overwritten."""
 
-    guide: Literal["iodine", "monet", "mulmon"] = "iodine"
+    guide: GuideName = "iodine"
     """Model and guide."""
     lnms: bool = True
     """Whether the L-NMS correlation prior is in the objective."""
     preset: str = "default"
     """Named configuration: default (two CPU cores), paper (Tables 2-4), tiny (seconds, to try things)."""
-    dataset: Literal["sprites", "solids", "clevr-mv", "dolphin", "file"] | None = None
+    dataset: DatasetName | None = None
     """Sprites and solids (several views) are made on the spot, the others are read from --data-root; by default
     sprites, and solids with --guide mulmon."""
     data_root: Path | None = None
