@@ -24,7 +24,7 @@ def test_damaged_batches_are_computed_again(tmp_path: Path, damage: str) -> None
     whole = in_batches(path, compute, 4, 2, "settings")
     file = tmp_path / "evidence" / "scenes_00002_00004.nc"
     content = file.read_bytes()
-    for start in range(0, len(content), len(content) // 20):
+    for start in range(0, len(content), len(content) // 10):
         rest = len(content) - start if damage == "zeroed" else 0
         file.write_bytes(content[:start] + bytes(rest))
         computed.clear()

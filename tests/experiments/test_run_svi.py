@@ -302,6 +302,22 @@ def test_only_the_guide_is_trained_on_a_frozen_model(
     assert not (tmp_path / "other").exists()
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_takes_over_its_model_again(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    tiny = [*TINY, "--set", "data.num_test=2", "--set", "training.evaluate_every=100"]
+    assert script.main([*tiny, "--steps", "1", "--run-dir", str(tmp_path / "source")]) == 0
+    run_dir = tmp_path / "frozen"
+    frozen = [*tiny, "--steps", "1", "--frozen-model", str(tmp_path / "source"), "--run-dir", str(run_dir)]
+    assert script.main([*frozen, "--seed", "1"]) == 0
+    whole = load_run(run_dir).guide.state_dict()
+    for name in ("checkpoint.pt", "metrics.csv"):
+        (run_dir / name).unlink()
+    assert script.main(["--resume", "--run-dir", str(run_dir)]) == 0
+    again = load_run(run_dir).guide.state_dict()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
 def test_commands_and_environment_are_recorded(script: ModuleType, tmp_path: Path) -> None:
     arguments = ["--preset", "tiny", "--steps", "1", "--run-dir", str(tmp_path / "a run")]
     assert script.main(arguments) == 0
