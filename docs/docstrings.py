@@ -30,7 +30,7 @@ def to_restructured_text(lines: list[str]) -> list[str]:
             text += paragraph
         else:
             within_section = re.fullmatch(r"[A-Z]\w+:", paragraph[0]) is not None
-            text += _escaped(paragraph if within_section else _with_fields_listed(paragraph))
+            text += _escaped(paragraph) if within_section else _with_fields_listed(_escaped(paragraph))
     return text
 
 

@@ -96,13 +96,12 @@ class SlotAttentionGuide(SceneGuide):
         self.initial_scale = nn.Parameter(torch.ones(width))
         self.attention = SlotAttention(width, num_iterations)
         self.head = nn.Linear(width, 2 * model.latent_dim)
-        with torch.no_grad():
-            self.head.bias[model.latent_dim :] -= 2  # narrow posteriors, whose samples tell slots apart from the start
 
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         check_images(x, self.model.image_size)
-        noise = torch.randn(len(x), self.model.num_slots, len(self.initial_mean)).to(x)
+        shape = (len(x), self.model.num_slots, len(self.initial_mean))
+        noise = torch.randn(shape, dtype=x.dtype, device=x.device)
         return self.refine(x, self.initial_mean + self.initial_scale * noise)
 
     def refine(self, x: Tensor, slots: Tensor) -> Normal:
@@ -121,13 +120,13 @@ def make_guide(num_slots: int = 5, latent_dim: int = 8, image_size: int = 24, wi
     return SlotAttentionGuide(SceneModel(decoder, num_slots), width, lnms_strength=0.15)
 
 
-def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16, learning_rate: float = 6e-4) -> None:
+def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16, learning_rate: float = 4e-4) -> None:
     """SVI with torch's Adam: the ELBO is a module, whose parameters are those of guide and model."""
     guide.train()
     elbo = TraceMeanField_ELBO()(guide.training_model, guide)
     optimiser = torch.optim.Adam(elbo.parameters(), learning_rate)
     for step in range(steps):
-        guide.kl_weight = min(1.0, step / 2_000)
+        guide.kl_weight = min(1.0, step / 4_000)  # β warms up, so that slots say something before it costs much
         batch = scenes[torch.randint(len(scenes), (batch_size,))]
         loss = elbo(*guide.arguments(batch)) / batch_size
         optimiser.zero_grad()
@@ -138,7 +137,7 @@ def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16,
             print(f"step {step + 1:,}: loss {loss.item():.0f}", flush=True)
 
 
-def main(steps: int = 3_000) -> None:
+def main(steps: int = 9_000) -> None:
     """Train on sprites; evaluate, and estimate the evidence of, scenes that were not trained on."""
     torch.manual_seed(0)
     guide = make_guide()
