@@ -27,4 +27,4 @@ def write_netcdf(path: Path, groups: Mapping[str, xarray.Dataset], compressed: b
         for name, group in groups.items():
             packed = {variable: {"zlib": True} for variable in group.data_vars if group[variable].ndim}
             group.dump_to_store(H5NetCDFStore(file, group=name, mode="a"), encoding=packed if compressed else {})
-    write_bytes(path, content.getbuffer())
+    write_bytes(path, content.getvalue())

@@ -108,7 +108,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors, numbers, strings, and lists and dictionaries of them, atomically."""
     buffer = io.BytesIO()
     torch.save(content, buffer)  # not into the file, as it does not pass on why writing failed
-    write_bytes(path, buffer.getbuffer())
+    # No copy either; a view of it, left in the traceback of a failure, crashes Python 3.12.1 when it collects garbage.
+    write_bytes(path, buffer.getvalue())
 
 
 def load_checkpoint(
