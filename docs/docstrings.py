@@ -12,7 +12,7 @@ from itertools import groupby
 LITERAL_OR_CODE = re.compile(r"(``.*?``|`[^`]*`)")
 SPECIAL = re.compile(r"\||\*(?=\w+[,)])|(?<=\w)_(?!\w)|(?<=: )(?=[A-Z]\.$)")
 """A substitution, emphasis, a reference, and "K.", which would be the head of a list."""
-FIELD = re.compile(r"([a-z]\w*(?:, \w+)*): (?=\S)")
+FIELD = re.compile(r"([a-z]\w*(?:, \w+)*): +(?=\S)")
 
 
 def to_restructured_text(lines: list[str]) -> list[str]:
