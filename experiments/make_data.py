@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from analysis.figures import contact_sheet
 from analysis.tables import Table
-from pyro_compvae.checkpoint import DiskFullError
 from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.convert import ConvertConfig, convert
 from pyro_compvae.data.meshes import load_meshes
 from pyro_compvae.data.scene_file import FileInfo, read_scene_file, verify
+from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.data.solids import CLE_MV, SolidScene, SolidsConfig, solid_scenes
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
@@ -43,10 +43,12 @@ class Convert:
 
 @dataclass
 class Verify:
-    """Check a file of scenes, print what is in it, and draw scenes of every split beside it."""
+    """Check a file of scenes, print what is in it, and draw the first scenes of every split."""
 
     path: tyro.conf.Positional[Path]
     """The file."""
+    out: Path | None = None
+    """Folder for the pictures, FILE.SPLIT.png; beside the file by default."""
 
 
 @dataclass
@@ -71,12 +73,19 @@ class Render:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args: Convert | Verify | Render = tyro.cli(Convert | Verify | Render, args=arguments)
+    args: Convert | Verify | Render | None = None
     try:
+        args = tyro.cli(Convert | Verify | Render, args=arguments)
         if isinstance(args, Convert):
-            print(describe(args.target, convert(args.source, args.target, args.config, show=True)))
+            info = convert(args.source, args.target, args.config, show=True)
+            print(describe(args.target, info))
+            missing = ", ".join(split for split in SPLITS if split not in info.splits)
+            if missing:
+                print(
+                    f"no scenes for {missing}; run_svi.py wants all three (--num-train, --num-validation, --num-test)"
+                )
         elif isinstance(args, Verify):
-            check(args.path)
+            check(args)
         else:
             print(render(args))
     except KeyboardInterrupt:
@@ -87,23 +96,24 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(f"interrupted{left}", file=sys.stderr)
         return 130
-    except (ValueError, DiskFullError) as error:  # DataError too
+    except (ValueError, OSError) as error:  # DataError and DiskFullError too
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def check(path: Path) -> None:
+def check(args: Verify) -> None:
     """Verify a file, and draw what is in it.
 
     Raises:
         DataError: if it is damaged.
     """
-    info = verify(path)
-    print(describe(path, info))
+    info = verify(args.path)
+    print(describe(args.path, info))
     for split in info.splits:
-        sheet = path.with_name(f"{path.stem}-{split}.png")
-        contact_sheet(sheet, read_scene_file(path, split).spread(SHEET_SCENES)[:], f"{info.name}, {split}")
+        sheet = (args.out or args.path.parent) / f"{args.path.name}.{split}.png"
+        scenes = read_scene_file(args.path, split, num_scenes=SHEET_SCENES)
+        contact_sheet(sheet, scenes[:], f"{info.name}, {split}")
         print(sheet)
 
 

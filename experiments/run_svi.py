@@ -18,7 +18,7 @@ from analysis.evaluation import MASK_METRICS, decompose, evaluate, infer, metric
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from analysis.runs import run_name, take_over_model
 from guides import build_guide
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError, naming_full_disk, write_text
+from pyro_compvae.checkpoint import CheckpointError, naming_full_disk, write_text
 from pyro_compvae.compilation import CompilationError, compile_networks
 from pyro_compvae.config import (
     ConfigError,
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what the last checkpoint holds is kept, --resume continues from it", file=sys.stderr)
         return 130
-    except (ConfigError, DataError, CheckpointError, DiskFullError, DivergenceError, WorkerError) as error:
+    except (ConfigError, DataError, CheckpointError, DivergenceError, WorkerError, OSError) as error:
         print(f"{workers.name}error: {error}", file=sys.stderr)
         return 1
 

@@ -54,6 +54,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "image_size", "num_train", "num_test", "num_views")
+        _require(
+            self.root is None or self.name not in ("sprites", "solids"),
+            f"DataConfig.root: expected none with {self.name}, which are made on the spot, got {self.root}. To read "
+            "data, give --dataset clevr-mv, dolphin or file.",
+        )
 
 
 @dataclass(frozen=True)

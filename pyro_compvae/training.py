@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.run_log import RunLog
 from pyro_compvae.schedules import SCHEDULES, learning_rate
+from pyro_compvae.signals import stop_signals
 from pyro_compvae.workers import ALONE, WorkerError, Workers
 
 Metrics = Mapping[str, float]
@@ -145,7 +145,7 @@ class Trainer:
                 naming_full_disk(self.run_dir),
                 writer as events,
                 progress,
-                _stop_signals() as stop,
+                stop_signals() as stop,
                 self.workers.losing_none(),
             ):
                 self._run(stop, progress, events)
@@ -322,21 +322,3 @@ class Trainer:
                 f"{self.checkpoint_path}: expected the checkpoint of a run that was at step {last} and saved its first "
                 f"at step {first_checkpoint}, found no such file. Put it back, or start anew in another --run-dir."
             )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second Ctrl-C interrupts at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

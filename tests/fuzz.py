@@ -10,6 +10,8 @@ import argparse
 import gzip
 import os
 import resource
+import select
+import signal
 import sys
 import tempfile
 import traceback
@@ -36,6 +38,7 @@ from pyro_compvae.presets import preset
 from pyro_compvae.weights import load_weights, save_weights
 
 CPU_SECONDS = 20
+WALL_SECONDS = 120
 MEMORY = 2 << 30
 """Bytes that a reader may take beyond what the process has."""
 
@@ -218,6 +221,8 @@ def outcome(read: Callable[[], object], error: type[Exception]) -> str:
             os._exit(0)
     os.close(send)
     with os.fdopen(receive, "rb") as pipe:
+        if not select.select([pipe], [], [], WALL_SECONDS)[0]:
+            os.kill(child, signal.SIGKILL)
         said = pipe.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
     return said if os.WIFEXITED(status) and said else f"ended by signal {os.WTERMSIG(status)}"

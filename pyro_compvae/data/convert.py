@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from pyro_compvae.data.resize import resize, square
 from pyro_compvae.data.scene_file import FileInfo, file_info, write_scenes
-from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.scenes import SPLITS, DataError, StoredScene
 from pyro_compvae.data.sources import Part, Source, open_source
 
 PUBLISHED_TRAIN = {"clevr_with_masks": 70_000, "objects_room_train": 100_000}
 """Scenes to train on in the literature, from the first of the file on; of the others 60,000."""
 HELD_OUT = 1_000
+MAX_SIDE = 4_096
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class ConvertConfig:
             value, least = getattr(self, field.name), 0 if field.name.startswith("num_") else 1
             if value is not None and value < least:
                 raise DataError(f"{field.name}: expected {least} or more, got {value}")
+        if self.image_size is not None and self.image_size > MAX_SIDE:
+            raise DataError(f"image_size: expected at most {MAX_SIDE} pixels, got {self.image_size}")
 
 
 def convert(path: Path, target: Path, config: ConvertConfig, show: bool = False) -> FileInfo:
@@ -76,25 +79,40 @@ def convert(path: Path, target: Path, config: ConvertConfig, show: bool = False)
 def divide(source: Source, config: ConvertConfig) -> dict[str, tuple[str, Iterable[StoredScene]]]:
     """The splits of a source: where their scenes are from, in words, and the scenes, to be taken in this order.
 
-    A source that is divided, but has no scenes to validate with, gives the last tenth of those to train on.
+    A source that is divided, but has no scenes to validate with, gives the last of those to train on.
+
+    Raises:
+        DataError: if a split is asked for that the source does not have, or more scenes than there are known to be.
     """
     asked = {"train": config.num_train, "validation": config.num_validation, "test": config.num_test}
     given = {split: size for split, size in asked.items() if size is not None}
     if "all" in source.parts:
         part = source.parts["all"]
         return _cut(part, _default_sizes(source.name, part.num_scenes) | given)
+    has = set(source.parts) | ({"validation"} if "train" in source.parts else set())
+    if not set(given) <= has:
+        raise DataError(
+            f"{source.name}: expected numbers for {', '.join(sorted(has))}, which it is divided into, got some for "
+            f"{', '.join(sorted(set(given) - has))} too"
+        )
     splits: dict[str, tuple[str, Iterable[StoredScene]]] = {}
     for split, part in source.parts.items():
         sizes = {split: given.get(split, part.num_scenes)}
         if split == "train" and "validation" not in source.parts and part.num_scenes is not None:
             held_out = given.get("validation", part.num_scenes - part.num_scenes * 9 // 10)
-            sizes = {"train": min(part.num_scenes - held_out, sizes["train"] or 0), "validation": held_out}
+            sizes = {"train": given.get("train", max(part.num_scenes - held_out, 0)), "validation": held_out}
         splits |= _cut(part, sizes)
     return splits
 
 
 def _cut(part: Part, sizes: Mapping[str, int | None]) -> dict[str, tuple[str, Iterable[StoredScene]]]:
     """Neighbouring scenes of a part, from the first on; None takes all."""
+    total = sum(size or 0 for size in sizes.values())
+    if part.num_scenes is not None and total > part.num_scenes:
+        raise DataError(
+            f"{part.origin}: expected at most its {part.num_scenes:,} scenes for {', '.join(sizes)}, got {total:,}. "
+            "Give smaller --num-train, --num-validation, --num-test."
+        )
     scenes = part.scenes()
     splits: dict[str, tuple[str, Iterable[StoredScene]]] = {}
     start = 0
@@ -123,5 +141,5 @@ def _take(scenes: Iterator[StoredScene], size: int, split: str, part: Part) -> I
 def _default_sizes(name: str, num_scenes: int | None) -> dict[str, int]:
     if num_scenes is None:
         return {"train": PUBLISHED_TRAIN.get(name, 60_000), "validation": HELD_OUT, "test": HELD_OUT}
-    tenth = min(num_scenes // 10, HELD_OUT)
+    tenth = min(max(num_scenes // 10, 1), HELD_OUT) if num_scenes >= len(SPLITS) else 0
     return {"train": num_scenes - 2 * tenth, "validation": tenth, "test": tenth}

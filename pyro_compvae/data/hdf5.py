@@ -24,6 +24,9 @@ PROBE_SECONDS = 60
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 """Those that come with h5py; others load libraries that the file names."""
 
+MAX_SCENE = 64 << 20
+"""Bytes of an array of one scene in memory. A scene of CLEVR has one MiB of masks."""
+
 MAX_CHUNK = 256 << 20
 MAX_DEFLATED_CHUNK = 4 << 20
 """Bytes of a chunk in memory, and on disk where it is compressed, to at least a thousandth."""
@@ -89,6 +92,8 @@ def find_dataset(group: h5py.Group, name: str, shape: str, ndim: int | tuple[int
             f"{where}: expected no more values than the file can hold, got {dataset.shape} {dataset.dtype} in "
             f"{dataset.id.get_storage_size()} bytes."
         )
+    if math.prod(dataset.shape[1:]) * dataset.dtype.itemsize > MAX_SCENE:
+        raise DataError(f"{where}: expected at most {MAX_SCENE >> 20} MiB for a scene, got {dataset.shape[1:]} values.")
     if dataset.chunks:
         largest = _largest_chunk(dataset) if filters else 0
         if math.prod(dataset.chunks) * dataset.dtype.itemsize > MAX_CHUNK or largest > MAX_DEFLATED_CHUNK:

@@ -44,8 +44,7 @@ def read_object_centric_library(path: Path, num_background: int = 1) -> Iterator
             counts = stored.astype(int).tolist()
         for row in range(len(images)):
             labels = read_rows(masks, row).reshape(images.shape[1:3])
-            if labels.min() < 0 or labels.max() >= MAX_LABELS:
-                raise DataError(f"{path}: /mask: scene {row}: expected labels from 0 to {MAX_LABELS - 1}, got others.")
+            _check_whole(labels, MAX_LABELS - 1, masks, row)
             merged = merge_background(labels.astype(np.uint8), num_background)
             yield StoredScene(_colours(images, row), merged, count_objects(merged) if counts is None else counts[row])
 
@@ -84,9 +83,20 @@ def _colours(images: h5py.Dataset, row: int) -> NDArray[np.uint8]:
     image = read_rows(images, row)
     if image.shape[-1] not in (1, 3, 4):
         raise DataError(f"{images.file.filename}: {images.name}: expected 1, 3 or 4 channels, got {image.shape[-1]}.")
-    if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 255):
+    _check_whole(image, 255, images, row)
+    if image.dtype.kind == "f" and 0 < image.max() <= 1:
         raise DataError(
-            f"{images.file.filename}: {images.name}: scene {row}: expected colours from 0 to 255, got others."
+            f"{images.file.filename}: {images.name}: scene {row}: expected colours from 0 to 255, got floating-point "
+            "ones from 0 to 1. Multiply them by 255."
         )
     colours = image[..., :3].astype(np.uint8)
     return np.broadcast_to(colours, (*colours.shape[:2], 3))
+
+
+def _check_whole(values: NDArray, most: int, dataset: h5py.Dataset, row: int) -> None:
+    whole = np.isfinite(values).all() and (values == np.floor(values)).all()
+    if not whole or values.min() < 0 or values.max() > most:
+        raise DataError(
+            f"{dataset.file.filename}: {dataset.name}: scene {row}: expected whole numbers from 0 to {most}, got "
+            "others."
+        )

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pyro_compvae.data.scenes import DataError, StoredScene
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+"""Pillow's, of 8 bits or less for each channel; of others it would cut off what is above 255."""
 MAX_PIXELS = 1 << 26
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
@@ -23,10 +25,11 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def read_images(paths: list[Path]) -> Iterator[StoredScene]:
-    """Images of any size and mode, as RGB; what is transparent is on black.
+    """Images of any size, as RGB; what is transparent is on black, and cameras that were turned are turned back.
 
     Raises:
-        DataError: if a file is damaged, no image, or larger than MAX_PIXELS; the message names it.
+        DataError: if a file is damaged, no image, of more than 8 bits per channel, or larger than MAX_PIXELS; the
+            message names it.
     """
     for path in paths:
         try:
@@ -38,7 +41,11 @@ def read_images(paths: list[Path]) -> Iterator[StoredScene]:
                             f"{path}: expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}. "
                             "Reduce it first."
                         )
-                    rgba = image.convert("RGBA")
+                    if image.mode not in MODES:
+                        raise DataError(
+                            f"{path}: expected 8 bits for each channel, got mode {image.mode}. Convert it to 8-bit RGB."
+                        )
+                    rgba = ImageOps.exif_transpose(image).convert("RGBA")
             black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
             yield StoredScene(np.asarray(Image.alpha_composite(black, rgba).convert("RGB")))
         except DataError:

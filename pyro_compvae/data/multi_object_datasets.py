@@ -27,8 +27,9 @@ class Layout(NamedTuple):
 
     channels: of the image; one channel is a white object on black
     entities_last: whether masks are (H, W, E, 1) as stored, or (E, H, W, 1)
-    num_background: so many first entities are no objects; in Objects Room sky, floor and two walls, of which some
-        scenes show one (then the first object counts as background; nothing in the files tells)
+    num_background: so many first entities are no objects; in Objects Room sky, floor and two walls. Some of its scenes
+        show one wall, and then the first object counts as background. (object-centric-library guesses these from the
+        shapes of the masks; we do not.)
     """
 
     size: tuple[int, int]
@@ -65,6 +66,11 @@ def identify(path: Path) -> str:
     if "x" not in record.floats:
         fitting = [name for name in fitting if name.startswith("objects_room")]
     named = [name for name in fitting if path.name.startswith(name)]
+    if len(fitting) > 1 and not named:
+        raise DataError(
+            f"{path}: expected the name that the file was published with, such as {fitting[0]}.tfrecords, as only that "
+            f"tells {' and '.join(fitting)} apart. Rename it."
+        )
     if not fitting:
         found = {name: len(values) for name, values in sorted(record.octets.items())}
         raise DataError(

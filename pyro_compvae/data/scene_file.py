@@ -13,14 +13,13 @@ HDF5 checks a Fletcher-32 checksum whenever it reads a chunk; the SHA-256 of a s
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,10 @@ from numpy.typing import NDArray
 
 from pyro_compvae.checkpoint import atomic_path
 from pyro_compvae.data.hdf5 import find_dataset, open_hdf5, read_rows
+from pyro_compvae.data.patient_file import PatientFile
 from pyro_compvae.data.resize import resize
 from pyro_compvae.data.scenes import ARRAYS, SPLITS, DataError, SceneSet, StoredScene, stack_scenes
+from pyro_compvae.signals import stop_signals
 
 FORMAT = "pyro_compvae scenes"
 VERSION = 1
@@ -65,7 +66,7 @@ class FileInfo:
 def write_scenes(
     path: Path, name: str, splits: Mapping[str, tuple[str, Iterable[StoredScene]]], settings: Mapping[str, Any]
 ) -> None:
-    """Write a file of scenes, scene by scene and atomically.
+    """Write a file of scenes, scene by scene and atomically. Ctrl-C and SIGTERM are heeded between chunks.
 
     Args:
         path: the file, which must not exist.
@@ -81,16 +82,22 @@ def write_scenes(
         raise DataError(f"{path}: expected a new file, found one. Name another, or remove it; nothing was overwritten.")
     if not path.parent.is_dir():
         raise DataError(f"{path}: expected a file in a folder that exists, found no {path.parent}.")
-    if not set(splits) <= set(SPLITS):
-        raise DataError(f"splits: expected {', '.join(SPLITS)} or some of them, got {', '.join(splits)}.")
-    with atomic_path(path) as temporary, _PatientFile(temporary, "w+") as raw:
+    if not splits or not set(splits) <= set(SPLITS):
+        raise DataError(f"splits: expected {', '.join(SPLITS)} or some of them, got {', '.join(splits) or 'none'}.")
+    with atomic_path(path) as temporary, PatientFile(temporary, "w+") as raw, stop_signals(False) as stop:
+
+        def check() -> None:
+            raw.check()
+            if stop:  # not where it comes, which may be within HDF5
+                raise KeyboardInterrupt
+
         # From HDF5 1.10 on, metadata have checksums too.
         with h5py.File(raw, "w", libver=("v110", "v110")) as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "name": name, "settings": json.dumps(settings)})
             for split, (origin, scenes) in splits.items():
                 group = file.create_group(split)
                 try:
-                    digest = _write_split(group, scenes, raw.check)
+                    digest = _write_split(group, scenes, check)
                 except DataError:
                     raise
                 except ValueError as error:
@@ -99,7 +106,7 @@ def write_scenes(
                         "which brings images to one shape."
                     ) from error
                 group.attrs.update({"origin": origin, "sha256": digest})
-        raw.check()
+        check()
 
 
 def file_info(path: Path) -> FileInfo:
@@ -112,13 +119,14 @@ def file_info(path: Path) -> FileInfo:
         return _info(file, path)
 
 
-def read_scene_file(path: Path, split: str, image_size: int | None = None) -> SceneSet:
+def read_scene_file(path: Path, split: str, image_size: int | None = None, num_scenes: int | None = None) -> SceneSet:
     """One split, in memory.
 
     Args:
         path: the file.
         split: "train", "validation" or "test".
         image_size: height and width to bring the images to, in pixels; see `resize`.
+        num_scenes: at most so many, from the first on, instead of all.
 
     Raises:
         DataError: if the file is missing, damaged, or of another format, or has no such split.
@@ -128,6 +136,9 @@ def read_scene_file(path: Path, split: str, image_size: int | None = None) -> Sc
         if split not in info.splits:
             raise DataError(f"{path}: expected a split {split!r}, found {', '.join(info.splits)}. Convert with one.")
         about = info.splits[split]
+        if num_scenes is not None:
+            first = {name: (min(num_scenes, shape[0]), *shape[1:]) for name, shape in about.shapes.items()}
+            about = replace(about, shapes=first)
         _check_memory(path, about, image_size)
         arrays: dict[str, NDArray] = {}
         for rows, part in _parts(file[split], about):
@@ -160,41 +171,6 @@ def verify(path: Path) -> FileInfo:
             if _combined(digests, about.shapes) != about.sha256:
                 raise DataError(f"{path}: {split}: expected scenes of the recorded SHA-256, got others. Convert again.")
     return info
-
-
-class _PatientFile(io.FileIO):
-    """A file that keeps what fails for `check` to raise.
-
-    Where HDF5 finds a disk full, it cannot close its file and takes the process down. So it is never told.
-    """
-
-    error: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        rest = memoryview(content).cast("B")
-        size = len(rest)
-        try:
-            while rest:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = self.error or error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
-
-    def check(self) -> None:
-        """Raise what has failed.
-
-        Raises:
-            OSError: if anything has.
-        """
-        if self.error is not None:
-            raise self.error
 
 
 def _write_split(group: h5py.Group, scenes: Iterable[StoredScene], check: Callable[[], None]) -> str:
@@ -288,7 +264,7 @@ def _parts(group: h5py.Group, about: SplitInfo) -> Iterator[tuple[slice, dict[st
     """The arrays of a split, some rows at a time."""
     step = _scenes_per_chunk(about.shapes["images"])
     for start in range(0, about.num_scenes, step):
-        rows = slice(start, start + step)
+        rows = slice(start, min(start + step, about.num_scenes))
         part = {name: read_rows(group[name], rows) for name in about.shapes}
         if not all(np.isfinite(values).all() for values in part.values()):
             raise DataError(f"{group.file.filename}: {group.name}: expected finite numbers, got others.")

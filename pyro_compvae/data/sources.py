@@ -50,11 +50,14 @@ def open_source(path: Path, num_background: int | None = None) -> Source:
     Raises:
         DataError: if there is nothing of that kind; the message says where data can be got.
     """
+    is_hdf5 = path.is_file() and h5py.is_hdf5(path)
+    if num_background is not None and not is_hdf5:
+        raise DataError(f"num_background: expected none for {path}, whose background is known, got {num_background}")
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():
         raise DataError(f"{path}: expected a file or folder of data, found nothing. {known_sources()}")
-    if h5py.is_hdf5(path):
+    if is_hdf5:
         return _open_hdf5(path, num_background)
     if is_gzip(path) or ".tfrecord" in path.name:
         name = multi_object_datasets.identify(path)
@@ -78,7 +81,13 @@ def _open_folder(path: Path) -> Source:
             scenes = partial(clevr_mv.clevr_mv_scenes, path, name, split)
             parts[split] = Part(f"{name}_{split}.json", clevr_mv.count_clevr_mv(path, name, split), scenes)
         return Source(name, parts)
-    folders = {split: path / name for name, split in image_folder.SPLIT_FOLDERS.items() if (path / name).is_dir()}
+    names = [name for name in image_folder.SPLIT_FOLDERS if (path / name).is_dir()]
+    folders = {image_folder.SPLIT_FOLDERS[name]: path / name for name in names}
+    if len(folders) < len(names) or (folders and image_folder.find_images(path)):
+        raise DataError(
+            f"{path}: expected images in it, or in folders for splits, each once; found "
+            f"{', '.join(names)}{' and images beside them' if image_folder.find_images(path) else ''}. Move some."
+        )
     images = {split: image_folder.find_images(folder) for split, folder in (folders or {"all": path}).items()}
     parts = {
         split: Part(
@@ -102,9 +111,14 @@ def _open_hdf5(path: Path, num_background: int | None) -> Source:
         if file.attrs.get("format") == FORMAT:
             raise DataError(f"{path}: expected data to convert, got a file that is converted already.")
         if isinstance(image := file.get("image"), h5py.Dataset):
-            background = num_background or (4 if path.name.startswith("objects_room") else 1)
+            background = 4 if path.name.startswith("objects_room") else 1
+            background = background if num_background is None else num_background
             scenes = partial(hdf5_layouts.read_object_centric_library, path, background)
             return Source(path.stem, {"all": Part(path.name, image.shape[0] if image.shape else None, scenes)})
+        if num_background is not None:
+            raise DataError(
+                f"num_background: expected none for {path}, whose background is known, got {num_background}"
+            )
         parts = {}
         for name, split in hdf5_layouts.EM_SPLITS.items():
             group = file.get(name)

@@ -80,8 +80,10 @@ def test_convert_verify_train(script: ModuleType, tmp_path: Path, capsys: pytest
     assert script.main(["verify", str(target)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[: len(lines)] == lines
-    assert printed[len(lines) :] == [str(tmp_path / f"small-{split}.png") for split in ("train", "validation", "test")]
-    with Image.open(tmp_path / "small-train.png") as sheet:
+    assert printed[len(lines) :] == [
+        str(tmp_path / f"small.h5.{split}.png") for split in ("train", "validation", "test")
+    ]
+    with Image.open(tmp_path / "small.h5.train.png") as sheet:
         assert sheet.width > sheet.height > 100
 
     run = tmp_path / "run"
@@ -138,3 +140,26 @@ def test_errors_are_one_paragraph(script: ModuleType, tmp_path: Path, capsys: py
     assert "--data-root: expected a file of scenes that make_data.py convert has made, got nothing. Known are" in error
     assert load_script("run_svi").main([*run, "--data-root", str(tmp_path / "a.h5")]) == 1
     assert "a.h5, no file. Known are Tetrominoes" in capsys.readouterr().err
+
+
+def test_clumsy_users(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    formats.efficient_morl(tmp_path / "a.h5", {"train": 2})
+    source, target = str(tmp_path / "a.h5"), str(tmp_path / "b.h5")
+    assert script.main(["convert", source, target]) == 0
+    assert "no scenes for test; run_svi.py wants all three" in capsys.readouterr().out
+    for arguments, message in [
+        (["convert", source, str(tmp_path / "c.h5"), "--image-size", "-3"], "image_size: expected 1 or more, got -3"),
+        (
+            ["convert", source, str(tmp_path / "c.h5"), "--image-size", "100000"],
+            "image_size: expected at most 4096 pixels",
+        ),
+        (["convert", source, str(tmp_path / ("c" * 300))], "File name too long"),
+        (["verify", target, "--out", str(tmp_path / "nowhere")], "nowhere"),
+    ]:
+        assert script.main(arguments) == 1
+        error = capsys.readouterr().err
+        assert f"error: {message}" in error or message in error
+        assert "Traceback" not in error
+    run = ["--preset", "tiny", "--data-root", target, "--run-dir", str(tmp_path / "run")]
+    assert load_script("run_svi").main(run) == 1
+    assert "root: expected none with sprites, which are made on the spot, got" in capsys.readouterr().err

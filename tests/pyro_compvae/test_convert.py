@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import formats
@@ -12,7 +15,7 @@ from PIL import Image
 from pyro_compvae.data import SceneSet, convert, read_scene_file
 from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.convert import ConvertConfig
-from pyro_compvae.data.scene_file import FileInfo
+from pyro_compvae.data.scene_file import FileInfo, verify
 from pyro_compvae.data.scenes import DataError
 from pyro_compvae.data.solids import solid_scenes
 
@@ -131,3 +134,65 @@ def test_files_of_scenes_are_no_source(tmp_path: Path) -> None:
 def test_bad_numbers(name: str, least: int) -> None:
     with pytest.raises(DataError, match=f"{name}: expected {least} or more, got -1"):
         ConvertConfig(**{name: -1})
+
+
+def test_sizes_that_cannot_be_had(tmp_path: Path) -> None:
+    """Nothing is converted first, and nothing is silently less than asked for."""
+    formats.object_centric_library(tmp_path / "a.hdf5", 5, 3)
+    with pytest.raises(DataError, match=r"a\.hdf5: expected at most its 5 scenes for train, validation, test, got 6"):
+        to_file(tmp_path / "a.hdf5", tmp_path / "a.h5", ConvertConfig(num_train=4))
+    formats.efficient_morl(tmp_path / "b.h5", {"train": 20})
+    with pytest.raises(
+        DataError, match=r"train of b\.h5: expected at most its 20 scenes for train, validation, got 22"
+    ):
+        to_file(tmp_path / "b.h5", tmp_path / "a.h5", ConvertConfig(num_train=20))
+    with pytest.raises(DataError, match=r"expected numbers for train, validation, .* got some for test too"):
+        to_file(tmp_path / "b.h5", tmp_path / "a.h5", ConvertConfig(num_test=1))
+    with pytest.raises(DataError, match="splits: expected train, validation, test or some of them, got none"):
+        to_file(tmp_path / "a.hdf5", tmp_path / "a.h5", ConvertConfig(num_train=0, num_validation=0, num_test=0))
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_three_scenes_are_a_scene_for_each_split(tmp_path: Path) -> None:
+    formats.object_centric_library(tmp_path / "a.hdf5", 3, 3)
+    info = to_file(tmp_path / "a.hdf5", tmp_path / "a.h5", ConvertConfig())
+    assert {split: about.num_scenes for split, about in info.splits.items()} == {"train": 1, "validation": 1, "test": 1}
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from pyro_compvae.data.convert import ConvertConfig, convert
+source, target, delay, number = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+def strike():
+    while not any(target.parent.iterdir()):  # until it writes
+        time.sleep(0.001)
+    time.sleep(delay)
+    for _ in range(3):
+        os.kill(os.getpid(), number)
+threading.Thread(target=strike, daemon=True).start()
+try:
+    convert(source, target, ConvertConfig())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, number: int) -> None:
+    """Wherever the signals come, also within HDF5."""
+    (tmp_path / "source").mkdir()
+    formats.object_centric_library(tmp_path / "source" / "a.hdf5", 3_000, 3)
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "a.h5"
+    codes = set()
+    for delay in (0.0, 0.05, 0.1, 0.2):
+        command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "source" / "a.hdf5"), str(target)]
+        run = subprocess.run([*command, str(delay), str(int(number))], capture_output=True, text=True, check=False)
+        codes.add(run.returncode)
+        if target.exists():  # the signal came late
+            verify(target)
+            target.unlink()
+        assert not list(target.parent.iterdir()), run.stderr
+    assert codes <= {0, 130, -number}
+    assert 130 in codes

@@ -231,6 +231,21 @@ def test_a_compressed_chunk_that_could_fill_the_memory(tmp_path: Path) -> None:
         read_scene_file(path, "train")
 
 
+def test_an_hdf5_bomb(tmp_path: Path) -> None:
+    """One scene of 32,768 × 32,768 pixels in four megabytes."""
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for name, channels in (("image", 3), ("mask", 1)):
+            shape = (1, 32_768, 32_768, channels)
+            data = file.create_dataset(name, shape, "u1", chunks=(1, 4096, 4096, channels), compression="gzip")
+            block = zlib.compress(bytes(4096 * 4096 * channels))
+            for row in range(8):
+                for column in range(8):
+                    data.id.write_direct_chunk((0, row * 4096, column * 4096, 0), block)
+    assert (tmp_path / "a.hdf5").stat().st_size < 8 << 20
+    with pytest.raises(DataError, match=r"/image: expected at most 64 MiB for a scene, got \(32768, 32768, 3\) values"):
+        list(open_source(tmp_path / "a.hdf5").parts["all"].scenes())
+
+
 def test_hdf5_that_libhdf5_does_not_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fuzz.TARGETS["file of scenes"].make(tmp_path)
     for program, message in [

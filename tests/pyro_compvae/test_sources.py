@@ -203,7 +203,8 @@ def test_a_record_of_another_layout_within(tmp_path: Path) -> None:
     [
         (r"/mask: expected an array \(N, H, W, 1\), found none", {"mask": None}),
         (r"/mask: expected \(2, 16, 16\) labels, got \(2, 8, 16, 1\)", {"mask": np.zeros((2, 8, 16, 1))}),
-        (r"/mask: scene 0: expected labels from 0 to 255, got others", {"mask": np.full((2, 16, 16, 1), -1)}),
+        (r"/mask: scene 0: expected whole numbers from 0 to 255, got others", {"mask": np.full((2, 16, 16, 1), -1)}),
+        (r"/mask: scene 0: expected whole numbers from 0 to 255, got others", {"mask": np.full((2, 16, 16, 1), 1.7)}),
         (r"/image: expected \(N, H, W, C\) of kind 'u', got .* float64", {"image": np.zeros((2, 16, 16, 3))}),
         (r"/image: expected 1, 3 or 4 channels, got 2", {"image": np.zeros((2, 16, 16, 2), np.uint8)}),
         (r"/num_actual_objects: expected 2 counts, got \[-1. nan\]", {"num_actual_objects": np.array([-1, np.nan])}),
@@ -227,7 +228,13 @@ def test_malformed_object_centric_library(tmp_path: Path, message: str, change: 
     [
         (r"masks of .*: expected \(N, E, H, W, 1\) for \(2, 16, 16, 3\), got", "masks", np.zeros((2, 4, 8, 8, 1))),
         (r"/train/masks: expected \(N, E, H, W, 1\) of kind 'uif', got \(2, 4\)", "masks", np.zeros((2, 4))),
-        (r"/train/imgs: scene 0: expected colours from 0 to 255, got others", "imgs", np.full((2, 16, 16, 3), np.nan)),
+        (r"/train/imgs: scene 0: expected whole numbers from 0 to 255", "imgs", np.full((2, 16, 16, 3), np.nan)),
+        (r"/train/imgs: scene 0: expected whole numbers from 0 to 255", "imgs", np.full((2, 16, 16, 3), 0.3)),
+        (
+            r"/train/imgs: .* got floating-point ones from 0 to 1\. Multiply them by 255",
+            "imgs",
+            np.ones((2, 16, 16, 3)),
+        ),
     ],
 )
 def test_malformed_efficient_morl(tmp_path: Path, message: str, name: str, value: NDArray) -> None:
@@ -247,3 +254,48 @@ def test_hdf5_of_something_else(tmp_path: Path) -> None:
         DataError, match="expected the array 'image', or groups train, val, test with 'imgs', found nei"
     ):
         open_source(tmp_path / "a.h5")
+
+
+def test_images_of_more_than_eight_bits(tmp_path: Path) -> None:
+    """Pillow would cut off what is above 255, and make them white."""
+    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png: expected 8 bits for each channel, got mode I;16\. Convert it"):
+        list(open_source(tmp_path).parts["all"].scenes())
+
+
+def test_cameras_that_were_turned(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned clockwise by a quarter
+    Image.fromarray(colours).save(tmp_path / "a.png", exif=exif)
+    (scene,) = open_source(tmp_path).parts["all"].scenes()
+    np.testing.assert_array_equal(scene.image, np.rot90(colours, -1))
+
+
+def test_folders_that_say_two_things(tmp_path: Path) -> None:
+    for name in ("train", "val", "validation"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(
+        DataError, match="expected images in it, or in folders for splits, each once; found train, val, valid"
+    ):
+        open_source(tmp_path)
+    (tmp_path / "val").rmdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="found train, validation and images beside them"):
+        open_source(tmp_path)
+
+
+def test_objects_room_is_told_apart_by_its_name_only(tmp_path: Path) -> None:
+    formats.objects_room(tmp_path / "mine.tfrecords", 1, 10)
+    with pytest.raises(
+        DataError, match="expected the name that the file was published with, such as objects_room_test_six"
+    ):
+        open_source(tmp_path / "mine.tfrecords")
+
+
+def test_a_background_that_is_known(tmp_path: Path) -> None:
+    formats.tetrominoes(tmp_path / "a.tfrecords", 1)
+    formats.efficient_morl(tmp_path / "a.h5", {"train": 1})
+    for path in (tmp_path / "a.tfrecords", tmp_path / "a.h5"):
+        with pytest.raises(DataError, match=r"num_background: expected none for .*, whose background is known, got 2"):
+            open_source(path, num_background=2)
