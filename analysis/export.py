@@ -40,7 +40,7 @@ def export_run(run_dir: Path | str, out: Path | str | None = None) -> Path:
         The folder.
 
     Raises:
-        CheckpointError: if `run_dir` is no run that can be loaded.
+        CheckpointError: if `run_dir` is no run that can be loaded, or its environment.json is damaged.
         ExportError: if the run has not finished, or `out` holds files.
     """
     run_dir = Path(run_dir)
