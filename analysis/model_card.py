@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.meanings import MEANINGS, number
+from analysis.meanings import MEANINGS, left_out, number
 from pyro_compvae.config import RunConfig
 
 GUIDES = {"iodine": "IODINE", "monet": "MONet", "mulmon": "MulMON"}
@@ -52,6 +52,7 @@ def model_card(
         num_weights=num_weights,
         summary=summary,
         metrics=_metrics(summary),
+        left_out=_left_out(summary),
         own_data=OWN_DATA.get(config.data.name),
         splits=_splits(summary),
         calls=calls,
@@ -60,7 +61,7 @@ def model_card(
 
 
 def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any]) -> str:
-    found = {key: summary[key] for key in METRICS if summary.get(key) is not None and math.isfinite(summary[key])}
+    found = {key: summary[key] for key in METRICS if _known(summary, key)}
     result = {
         "task": {"type": "image-segmentation", "name": "unsupervised decomposition of scenes"},
         "dataset": {"type": config.data.name, "name": _splits(summary).get("test", config.data.name), "split": "test"},
@@ -83,9 +84,21 @@ def _splits(summary: Mapping[str, Any]) -> Mapping[str, str]:
     return summary.get("splits") or {}
 
 
+def _known(summary: Mapping[str, Any], key: str) -> bool:
+    return summary.get(key) is not None and math.isfinite(summary[key])
+
+
+def _left_out(summary: Mapping[str, Any]) -> str:
+    """A line on metrics that want masks, where there are none."""
+    missing = [key for key in METRICS if key in summary and not _known(summary, key)]
+    return left_out(f"`{key}`" for key in missing) if missing else ""
+
+
 def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """The cells of the table."""
-    rows = [(f"`{key}`", what, number(summary[key]), good) for key, (what, good) in METRICS.items() if key in summary]
+    rows = [
+        (f"`{key}`", what, number(summary[key]), good) for key, (what, good) in METRICS.items() if _known(summary, key)
+    ]
     kls = [number(value) for key, value in summary.items() if key.startswith("kl_slot_")]
     if kls:
         rows.append(("`kl_slot_k`", "KL of slots, nats", " ".join(kls), "a slot near 0 is unused"))

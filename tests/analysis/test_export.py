@@ -155,7 +155,9 @@ def test_unfinished_and_damaged_runs_are_not_shared(monet: Path, tmp_path: Path)
     (monet / "environment.json").write_text('[{"command": "python"}]')
     refuses(r"environment.json: expected the calls .* but missing \['device', 'packages', 'python'\]\. Mend the file")
     (monet / "environment.json").write_text("[")
-    with pytest.raises(CheckpointError, match=r"environment\.json: expected the calls that made the run, but it cannot"):
+    with pytest.raises(
+        CheckpointError, match=r"environment\.json: expected the calls that made the run, but it cannot"
+    ):
         export_run(monet, out)
     assert not out.exists()
     (monet / "environment.json").unlink()
