@@ -26,7 +26,7 @@ class ExportError(ValueError):
     """A run cannot be exported, or not to there."""
 
 
-def export_run(run_dir: Path | str, out: Path | str | None = None) -> Path:
+def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str | None = None) -> Path:
     """Write what others need of a finished run into a folder of its own, which `load_run` reads as it reads a run.
 
     model.safetensors, config.yaml, summary.json, environment.json where there is one, and README.md, a model card.
@@ -35,6 +35,7 @@ def export_run(run_dir: Path | str, out: Path | str | None = None) -> Path:
     Args:
         run_dir: folder of a finished run.
         out: folder to write, new or empty; ``RUN_DIR/export`` by default.
+        licence: of the weights, as of `model_card`.
 
     Returns:
         The folder.
@@ -59,7 +60,8 @@ def export_run(run_dir: Path | str, out: Path | str | None = None) -> Path:
         write_text(out / ENVIRONMENT, _json(calls))
     write_text(out / "summary.json", _json(summary))
     num_weights = sum(weight.numel() for weight in run.guide.parameters())
-    write_text(out / "README.md", model_card(run_name(run.config), config, num_weights, summary, calls))
+    card = model_card(run_name(run.config), config, num_weights, summary, calls, licence)
+    write_text(out / "README.md", card)
     write_text(out / "config.yaml", to_yaml(config))
     # Last, so that a folder which loads is whole.
     save_weights(out / WEIGHTS, to_yaml(config), run.step, run.guide.state_dict())

@@ -25,7 +25,12 @@ METRICS = {name: meaning for name, meaning in MEANINGS.items() if name not in ("
 
 
 def model_card(
-    name: str, config: RunConfig, num_weights: int, summary: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
+    name: str,
+    config: RunConfig,
+    num_weights: int,
+    summary: Mapping[str, Any],
+    calls: Sequence[Mapping[str, Any]],
+    licence: str | None = None,
 ) -> str:
     """The README.md of an exported run.
 
@@ -35,7 +40,11 @@ def model_card(
         num_weights: how many numbers guide and model have.
         summary: the content of its summary.json.
         calls: the content of its environment.json, if any.
+        licence: of the weights, by the Hub's name of it. By default "mit" for OWN_DATA, and "other" for data that
+            others may have rights in: whoever shares the weights has to say it then.
     """
+    licence = licence or ("mit" if config.data.name in OWN_DATA else "other")
+    data = _data_name(config, summary)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -45,9 +54,11 @@ def model_card(
     )
     return environment.get_template("model_card.md.jinja").render(
         name=name,
-        front_matter=_front_matter(name, config, summary),
+        front_matter=_front_matter(name, config, summary, licence, data),
         guide=GUIDES[config.guide],
         config=config,
+        licence=licence,
+        data=data,
         size=config.data.image_size,
         num_weights=num_weights,
         summary=summary,
@@ -60,19 +71,25 @@ def model_card(
     )
 
 
-def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any]) -> str:
+def _data_name(config: RunConfig, summary: Mapping[str, Any]) -> str:
+    """What the data are called; a file of scenes says it in the words on where its splits are from."""
+    name, colon, _ = _splits(summary).get("test", "").partition(": ")
+    return name if config.data.name == "file" and colon else config.data.name
+
+
+def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any], licence: str, data: str) -> str:
     found = {key: summary[key] for key in METRICS if _known(summary, key)}
     result = {
         "task": {"type": "image-segmentation", "name": "unsupervised decomposition of scenes"},
-        "dataset": {"type": config.data.name, "name": _splits(summary).get("test", config.data.name), "split": "test"},
+        "dataset": {"type": data, "name": _splits(summary).get("test", data), "split": "test"},
         "metrics": [{"type": key, "name": METRICS[key][0], "value": value} for key, value in found.items()],
     }
     tags = ["pyro", "variational-autoencoder", "object-centric", "unsupervised", config.guide]
     content = {
-        "license": "mit",
+        "license": licence,
         "library_name": "pyro_compvae",
         "tags": [*tags, "l-nms"] if config.lnms else tags,
-        "datasets": [config.data.name],
+        "datasets": [data],
         "metrics": list(found),
         "model-index": [{"name": name, "results": [result]}],
     }

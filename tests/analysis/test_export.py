@@ -111,11 +111,21 @@ def test_places_on_this_machine_are_not_shared(monet: Path, tmp_path: Path) -> N
     shared = load_run(out).config
     assert (shared.data.root, shared.frozen_model) == (None, "first")
     card = (out / "README.md").read_text()
-    assert "The published ones are not ours" in card
+    assert "read from files that do not come along" in card
+    assert "name their folder as `root`" in card
+    assert "license: other\n" in card
+    assert "has to be said by whoever shares them" in card
+    assert "MIT" not in card
     assert "on the model of the run `first`" in card
     # Whoever has the data says where they are.
     (out / "config.yaml").write_text(to_yaml(shared.replace({"data.root": "/home/bob/data"})))
     assert load_run(out).config.data.root == "/home/bob/data"
+
+
+def test_the_licence_that_is_given_is_that_of_the_weights(monet: Path, tmp_path: Path) -> None:
+    card = (export_run(monet, tmp_path / "export", licence="cc-by-4.0") / "README.md").read_text()
+    assert "license: cc-by-4.0\n" in card
+    assert "The weights are under the licence `cc-by-4.0`." in card
 
 
 @pytest.mark.parametrize(

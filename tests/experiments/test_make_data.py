@@ -119,7 +119,7 @@ def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pyt
     rows = (run / "metrics.csv").read_text().splitlines()
     header, last = rows[0].split(","), rows[-1].split(",")
     assert dict(zip(header, last, strict=True))["miou"] == ""
-    assert load_script("export").main([str(run)]) == 0
+    assert load_script("export").main([str(run), "--license", "cc0-1.0"]) == 0
     card = (run / "export" / "README.md").read_text()
     assert "# iodine-photos-lnms-seed0" in card
     assert "- test: photos: scenes 10 to 19 of images of the folder photos (sha256 " in card
@@ -127,6 +127,13 @@ def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pyt
     assert "lose pixels to the background.\n" in card
     assert "–" not in card
     assert not NAN.search(card)
+    assert "license: cc0-1.0\n" in card
+    assert "put them under the licence `cc0-1.0`" in card
+    assert "datasets:\n- photos\n" in card
+    assert "`photos`: read from a file that does not come along; images were brought to 16 × 16 pixels" in card
+    assert "It knows nothing but `photos` at" in card
+    assert "get the file, and name it as `root`" in card
+    assert "`file`" not in card
 
     plain = tmp_path / "plain"
     assert load_script("run_svi").main([*arguments[:-1], str(plain), "--no-lnms"]) == 0
