@@ -3,7 +3,7 @@
 It writes a folder of its own, RUN_DIR/export by default, which every other script takes for a run folder:
 
     model.safetensors           weights of guide and model; nothing in it can run
-    config.yaml, summary.json   as in the run, without the paths of this machine
+    config.yaml, summary.json   as in the run, without places on this machine
     environment.json            the commands and packages that made the run, where they were recorded
     README.md                   a model card, as the Hugging Face Hub reads it
 """

@@ -132,14 +132,24 @@ def test_the_licence_that_is_given_is_that_of_the_weights(monet: Path, tmp_path:
     ("command", "expected"),
     [
         ("python experiments/run_svi.py --lnms", "python experiments/run_svi.py --lnms"),
-        ("python x.py --run-dir runs/a ../b", "python x.py --run-dir runs/a ../b"),
+        ("python x.py --run-dir runs/a ../b", "python x.py --run-dir PATH ../b"),
+        ("python x.py --data-root ../alice/data --lnms", "python x.py --data-root PATH --lnms"),
+        ("python x.py --data_root ../alice --frozen_model=../b", "python x.py --data_root PATH --frozen_model=PATH"),
+        ("python x.py --frozen-model=alice/a=b --out 'al ice'", "python x.py --frozen-model=PATH --out PATH"),
+        ("python x.py --set data.root=../alice/data --c", "python x.py --set data.root=PATH --c"),
+        ("python x.py --set=frozen_model=alice --set seed=3", "python x.py --set=frozen_model=PATH --set seed=3"),
+        ("""python x.py --set 'data={"root": "../alice"}'""", "python x.py --set data=PATH"),
+        ("""python x.py "/home/o'brien/alice" '[/a,"/b"]'""", "python x.py PATH '[PATH'"),
+        ("python x.py -o/home/alice --a=//server/alice", "python x.py -oPATH --a=PATH"),
+        (r"python x.py '\\server\alice' '--a=\\server\alice'", "python x.py PATH --a=PATH"),
+        ("python x.py --set lnms_prior.scale=0.1 --slots 5", "python x.py --set lnms_prior.scale=0.1 --slots 5"),
         ("python x.py '/home/al ice/a,b' --c", "python x.py PATH --c"),
         ("python x.py --data-root=~/data --steps 3", "python x.py --data-root=PATH --steps 3"),
-        ("""python x.py --set 'data.root="/data/x"'""", """python x.py --set 'data.root="PATH"'"""),
+        ("""python x.py --set 'data.root="/data/x"'""", "python x.py --set data.root=PATH"),
         (r"python x.py 'C:\Users\alice' c:/data", "python x.py PATH PATH"),
     ],
 )
-def test_absolute_paths_leave_a_command(command: str, expected: str) -> None:
+def test_places_leave_a_command(command: str, expected: str) -> None:
     assert without_places(command) == expected
 
 
