@@ -86,7 +86,7 @@ def without_places(command: str) -> str:
     paths anywhere else: of Unix, of Windows with a drive or a server, from a home folder. Other relative paths are
     kept, such as that of the script.
     """
-    words = []
+    words: list[str] = []
     for word in shlex.split(command):
         before = words[-1].replace("_", "-") if words else ""
         words.append("PATH" if before in OPTIONS else _without_place(word))

@@ -142,14 +142,15 @@ def test_a_row_or_header_that_a_kill_cut_short_is_dropped(tmp_path: Path, cut: s
     assert trainer.log.path.read_text().splitlines()[0] == text.splitlines()[0]
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 40, b"\xff3,1.0", b"-3,1.0", b"3,9.9,1.0", b""])
+@pytest.mark.parametrize("damage", [b"\0" * 40, b"\0,*", b"\xff3,*", b"-3,*", b"3,9.9,1.0", b""])
 def test_rows_that_are_damaged_are_dropped(tmp_path: Path, damage: bytes) -> None:
-    """After a loss of power there may be NUL bytes, with further rows after them."""
+    """After a loss of power there may be NUL bytes, with further rows after them; * is the rest of a whole row."""
     config = preset("tiny").replace({"training.log_every": 1})
     trainer = make_trainer(tmp_path, config)
     trainer.run()
     header, *lines = trainer.log.path.read_bytes().splitlines(keepends=True)
-    trainer.log.path.write_bytes(b"".join((header, *lines[:2], damage + b"\n", *lines[3:])))
+    damaged = damage.replace(b"*", lines[2].partition(b",")[2].rstrip()) + b"\n"
+    trainer.log.path.write_bytes(b"".join((header, *lines[:2], damaged, *lines[3:])))
     again = make_trainer(tmp_path, config.replace({"training.steps": 5}))
     again.restore()
     assert trainer.log.path.read_bytes() == b"".join((header, *lines[:2], *lines[3:]))
