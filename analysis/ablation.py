@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis.evaluation import evaluate
 from analysis.figures import PALETTE, save_figure
+from analysis.meanings import left_out
 from analysis.runs import load_run
 from pyro_compvae.checkpoint import write_text
 from pyro_compvae.data.scenes import SceneSet
@@ -75,33 +77,45 @@ def score_cell(
     return scores
 
 
+def undefined(scores: Sequence[Score]) -> list[str]:
+    """Those of SCORES that are NaN in all runs, as those of masks are where there are none."""
+    return [name for name in SCORES if all(math.isnan(s.values[name]) for s in scores)]
+
+
 def ablation_csv(scores: Sequence[Score]) -> str:
-    """A row per cell and number of test slots."""
+    """A row per cell and number of test slots; what is NaN is empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("scale", "train_slots", "seed", "test_slots", *SCORES))
     for s in scores:
-        table.writerow((s.cell.scale, s.cell.slots, s.cell.seed, s.test_slots, *(s.values[name] for name in SCORES)))
+        cells_of_row = ("" if math.isnan(value) else value for value in (s.values[name] for name in SCORES))
+        table.writerow((s.cell.scale, s.cell.slots, s.cell.seed, s.test_slots, *cells_of_row))
     return text.getvalue()
 
 
 def ablation_table(scores: Sequence[Score]) -> str:
-    """A line per scale, train K and test K: means over seeds, with the range that the seeds span."""
-    lines = [f"{'σ_c':>6}{'train K':>9}{'test K':>8}{'seeds':>7}" + "".join(f"{name:>26}" for name in SCORES)]
+    """A line per scale, train K and test K: means over seeds, with the range that the seeds span.
+
+    Metrics that want masks are left out without, and said to be.
+    """
+    missing = undefined(scores)
+    names = [name for name in SCORES if name not in missing]
+    lines = [f"{'σ_c':>6}{'train K':>9}{'test K':>8}{'seeds':>7}" + "".join(f"{name:>26}" for name in names)]
     for scale, slots, test_slots in sorted({(s.cell.scale, s.cell.slots, s.test_slots) for s in scores}):
         found = [s for s in scores if (s.cell.scale, s.cell.slots, s.test_slots) == (scale, slots, test_slots)]
         line = f"{scale:>6g}{slots:>9}{test_slots:>8}{len(found):>7}"
-        for name in SCORES:
+        for name in names:
             values = [s.values[name] for s in found]
             digits = 4 if name == "mse" else 1 if name == "elbo" else 3
             low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
             line += f"{np.mean(values):>10.{digits}f} {f'[{low}, {high}]':>15}"
         lines.append(line)
-    return "\n".join([*lines, "Means over seeds, and the range that they span."])
+    lines.append("Means over seeds, and the range that they span.")
+    return "\n".join([*lines, left_out(missing)] if missing else lines)
 
 
 def ablation_figure(path: Path, scores: Sequence[Score], title: str = "") -> None:
-    """Draw the paper's Figure 6: MSE and mIoU against σ_c, and against the test K for every train K.
+    """Draw the paper's Figure 6: MSE and, with masks, mIoU against σ_c, and against the test K for every train K.
 
     Points are seeds, lines their means.
 
@@ -110,11 +124,12 @@ def ablation_figure(path: Path, scores: Sequence[Score], title: str = "") -> Non
         scores: of all cells.
         title: above the picture.
     """
-    figure = Figure(figsize=(8, 6), dpi=120, layout="constrained")
-    axes = figure.subplots(2, 2)
+    names = [name for name in ("mse", "miou") if name not in undefined(scores)]
+    figure = Figure(figsize=(4 * len(names), 6), dpi=120, layout="constrained")
+    axes = figure.subplots(2, len(names), squeeze=False)
     base = scores[0].cell
     by_scale = [s for s in scores if s.cell.slots == base.slots and s.test_slots == base.slots]
-    for column, name in enumerate(("mse", "miou")):
+    for column, name in enumerate(names):
         axes[0, column].set_xscale("log")
         axes[0, column].set_xlabel("σ_c of L-NMS")
         _lines(axes[0, column], [(s.cell.scale, s.values[name]) for s in by_scale], 0, None)

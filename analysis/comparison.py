@@ -93,8 +93,8 @@ def compare(
 
     elbo, log_evidence, standard_error, gap: nats; with one θ, log p̂(x) is estimated once, from the run without.
     reliable: whether k̂ says so of log p̂(x).
-    miou, mse, duplicates, duplicates_latent: as of `scene_metrics`; of several views, from the first V // 2, while nats
-        are of all.
+    miou, mse, duplicates, duplicates_latent: as of `scene_metrics`, NaN for those of masks where there are none; of
+        several views, from the first V // 2, while nats are of all.
 
     Evidence is kept in comparison.nc of every run folder, and not estimated again with the same settings.
 
@@ -176,6 +176,11 @@ def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
             sides.append(side[["gap"]].drop_attrs())
         found.append(xarray.concat(sides, xarray.IndexVariable("side", ["0", "+"])))
     return xarray.concat(found, "pair") if len(settings) == 1 else None
+
+
+def undefined(data: xarray.Dataset) -> list[str]:
+    """Those of METRICS that are NaN in all scenes, as those of masks are where there are none."""
+    return [name for name in METRICS if bool(data[name].isnull().all())]
 
 
 def delta(data: xarray.Dataset, name: str) -> NDArray:

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.scale import SymmetricalLogScale
 from numpy.typing import NDArray
 
-from analysis.comparison import METRICS, QUANTITIES, bootstrap, delta
+from analysis.comparison import METRICS, QUANTITIES, bootstrap, delta, undefined
 from analysis.figures import PALETTE, save_figure
 from analysis.ladder_report import NAMES
+from analysis.meanings import left_out
 
 LABELS = {
     "elbo": "ΔL⁺, the ELBO (Eq. 6)",
@@ -34,7 +35,7 @@ FEW_PAIRS = 10
 
 def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared: bool) -> str:
     """A line per quantity and per part of the gap: both sides, the difference with its interval, in how many scenes it
-    is for the better, and the pairs one by one; then a sentence.
+    is for the better, and the pairs one by one; then a sentence. Metrics that want masks are left out without.
 
     Args:
         data: as of `compare`.
@@ -43,9 +44,12 @@ def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared:
     """
     P, N = data.sizes["pair"], data.sizes["scene"]
     lines = [f"{'':26}{'0':>10}{'+':>10}{'mean difference':>30}{'median':>10}{'better in':>11}   pairs"]
-    for name in QUANTITIES:
+    missing = undefined(data)
+    for name in (name for name in QUANTITIES if name not in missing):
         more_is_better = name in ("elbo", "log_evidence", "miou")
         lines.append(_row(LABELS[name], data, name, 4 if name in ("miou", "mse") else 2, more_is_better))
+    if missing:
+        lines.append(f"  {left_out(missing)}")
     if parts is None:
         lines.append("  (for the parts of Δ gap, run gap_ladder.py on every run, with the same settings)")
     else:
@@ -93,15 +97,17 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
     """Draw the paper's Figure 5 and what it leaves open, with a colour for every pair of runs.
 
     1: ΔL⁺ of every image, and its mean. 2, 3: Δ mIoU and Δ MSE against ΔL⁺, with Pearson's correlation (in their own
-    units; the paper scales both axes to [0, 1]). 4: Δ log p̂(x) and −Δ gap against ΔL⁺, which is their sum.
+    units; the paper scales both axes to [0, 1]); without masks there is no mIoU. 4: Δ log p̂(x) and −Δ gap against ΔL⁺,
+    which is their sum.
 
     Args:
         path: PNG file, written atomically.
         data: as of `compare`.
         title: above the picture.
     """
+    metrics = [name for name in METRICS[:2] if name not in undefined(data)]
     figure = Figure(figsize=(13, 3.6), dpi=120, layout="constrained")
-    axes = figure.subplots(1, 4)
+    axes = figure.subplots(1, 2 + len(metrics))
     elbo = delta(data, "elbo")
     for p, values in enumerate(elbo):
         axes[0].plot(values, ".", markersize=4, color=PALETTE[p % len(PALETTE)], label=f"pair {p + 1}")
@@ -111,7 +117,7 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
     axes[0].set_ylabel("ΔL⁺, nats")
     _symmetric_log(axes[0], "y", elbo)
     axes[0].legend(fontsize=7)
-    for axis, name in zip(axes[1:3], METRICS[:2], strict=True):
+    for axis, name in zip(axes[1:-1], metrics, strict=True):
         values = delta(data, name)
         for p in range(len(values)):
             axis.plot(elbo[p], values[p], ".", markersize=4, color=PALETTE[p % len(PALETTE)])
@@ -121,11 +127,11 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
     for name, sign, colour in (("log_evidence", 1, PALETTE[0]), ("gap", -1, PALETTE[5])):
         values = sign * delta(data, name)
         label = f"{'' if sign > 0 else '−'}{LABELS[name].split(',')[0]}, r = {_correlation(elbo, values):.2f}"
-        axes[3].plot(elbo.ravel(), values.ravel(), ".", markersize=4, color=colour, label=label)
-    _symmetric_log(axes[3], "y", elbo)
-    axes[3].set_ylabel("nats")
-    axes[3].legend(fontsize=7)
-    _against_elbo(axes[3], elbo)
+        axes[-1].plot(elbo.ravel(), values.ravel(), ".", markersize=4, color=colour, label=label)
+    _symmetric_log(axes[-1], "y", elbo)
+    axes[-1].set_ylabel("nats")
+    axes[-1].legend(fontsize=7)
+    _against_elbo(axes[-1], elbo)
     if title:
         figure.suptitle(title, fontsize=9)
     save_figure(path, figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,20 +24,27 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def curves_figure(path: Path, rows: Mapping[str, Sequence[Mapping[str, float]]], title: str = "") -> None:
-    """Draw loss and validation metrics against the training step, a line for every run.
+    """Draw loss and validation metrics against the training step, a line for every run, a panel for every metric.
+
+    Metrics that no run has have no panel, such as those that want masks where there are none.
 
     Args:
         path: picture file, written atomically.
         rows: those of metrics.csv by the name of the run; a row need not have all metrics.
         title: above the picture.
     """
-    figure = Figure(figsize=(10, 4.6), dpi=120, layout="constrained")
-    for axis, (metric, label) in zip(figure.subplots(2, 3, sharex=True).ravel(), PANELS.items(), strict=True):
+    panels = [name for name in PANELS if any(name in row for values in rows.values() for row in values)] or ["loss"]
+    num_rows = 1 if len(panels) <= 3 else 2
+    figure = Figure(figsize=(10, 2.3 * num_rows), dpi=120, layout="constrained")
+    grid = figure.subplots(num_rows, math.ceil(len(panels) / num_rows), sharex=True, squeeze=False).ravel()
+    for spare in grid[len(panels) :]:
+        spare.remove()
+    for axis, metric in zip(grid, panels, strict=False):
         for index, values in enumerate(rows.values()):
             known = [row for row in values if metric in row]
             style = {"color": PALETTE[index % len(PALETTE)], "linestyle": STYLES[index % len(STYLES)]}
             axis.plot([row["step"] for row in known], [row[metric] for row in known], **style)
-        axis.set_title(label, fontsize=9)
+        axis.set_title(PANELS[metric], fontsize=9)
         axis.tick_params(labelsize=7)
         if metric in ("loss", "elbo"):
             _show_the_end(axis, [row[metric] for values in rows.values() for row in values if metric in row])

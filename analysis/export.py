@@ -21,26 +21,38 @@ SUMMARY = ("steps", "num_test_scenes", "elbo", "ari_fg", "duplicates", "seconds"
 CALL = ("command", "python", "packages", "device")
 """What it wants of every call of an environment.json."""
 
+OPTIONS = ("--data-root", "--run-dir", "--frozen-model", "--out")
+"""Options of scripts whose values are paths; with underscores they are the same."""
+
+FIELDS = ("data.root", "frozen_model", "data")
+"""What --set takes that is a path, or a section with one in it."""
+
+PLACE = re.compile(r"""(?:(?<![\w./])|(?<=^-\w))(?:/|~|\\\\|[A-Za-z]:[\\/]).*""", re.DOTALL)
+"""An absolute path to the end of its word: at the start, or after a sign such as = or a quote, or a short option."""
+
 
 class ExportError(ValueError):
     """A run cannot be exported, or not to there."""
 
 
-def export_run(run_dir: Path | str, out: Path | str | None = None) -> Path:
+def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str | None = None) -> Path:
     """Write what others need of a finished run into a folder of its own, which `load_run` reads as it reads a run.
 
     model.safetensors, config.yaml, summary.json, environment.json where there is one, and README.md, a model card.
-    Places on this machine stay here: absolute paths are replaced in the commands, and left out of the configuration.
+    Places on this machine stay here: they are replaced in the commands (`without_places`) and left out of the
+    configuration. What is kept: the last name of the path of a frozen model, the name of a file of data and what it
+    says of the origin of its scenes, relative paths in other options, and processor, system and packages.
 
     Args:
         run_dir: folder of a finished run.
         out: folder to write, new or empty; ``RUN_DIR/export`` by default.
+        licence: of the weights, as of `model_card`.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: if `run_dir` is no run that can be loaded.
+        CheckpointError: if `run_dir` is no run that can be loaded, or its environment.json is damaged.
         ExportError: if the run has not finished, or `out` holds files.
     """
     run_dir = Path(run_dir)
@@ -59,7 +71,8 @@ def export_run(run_dir: Path | str, out: Path | str | None = None) -> Path:
         write_text(out / ENVIRONMENT, _json(calls))
     write_text(out / "summary.json", _json(summary))
     num_weights = sum(weight.numel() for weight in run.guide.parameters())
-    write_text(out / "README.md", model_card(run_name(run.config), config, num_weights, summary, calls))
+    card = model_card(run_name(run.config), config, num_weights, summary, calls, licence)
+    write_text(out / "README.md", card)
     write_text(out / "config.yaml", to_yaml(config))
     # Last, so that a folder which loads is whole.
     save_weights(out / WEIGHTS, to_yaml(config), run.step, run.guide.state_dict())
@@ -67,10 +80,28 @@ def export_run(run_dir: Path | str, out: Path | str | None = None) -> Path:
 
 
 def without_places(command: str) -> str:
-    """A command line in which every absolute path has become PATH."""
-    # In an argument, a path may come after an equals sign or a quote: --data-root=/data, --set data.root="/data".
-    place = re.compile(r"""(?<![\w./])(?:/|~|[A-Za-z]:[\\/])[^"'\]]*""")
-    return shlex.join(place.sub("PATH", word) for word in shlex.split(command))
+    """A command line in which places on this machine have become PATH.
+
+    These are the values of the options and fields that are paths (`OPTIONS`, `FIELDS`), in whatever form, and absolute
+    paths anywhere else: of Unix, of Windows with a drive or a server, from a home folder. Other relative paths are
+    kept, such as that of the script.
+    """
+    words: list[str] = []
+    for word in shlex.split(command):
+        before = words[-1].replace("_", "-") if words else ""
+        words.append("PATH" if before in OPTIONS else _without_place(word))
+    return shlex.join(words)
+
+
+def _without_place(word: str) -> str:
+    option, equals, _ = word.partition("=")
+    if equals and option.replace("_", "-") in OPTIONS:
+        return f"{option}=PATH"
+    prefix = "--set=" if word.startswith("--set=") else ""
+    field, equals, _ = word.removeprefix(prefix).partition("=")
+    if equals and field in FIELDS:
+        return f"{prefix}{field}=PATH"
+    return PLACE.sub("PATH", word)
 
 
 def _shareable(config: RunConfig) -> RunConfig:

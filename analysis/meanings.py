@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 MEANINGS = {
     "elbo": ("ELBO, nats per scene", "a lower bound on log p(x), β = 1 and no L-NMS; high"),
@@ -32,3 +33,8 @@ def number(value: float | None) -> str:
     if abs(value) < 10 or not math.isfinite(value):
         return f"{value:.4g}"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def left_out(names: Iterable[str]) -> str:
+    """What is said in place of metrics that want masks where there are none."""
+    return f"no masks: {', '.join(names)} are left out"

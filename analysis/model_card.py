@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.meanings import MEANINGS, number
+from analysis.meanings import MEANINGS, left_out, number
 from pyro_compvae.config import RunConfig
 
 GUIDES = {"iodine": "IODINE", "monet": "MONet", "mulmon": "MulMON"}
@@ -25,7 +25,12 @@ METRICS = {name: meaning for name, meaning in MEANINGS.items() if name not in ("
 
 
 def model_card(
-    name: str, config: RunConfig, num_weights: int, summary: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
+    name: str,
+    config: RunConfig,
+    num_weights: int,
+    summary: Mapping[str, Any],
+    calls: Sequence[Mapping[str, Any]],
+    licence: str | None = None,
 ) -> str:
     """The README.md of an exported run.
 
@@ -35,7 +40,11 @@ def model_card(
         num_weights: how many numbers guide and model have.
         summary: the content of its summary.json.
         calls: the content of its environment.json, if any.
+        licence: of the weights, by the Hub's name of it. By default "mit" for OWN_DATA, and "other" for data that
+            others may have rights in: whoever shares the weights has to say it then.
     """
+    licence = licence or ("mit" if config.data.name in OWN_DATA else "other")
+    data = _data_name(config, summary)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -45,13 +54,16 @@ def model_card(
     )
     return environment.get_template("model_card.md.jinja").render(
         name=name,
-        front_matter=_front_matter(name, config, summary),
+        front_matter=_front_matter(name, config, summary, licence, data),
         guide=GUIDES[config.guide],
         config=config,
+        licence=licence,
+        data=data,
         size=config.data.image_size,
         num_weights=num_weights,
         summary=summary,
         metrics=_metrics(summary),
+        left_out=_left_out(summary),
         own_data=OWN_DATA.get(config.data.name),
         splits=_splits(summary),
         calls=calls,
@@ -59,19 +71,25 @@ def model_card(
     )
 
 
-def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any]) -> str:
-    found = {key: summary[key] for key in METRICS if summary.get(key) is not None and math.isfinite(summary[key])}
+def _data_name(config: RunConfig, summary: Mapping[str, Any]) -> str:
+    """What the data are called; a file of scenes says it in the words on where its splits are from."""
+    name, colon, _ = _splits(summary).get("test", "").partition(": ")
+    return name if config.data.name == "file" and colon else config.data.name
+
+
+def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any], licence: str, data: str) -> str:
+    found = {key: summary[key] for key in METRICS if _known(summary, key)}
     result = {
         "task": {"type": "image-segmentation", "name": "unsupervised decomposition of scenes"},
-        "dataset": {"type": config.data.name, "name": _splits(summary).get("test", config.data.name), "split": "test"},
+        "dataset": {"type": data, "name": _splits(summary).get("test", data), "split": "test"},
         "metrics": [{"type": key, "name": METRICS[key][0], "value": value} for key, value in found.items()],
     }
     tags = ["pyro", "variational-autoencoder", "object-centric", "unsupervised", config.guide]
     content = {
-        "license": "mit",
+        "license": licence,
         "library_name": "pyro_compvae",
         "tags": [*tags, "l-nms"] if config.lnms else tags,
-        "datasets": [config.data.name],
+        "datasets": [data],
         "metrics": list(found),
         "model-index": [{"name": name, "results": [result]}],
     }
@@ -83,9 +101,21 @@ def _splits(summary: Mapping[str, Any]) -> Mapping[str, str]:
     return summary.get("splits") or {}
 
 
+def _known(summary: Mapping[str, Any], key: str) -> bool:
+    return summary.get(key) is not None and math.isfinite(summary[key])
+
+
+def _left_out(summary: Mapping[str, Any]) -> str:
+    """A line on metrics that want masks, where there are none."""
+    missing = [key for key in METRICS if key in summary and not _known(summary, key)]
+    return left_out(f"`{key}`" for key in missing) if missing else ""
+
+
 def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """The cells of the table."""
-    rows = [(f"`{key}`", what, number(summary[key]), good) for key, (what, good) in METRICS.items() if key in summary]
+    rows = [
+        (f"`{key}`", what, number(summary[key]), good) for key, (what, good) in METRICS.items() if _known(summary, key)
+    ]
     kls = [number(value) for key, value in summary.items() if key.startswith("kl_slot_")]
     if kls:
         rows.append(("`kl_slot_k`", "KL of slots, nats", " ".join(kls), "a slot near 0 is unused"))

@@ -3,7 +3,7 @@
 It writes a folder of its own, RUN_DIR/export by default, which every other script takes for a run folder:
 
     model.safetensors           weights of guide and model; nothing in it can run
-    config.yaml, summary.json   as in the run, without the paths of this machine
+    config.yaml, summary.json   as in the run, without places on this machine
     environment.json            the commands and packages that made the run, where they were recorded
     README.md                   a model card, as the Hugging Face Hub reads it
 """
@@ -28,13 +28,15 @@ class Arguments:
     """Run folder of a finished run."""
     out: Path | None = None
     """Folder to write, new or empty; RUN_DIR/export by default."""
+    license: str | None = None
+    """Licence of the weights, such as cc-by-4.0; by default mit on data that this project makes, else other."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     args = tyro.cli(Arguments, args=arguments)
     try:
-        out = export_run(args.run_dir, args.out)
+        out = export_run(args.run_dir, args.out, args.license)
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -32,10 +32,11 @@ from pyro_compvae.config import (
 )
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
 from pyro_compvae.device import allow_tf32, choose_device
-from pyro_compvae.environment import write_environment
+from pyro_compvae.environment import read_environment, write_environment
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.presets import preset
 from pyro_compvae.training import DivergenceError, Trainer
+from pyro_compvae.weights import WEIGHTS
 from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
 
 VALIDATION_SCENES = 64
@@ -146,6 +147,7 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
     names = metric_names(config.num_slots, multi_view)
     trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names, workers)
     if args.resume:
+        read_environment(run_dir)  # a damaged one is refused before anything is written
         trainer.restore()
     if workers.is_first:
         with naming_full_disk(run_dir):
@@ -227,12 +229,17 @@ def resume_config(args: Arguments, flags: set[str], run_dir: Path) -> RunConfig:
         run_dir: the run folder.
 
     Raises:
-        CheckpointError: if there is no run in the folder, or it is of another configuration.
+        CheckpointError: if there is no run in the folder but an export or nothing, or it is of another configuration.
     """
     config_path = run_dir / "config.yaml"
     if not config_path.is_file():
         raise CheckpointError(
             f"--resume: expected a run in {run_dir}, found no {config_path.name} there; begin one without --resume"
+        )
+    if (run_dir / WEIGHTS).is_file() and not (run_dir / "checkpoint.pt").exists():
+        raise CheckpointError(
+            f"--resume: expected a run, got an export, {run_dir}: it cannot be trained on, for the state of the "
+            "optimiser is not in it. Resume the run that it was made from"
         )
     stored = from_yaml(config_path.read_text(encoding="utf-8"))
     named = named_fields(args)

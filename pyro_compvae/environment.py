@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pyro_compvae.checkpoint import write_text
+from pyro_compvae.checkpoint import CheckpointError, write_text
 
 ENVIRONMENT = "environment.json"
 """The file of a run folder."""
@@ -26,6 +26,9 @@ def write_environment(
     """Add a command to the environment.json of a run folder, with the machine and the packages it runs on.
 
     A run that was resumed has an entry for every call.
+
+    Raises:
+        CheckpointError: as of `read_environment`.
     """
     path = run_dir / ENVIRONMENT
     calls = read_environment(run_dir)
@@ -43,9 +46,24 @@ def write_environment(
 
 
 def read_environment(run_dir: Path) -> list[dict[str, Any]]:
-    """The calls that made a run; none where they were not recorded."""
+    """The calls that made a run; none where they were not recorded.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
     path = run_dir / ENVIRONMENT
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        calls = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+            raise ValueError("it is no list of objects")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: expected the calls that made the run, but it cannot be read ({error}). Mend the file or delete "
+            "it; the run itself was not touched and does not need it."
+        ) from error
+    return calls
 
 
 def _version(package: str) -> str:

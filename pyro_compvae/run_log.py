@@ -59,11 +59,8 @@ class RunLog:
         write_text(self.path, "".join((",".join(self.columns) + "\n", *kept)))
 
     def _lines(self) -> dict[int, str]:
-        """Lines by step, without one that was cut short when the process was killed."""
-        if not self.path.exists():
-            return {}
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
-        return {int(line.partition(",")[0]): line for line in lines if line.endswith("\n")}
+        """Whole lines by step."""
+        return whole_lines(self.path, len(self.columns)) if self.path.exists() else {}
 
     @contextmanager
     def events(self, first_step: int) -> Iterator[SummaryWriter]:
@@ -87,3 +84,20 @@ class RunLog:
             writer.close()
         finally:
             threading.excepthook = previous
+
+
+def whole_lines(path: Path, num_cells: int) -> dict[int, str]:
+    """The lines of a metrics.csv by step, without its header and without those that are damaged.
+
+    A line is cut short where the process was killed, and may be filled with NUL bytes after a loss of power. Such lines
+    do not begin with a step, or have not as many cells as the header.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[
+        1:-1
+    ]  # what follows the last end is cut short
+    cells = [line.split(",") for line in lines]
+    return {
+        int(row[0]): line + "\n"
+        for line, row in zip(lines, cells, strict=True)
+        if len(row) == num_cells and row[0].isascii() and row[0].isdigit()
+    }

@@ -16,6 +16,7 @@ from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError
 from pyro_compvae.config import RunConfig, from_yaml
 from pyro_compvae.environment import read_environment
+from pyro_compvae.run_log import whole_lines
 
 
 class ReportError(ValueError):
@@ -74,24 +75,32 @@ class RunFolder:
             raise Missing(f"{path} cannot be read ({error}).") from error
 
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, without the cells that are empty.
+        """The rows of metrics.csv, without those that are damaged and without cells that are empty.
 
         Raises:
-            Missing: if there is none.
+            Missing: if there is none, or it cannot be read.
         """
         path = self.path / "metrics.csv"
         if not path.is_file():
             raise Missing("There is no metrics.csv: the run was copied without it.")
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{name: float(cell) for name, cell in row.items() if name and cell} for row in csv.DictReader(file)]
+        try:
+            with path.open(encoding="utf-8") as file:
+                header = next(csv.reader(file), [])
+            rows = csv.DictReader(whole_lines(path, len(header)).values(), header)
+            return [{name: float(cell) for name, cell in row.items() if name and cell} for row in rows]
+        except (ValueError, csv.Error) as error:
+            raise Missing(f"{path} cannot be read ({error}).") from error
 
     def environment(self) -> list[dict[str, Any]]:
         """The calls that made the run.
 
         Raises:
-            Missing: if they were not recorded.
+            Missing: if they were not recorded, or cannot be read.
         """
-        calls = read_environment(self.path)
+        try:
+            calls = read_environment(self.path)
+        except CheckpointError as error:
+            raise Missing(str(error)) from error
         if not calls:
             raise Missing("Command and environment were not recorded: there is no environment.json.")
         return calls

@@ -13,7 +13,7 @@ from analysis.evidence_figure import evidence_figure
 from analysis.evidence_report import comparisons, evidence_rows, how_to_read, sandwich_table
 from analysis.loo import loo_table
 from analysis.marginals import agreement
-from analysis.meanings import MEANINGS, number
+from analysis.meanings import MEANINGS, left_out, number
 from analysis.posterior_figures import checks_figure, khat_figure, khats_of, marginals_figure
 from analysis.predictive_checks import checks_table
 from analysis.report.blocks import Block, Numbers, Part, Section, Show, Text, part_of
@@ -62,7 +62,7 @@ def _section(key: str, title: str, lead: str, folders: Sequence[RunFolder], *sho
 
 
 def overview(folders: Sequence[RunFolder]) -> Section:
-    """Metrics on all test scenes, a column for every run."""
+    """Metrics on all test scenes, a column for every run; without those that no run has, as it has no masks."""
     summaries, missing = [], []
     for folder in folders:
         try:
@@ -73,10 +73,13 @@ def overview(folders: Sequence[RunFolder]) -> Section:
     rows = [
         (meaning, *(number(summary.get(name)) for summary in summaries))
         for name, (meaning, _) in MEANINGS.items()
-        if any(name in summary for summary in summaries)
+        if any(summary.get(name) is not None for summary in summaries)
     ]
+    missed = [name for name in MEANINGS if any(name in summary and summary[name] is None for summary in summaries)]
+    undefined = [name for name in missed if all(summary.get(name) is None for summary in summaries)]
     heads = ("metric", *(folder.name for folder in folders))
-    blocks = [Numbers("Means over the test scenes", Table(heads, tuple(rows)))] if rows else []
+    notes = [left_out(undefined)] if undefined else []
+    blocks = [Numbers("Means over the test scenes", Table(heads, tuple(rows)), notes)] if rows else []
     return Section("overview", "Overview", "Metrics of unseen scenes.", [Part("", blocks, missing)])
 
 

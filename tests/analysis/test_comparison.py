@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray
+from matplotlib.figure import Figure
 
 from analysis.comparison import Interval, bootstrap, delta
-from analysis.comparison_report import comparison_table, sentence
+from analysis.comparison_report import comparison_figure, comparison_table, sentence
 
 
 def differences(rng: np.random.Generator, pairs: int, scenes: int) -> np.ndarray:
@@ -83,3 +86,22 @@ def test_signs_need_an_interval_on_one_side() -> None:
     assert [Interval(1, *ends).sign for ends in ((0.5, 2), (-0.5, 2), (-2, -1))] == [1, 0, -1]
     assert str(Interval(0.01, -0.02, 0.03)) == "+0.0100 [-0.0200, +0.0300]"
     assert str(Interval(1.234, 1.0, 1.5)) == "+1.23 [+1.00, +1.50]"
+
+
+def test_without_masks_their_metrics_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = data(3.0, 5.0)
+    found = whole.assign({name: whole[name] * np.nan for name in ("miou", "duplicates")})
+    text = comparison_table(found, None, False)
+    assert "nan" not in text
+    assert text.splitlines().count("  no masks: miou, duplicates are left out") == 1
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("Δ ")][2:] == ["MSE", "duplicates_latent"]
+    assert "no masks" not in comparison_table(whole, None, False)
+    panels = []
+    monkeypatch.setattr("analysis.comparison_report.save_figure", lambda _, figure: panels.append(labels(figure)))
+    comparison_figure(tmp_path / "a.png", found)
+    comparison_figure(tmp_path / "a.png", whole)
+    assert panels == [["ΔL⁺, nats", "Δ MSE", "nats"], ["ΔL⁺, nats", "Δ mIoU", "Δ MSE", "nats"]]
+
+
+def labels(figure: Figure) -> list[str]:
+    return [axes.get_ylabel() for axes in figure.axes]

@@ -111,25 +111,45 @@ def test_places_on_this_machine_are_not_shared(monet: Path, tmp_path: Path) -> N
     shared = load_run(out).config
     assert (shared.data.root, shared.frozen_model) == (None, "first")
     card = (out / "README.md").read_text()
-    assert "The published ones are not ours" in card
+    assert "read from files that do not come along" in card
+    assert "name their folder as `root`" in card
+    assert "license: other\n" in card
+    assert "has to be said by whoever shares them" in card
+    assert "MIT" not in card
     assert "on the model of the run `first`" in card
     # Whoever has the data says where they are.
     (out / "config.yaml").write_text(to_yaml(shared.replace({"data.root": "/home/bob/data"})))
     assert load_run(out).config.data.root == "/home/bob/data"
 
 
+def test_the_licence_that_is_given_is_that_of_the_weights(monet: Path, tmp_path: Path) -> None:
+    card = (export_run(monet, tmp_path / "export", licence="cc-by-4.0") / "README.md").read_text()
+    assert "license: cc-by-4.0\n" in card
+    assert "The weights are under the licence `cc-by-4.0`." in card
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
         ("python experiments/run_svi.py --lnms", "python experiments/run_svi.py --lnms"),
-        ("python x.py --run-dir runs/a ../b", "python x.py --run-dir runs/a ../b"),
+        ("python x.py --run-dir runs/a ../b", "python x.py --run-dir PATH ../b"),
+        ("python x.py --data-root ../alice/data --lnms", "python x.py --data-root PATH --lnms"),
+        ("python x.py --data_root ../alice --frozen_model=../b", "python x.py --data_root PATH --frozen_model=PATH"),
+        ("python x.py --frozen-model=alice/a=b --out 'al ice'", "python x.py --frozen-model=PATH --out PATH"),
+        ("python x.py --set data.root=../alice/data --c", "python x.py --set data.root=PATH --c"),
+        ("python x.py --set=frozen_model=alice --set seed=3", "python x.py --set=frozen_model=PATH --set seed=3"),
+        ("""python x.py --set 'data={"root": "../alice"}'""", "python x.py --set data=PATH"),
+        ("""python x.py "/home/o'brien/alice" '[/a,"/b"]'""", "python x.py PATH '[PATH'"),
+        ("python x.py -o/home/alice --a=//server/alice", "python x.py -oPATH --a=PATH"),
+        (r"python x.py '\\server\alice' '--a=\\server\alice'", "python x.py PATH --a=PATH"),
+        ("python x.py --set lnms_prior.scale=0.1 --slots 5", "python x.py --set lnms_prior.scale=0.1 --slots 5"),
         ("python x.py '/home/al ice/a,b' --c", "python x.py PATH --c"),
         ("python x.py --data-root=~/data --steps 3", "python x.py --data-root=PATH --steps 3"),
-        ("""python x.py --set 'data.root="/data/x"'""", """python x.py --set 'data.root="PATH"'"""),
+        ("""python x.py --set 'data.root="/data/x"'""", "python x.py --set data.root=PATH"),
         (r"python x.py 'C:\Users\alice' c:/data", "python x.py PATH PATH"),
     ],
 )
-def test_absolute_paths_leave_a_command(command: str, expected: str) -> None:
+def test_places_leave_a_command(command: str, expected: str) -> None:
     assert without_places(command) == expected
 
 
@@ -155,7 +175,11 @@ def test_unfinished_and_damaged_runs_are_not_shared(monet: Path, tmp_path: Path)
     (monet / "environment.json").write_text('[{"command": "python"}]')
     refuses(r"environment.json: expected the calls .* but missing \['device', 'packages', 'python'\]\. Mend the file")
     (monet / "environment.json").write_text("[")
-    refuses("environment.json: expected the calls that made the run")
+    with pytest.raises(
+        CheckpointError, match=r"environment\.json: expected the calls that made the run, but it cannot"
+    ):
+        export_run(monet, out)
+    assert not out.exists()
     (monet / "environment.json").unlink()
     (monet / "summary.json").write_text(json.dumps(summary | {"steps": 1}))
     refuses("summary.json: expected the metrics of the weights, step 2, got those of step 1. Finish the run")

@@ -9,9 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 from scripts import load_script
 
 from analysis import load_run
+from analysis.ablation import SCORES, Cell, Score, ablation_csv, ablation_figure, ablation_table
 
 TINY = ["--guide", "iodine", "--preset", "tiny", "--scales", "0.1", "0.3", "--slots", "4", "5", "--seeds", "0"]
 TINY += ["--test-slots", "6", "--set", "training.steps=2", "--device", "cpu"]
@@ -73,3 +75,18 @@ def test_bad_sweeps_are_named(script: ModuleType, tmp_path: Path, capsys: pytest
     assert "--scales: expected one or more values, each once; got (0.1, 0.1)" in capsys.readouterr().err
     assert script.main(["--test-slots", "1", "--out", str(tmp_path)]) == 1
     assert "--slots, --test-slots: expected at least 2" in capsys.readouterr().err
+
+
+def test_without_masks_their_metrics_are_left_out(tmp_path: Path) -> None:
+    unknown = dict.fromkeys(("miou", "ari_fg", "duplicates"), float("nan"))
+    values = {"mse": 0.01, "elbo": 5.0}
+    scores = [Score(Cell(0.1, 4, seed), 4, values | unknown) for seed in (0, 1)]
+    heads, line, *notes = ablation_table(scores).splitlines()
+    assert heads.split()[-2:] == ["mse", "elbo"]
+    assert "nan" not in line
+    assert notes[-1] == "no masks: miou, ari_fg, duplicates are left out"
+    assert "no masks" not in ablation_table([Score(scores[0].cell, 4, dict.fromkeys(SCORES, 1.0))])
+    assert ablation_csv(scores).splitlines()[1] == "0.1,4,0,4,0.01,,,,5.0"
+    ablation_figure(tmp_path / "figure.png", scores)
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width < picture.height, "one column"

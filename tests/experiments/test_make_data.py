@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,8 @@ from scripts import load_script
 
 from pyro_compvae.data import read_clevr_mv
 from pyro_compvae.data.solids import CLE_MV, make_solids
+
+NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +102,11 @@ def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pyt
     """Without masks the metrics that want them are left out, and said to be; the rest works, the report included."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
-    for number in range(10):
+    for number in range(20):
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{number}.jpg")
     target = tmp_path / "photos.h5"
-    assert script.main(["convert", str(tmp_path / "photos"), str(target)]) == 0
+    sizes = ["--num-train", "8", "--num-validation", "2", "--num-test", "10"]
+    assert script.main(["convert", str(tmp_path / "photos"), str(target), *sizes]) == 0
     assert "photos: " not in capsys.readouterr().err
     assert script.main(["verify", str(target)]) == 0
 
@@ -117,12 +121,31 @@ def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pyt
     rows = (run / "metrics.csv").read_text().splitlines()
     header, last = rows[0].split(","), rows[-1].split(",")
     assert dict(zip(header, last, strict=True))["miou"] == ""
-    assert load_script("export").main([str(run)]) == 0
+    assert load_script("export").main([str(run), "--license", "cc0-1.0"]) == 0
     card = (run / "export" / "README.md").read_text()
     assert "# iodine-photos-lnms-seed0" in card
-    assert "- test: photos: scenes 9 to 9 of images of the folder photos (sha256 " in card
-    assert load_script("report").main([str(run)]) == 0
-    page = (run / "report.html").read_text()
+    assert "- test: photos: scenes 10 to 19 of images of the folder photos (sha256 " in card
+    assert "No masks: `miou`, `ari_fg`, `ari`, `duplicates` are left out." in card
+    assert "lose pixels to the background.\n" in card
+    assert "–" not in card
+    assert not NAN.search(card)
+    assert "license: cc0-1.0\n" in card
+    assert "put them under the licence `cc0-1.0`" in card
+    assert "datasets:\n- photos\n" in card
+    assert "`photos`: read from a file that does not come along; images were brought to 16 × 16 pixels" in card
+    assert "It knows nothing but `photos` at" in card
+    assert "get the file, and name it as `root`" in card
+    assert "`file`" not in card
+
+    plain = tmp_path / "plain"
+    assert load_script("run_svi").main([*arguments[:-1], str(plain), "--no-lnms"]) == 0
+    quick = ["--num-samples", "20", "--fit-steps", "2", "--cover-steps", "1", "--cover-samples", "4"]
+    assert load_script("compare").main([str(plain), str(run), *quick, "--num-scenes", "8"]) == 0
+    assert load_script("report").main([str(run), str(plain)]) == 0
+    page = re.sub('data:[^"]*', "", (run / "report.html").read_text())
+    assert not NAN.search(page)
+    assert "no masks: miou, ari_fg, ari, duplicates are left out" in page
+    assert "  no masks: miou, duplicates are left out" in page, "of the comparison"
     assert 'data-role="segmentation"' in page
     assert 'data-role="truth"' not in page
 

@@ -253,11 +253,16 @@ def test_files_of_another_run_damaged_and_incomplete_ones(script: ModuleType, ru
     groups = load_groups(runs / "full" / "posterior_guide.nc", "posterior")
     save_inference_data(run / "posterior_guide.nc", bundle(groups))
     (run / "summary.json").write_text("{")
+    (run / "environment.json").write_text("{")
+    with (run / "metrics.csv").open("a") as file:
+        file.write("\0\0\0\n")
     page = Page(report(script, tmp_path / "page.html", run))
     assert "evidence.nc: expected numbers of this run, found those of other weights" in page.text
     assert "ladder.nc has no group 'sample_stats' that can be read" in page.text
     assert "posterior_guide.nc has no group 'sample_stats' that can be read" in page.text
     assert "summary.json cannot be read" in page.text
+    assert "environment.json: expected the calls that made the run, but it cannot be read" in page.text
+    assert "run ends at step 4" in page.text
 
 
 def test_what_does_not_fit_together_costs_no_more_than_itself(script: ModuleType, runs: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 import torch
 from scripts import EXPERIMENTS, load_script
 
-from analysis import load_run
+from analysis import export_run, load_run
 from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError
 from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
@@ -328,3 +328,31 @@ def test_commands_and_environment_are_recorded(script: ModuleType, tmp_path: Pat
     assert first["packages"]["torch"] == version("torch")
     assert first["device"]
     assert first["python"] == platform.python_version()
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[3]", "\0\0"])
+def test_a_damaged_environment_is_named_and_the_run_is_not_touched(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    run_dir = tmp_path / "run"
+    assert script.main([*TINY, "--steps", "1", "--run-dir", str(run_dir)]) == 0
+    (run_dir / "environment.json").write_text(text)
+    files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    resume = ["--resume", "--steps", "2", "--run-dir", str(run_dir)]
+    assert script.main(resume) == 1
+    error = capsys.readouterr().err
+    assert f"{run_dir / 'environment.json'}: expected the calls that made the run" in error
+    assert "Mend the file or delete it; the run itself was not touched" in error
+    assert files == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    (run_dir / "environment.json").unlink()
+    assert script.main(resume) == 0
+
+
+def test_an_export_is_not_trained_on(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([*TINY, "--steps", "1", "--run-dir", str(tmp_path / "run")]) == 0
+    out = export_run(tmp_path / "run")
+    files = {path: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    assert script.main(["--resume", "--steps", "2", "--run-dir", str(out)]) == 1
+    assert "it cannot be trained on, for the state of the optimiser is not in it" in capsys.readouterr().err
+    assert files == {path: path.read_bytes() for path in out.iterdir()}

@@ -115,8 +115,9 @@ def test_rows_after_the_last_checkpoint_are_written_again(tmp_path: Path) -> Non
     expected = rows(tmp_path)
     content = load_checkpoint(trainer.checkpoint_path)
     assert content["step"] == 4
+    last = trainer.log.path.read_text().splitlines()[-1]
     with trainer.log.path.open("a") as file:
-        file.write("5,9.9,1.0,1.0,1.0,1.0,1.0,\n")
+        file.write(f"5,{last.partition(',')[2]}\n")
     again = make_trainer(tmp_path, config)
     again.restore()
     assert rows(tmp_path) == expected
@@ -139,6 +140,22 @@ def test_a_row_or_header_that_a_kill_cut_short_is_dropped(tmp_path: Path, cut: s
     again.run()
     assert [row["step"] for row in rows(tmp_path)] == (["6"] if header_is_cut else ["2", "4", "6"])
     assert trainer.log.path.read_text().splitlines()[0] == text.splitlines()[0]
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 40, b"\0,*", b"\xff3,*", b"-3,*", b"3,9.9,1.0", b""])
+def test_rows_that_are_damaged_are_dropped(tmp_path: Path, damage: bytes) -> None:
+    """After a loss of power there may be NUL bytes, with further rows after them; * is the rest of a whole row."""
+    config = preset("tiny").replace({"training.log_every": 1})
+    trainer = make_trainer(tmp_path, config)
+    trainer.run()
+    header, *lines = trainer.log.path.read_bytes().splitlines(keepends=True)
+    damaged = damage.replace(b"*", lines[2].partition(b",")[2].rstrip()) + b"\n"
+    trainer.log.path.write_bytes(b"".join((header, *lines[:2], damaged, *lines[3:])))
+    again = make_trainer(tmp_path, config.replace({"training.steps": 5}))
+    again.restore()
+    assert trainer.log.path.read_bytes() == b"".join((header, *lines[:2], *lines[3:]))
+    again.run()
+    assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "4", "5"]
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
