@@ -84,7 +84,7 @@ def write_scenes(
         raise DataError(f"{path}: expected a file in a folder that exists, found no {path.parent}.")
     if not splits or not set(splits) <= set(SPLITS):
         raise DataError(f"splits: expected {', '.join(SPLITS)} or some of them, got {', '.join(splits) or 'none'}.")
-    with atomic_path(path) as temporary, PatientFile(temporary, "w+") as raw, stop_signals(False) as stop:
+    with stop_signals(False) as stop, atomic_path(path) as temporary, PatientFile(temporary, "w+") as raw:
 
         def check() -> None:
             raw.check()
