@@ -318,7 +318,7 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
     """
     try:
         return dacite.from_dict(RunConfig, content, dacite.Config(strict=True, cast=[tuple]))
-    except (dacite.DaciteError, ValueError) as error:
+    except (dacite.DaciteError, ValueError, TypeError) as error:
         raise ConfigError(f"configuration: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import get_args
 
 import pytest
@@ -163,3 +164,12 @@ def test_unknown_names_are_refused() -> None:
         from_yaml("- 1\n")
     with pytest.raises(ConfigError, match="expected YAML, got"):
         from_yaml("a: [1")
+
+
+@pytest.mark.parametrize("value", ["null", "3", "{a: 1}", "[[]]", "[null]"])
+def test_widths_that_are_no_list_of_numbers(value: str) -> None:
+    """Found by coverage-guided fuzzing."""
+    text = re.sub(r"channels:\n( *- \d+\n)+", f"channels: {value}\n", to_yaml(preset("tiny")), count=1)
+    assert value in text
+    with pytest.raises(ConfigError, match=r"^configuration: "):
+        from_yaml(text)
