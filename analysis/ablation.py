@@ -88,8 +88,8 @@ def ablation_csv(scores: Sequence[Score]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("scale", "train_slots", "seed", "test_slots", *SCORES))
     for s in scores:
-        cells_of_row = ("" if math.isnan(value) else value for value in (s.values[name] for name in SCORES))
-        table.writerow((s.cell.scale, s.cell.slots, s.cell.seed, s.test_slots, *cells_of_row))
+        values = ("" if math.isnan(s.values[name]) else s.values[name] for name in SCORES)
+        table.writerow((s.cell.scale, s.cell.slots, s.cell.seed, s.test_slots, *values))
     return text.getvalue()
 
 

@@ -84,7 +84,7 @@ class RunFolder:
         if not path.is_file():
             raise Missing("There is no metrics.csv: the run was copied without it.")
         try:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8", errors="replace") as file:
                 header = next(csv.reader(file), [])
             rows = csv.DictReader(whole_lines(path, len(header)).values(), header)
             return [{name: float(cell) for name, cell in row.items() if name and cell} for row in rows]

@@ -70,13 +70,13 @@ def overview(folders: Sequence[RunFolder]) -> Section:
         except Missing as reason:
             missing.append(Missing(f"{folder.name}: {reason.why}", reason.command))
             summaries.append({})
+    named = [name for name in MEANINGS if any(name in summary for summary in summaries)]
+    undefined = [name for name in named if all(summary.get(name) is None for summary in summaries)]
     rows = [
         (meaning, *(number(summary.get(name)) for summary in summaries))
         for name, (meaning, _) in MEANINGS.items()
-        if any(summary.get(name) is not None for summary in summaries)
+        if name in named and name not in undefined
     ]
-    missed = [name for name in MEANINGS if any(name in summary and summary[name] is None for summary in summaries)]
-    undefined = [name for name in missed if all(summary.get(name) is None for summary in summaries)]
     heads = ("metric", *(folder.name for folder in folders))
     notes = [left_out(undefined)] if undefined else []
     blocks = [Numbers("Means over the test scenes", Table(heads, tuple(rows)), notes)] if rows else []
