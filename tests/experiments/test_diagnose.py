@@ -32,7 +32,7 @@ def trained(folder: Path, guide: str, *more: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("guide", ["iodine", "mulmon"])
+@pytest.mark.parametrize("guide", [pytest.param("iodine", marks=pytest.mark.slow), "mulmon"])
 def test_all_stages_and_their_files(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str
 ) -> None:

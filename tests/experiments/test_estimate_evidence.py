@@ -31,7 +31,7 @@ def trained(folder: Path, guide: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("guide", ["iodine", "mulmon"])
+@pytest.mark.parametrize("guide", ["iodine", pytest.param("mulmon", marks=pytest.mark.slow)])
 def test_table_and_file(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str) -> None:
     run = trained(tmp_path / "run", guide)
     capsys.readouterr()

@@ -22,7 +22,7 @@ def script() -> ModuleType:
     return load_script("gap_ladder")
 
 
-@pytest.mark.parametrize("guide", ["monet", "mulmon"])
+@pytest.mark.parametrize("guide", ["monet", pytest.param("mulmon", marks=pytest.mark.slow)])
 def test_table_file_and_figure(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, guide: str
 ) -> None:

@@ -186,7 +186,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, number: int) -
     (tmp_path / "out").mkdir()
     target = tmp_path / "out" / "a.h5"
     codes = set()
-    for delay in (0.0, 0.05, 0.1, 0.2):
+    for delay in (0.0, 0.1):
         command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "source" / "a.hdf5"), str(target)]
         run = subprocess.run([*command, str(delay), str(int(number))], capture_output=True, text=True, check=False)
         codes.add(run.returncode)
