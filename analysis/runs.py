@@ -12,15 +12,12 @@ import torch
 from torch import Tensor
 
 from guides import build_guide
-from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
+from pyro_compvae.checkpoint import CHECKPOINT, CheckpointError, load_checkpoint
 from pyro_compvae.config import MODEL_FIELDS, ConfigError, RunConfig, differences, from_yaml
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.models import SlotModel
 from pyro_compvae.schedules import kl_weight
 from pyro_compvae.weights import WEIGHTS, load_weights
-
-CHECKPOINT = "checkpoint.pt"
-"""The file of a run folder that holds the weights; an export has `WEIGHTS` instead."""
 
 
 @dataclass(frozen=True)

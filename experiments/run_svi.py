@@ -18,7 +18,7 @@ from analysis.evaluation import MASK_METRICS, decompose, evaluate, infer, metric
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from analysis.runs import run_name, take_over_model
 from guides import build_guide
-from pyro_compvae.checkpoint import CheckpointError, naming_full_disk, write_text
+from pyro_compvae.checkpoint import CHECKPOINT, CheckpointError, naming_full_disk, write_text
 from pyro_compvae.compilation import CompilationError, compile_networks
 from pyro_compvae.config import (
     ConfigError,
@@ -120,7 +120,7 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
     try:
         guide = build_guide(config).to(device)
         if config.frozen_model is not None:
-            if not (run_dir / "checkpoint.pt").exists():  # which holds the model too
+            if not (run_dir / CHECKPOINT).exists():  # which holds the model too
                 take_over_model(guide, config)
             guide.model.requires_grad_(False)
             warnings.filterwarnings("ignore", message=".*not registered in the param store because requires_grad=False")
@@ -236,7 +236,7 @@ def resume_config(args: Arguments, flags: set[str], run_dir: Path) -> RunConfig:
         raise CheckpointError(
             f"--resume: expected a run in {run_dir}, found no {config_path.name} there; begin one without --resume"
         )
-    if (run_dir / WEIGHTS).is_file() and not (run_dir / "checkpoint.pt").exists():
+    if (run_dir / WEIGHTS).is_file() and not (run_dir / CHECKPOINT).exists():
         raise CheckpointError(
             f"--resume: expected a run, got an export, {run_dir}: it cannot be trained on, for the state of the "
             "optimiser is not in it. Resume the run that it was made from"

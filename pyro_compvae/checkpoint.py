@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 
+CHECKPOINT = "checkpoint.pt"
+"""The file of a run folder that holds the weights and all that training goes on from."""
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged, or of another run."""
@@ -93,7 +96,7 @@ def _remove_leftovers(path: Path, temporary: Path) -> None:
                 leftover.unlink()
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

@@ -92,9 +92,8 @@ def whole_lines(path: Path, num_cells: int) -> dict[int, str]:
     A line is cut short where the process was killed, and may be filled with NUL bytes after a loss of power. Such lines
     do not begin with a step, or have not as many cells as the header.
     """
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[
-        1:-1
-    ]  # what follows the last end is cut short
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.split("\n")[1:-1]  # what follows the last end is cut short
     cells = [line.split(",") for line in lines]
     return {
         int(row[0]): line + "\n"

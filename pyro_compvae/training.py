@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError, load_checkpoint, naming_full_disk, save_checkpoint
+from pyro_compvae.checkpoint import (
+    CHECKPOINT,
+    CheckpointError,
+    DiskFullError,
+    load_checkpoint,
+    naming_full_disk,
+    save_checkpoint,
+)
 from pyro_compvae.config import ConfigError, RunConfig, TrainingConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.elbo import SceneElbo
@@ -118,7 +125,7 @@ class Trainer:
     @property
     def checkpoint_path(self) -> Path:
         """Where the run keeps its checkpoint."""
-        return self.run_dir / "checkpoint.pt"
+        return self.run_dir / CHECKPOINT
 
     def run(self) -> bool:
         """Train up to ``config.training.steps``; True when done, False when a signal stopped it (after saving).

@@ -50,20 +50,23 @@ def open_source(path: Path, num_background: int | None = None) -> Source:
     Raises:
         DataError: if there is nothing of that kind; the message says where data can be got.
     """
-    is_hdf5 = path.is_file() and h5py.is_hdf5(path)
-    if num_background is not None and not is_hdf5:
-        raise DataError(f"num_background: expected none for {path}, whose background is known, got {num_background}")
+    if path.is_file() and h5py.is_hdf5(path):
+        return _open_hdf5(path, num_background)
+    _refuse_background(path, num_background)
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():
         raise DataError(f"{path}: expected a file or folder of data, found nothing. {known_sources()}")
-    if is_hdf5:
-        return _open_hdf5(path, num_background)
     if is_gzip(path) or ".tfrecord" in path.name:
         name = multi_object_datasets.identify(path)
         part = Part(path.name, None, partial(multi_object_datasets.read_multi_objects, path, name))
         return Source(name, {"test" if name.startswith("objects_room_test") else "all": part})
     raise DataError(f"{path}: expected TFRecords or HDF5, got a file of another kind. {known_sources()}")
+
+
+def _refuse_background(path: Path, num_background: int | None) -> None:
+    if num_background is not None:
+        raise DataError(f"num_background: expected none for {path}, whose background is known, got {num_background}")
 
 
 def _open_folder(path: Path) -> Source:
@@ -115,10 +118,7 @@ def _open_hdf5(path: Path, num_background: int | None) -> Source:
             background = background if num_background is None else num_background
             scenes = partial(hdf5_layouts.read_object_centric_library, path, background)
             return Source(path.stem, {"all": Part(path.name, image.shape[0] if image.shape else None, scenes)})
-        if num_background is not None:
-            raise DataError(
-                f"num_background: expected none for {path}, whose background is known, got {num_background}"
-            )
+        _refuse_background(path, num_background)
         parts = {}
         for name, split in hdf5_layouts.EM_SPLITS.items():
             group = file.get(name)
