@@ -35,6 +35,7 @@ def _iodine(config: RunConfig) -> IodineGuide:
         initial_scale=config.refinement.initial_scale,
         lnms_strength=_lnms_strength(config),
         lnms_scale=config.lnms_prior.scale,
+        attached_inputs=config.refinement.attached_inputs,
     )
 
 
@@ -72,6 +73,7 @@ def _mulmon(config: RunConfig) -> MulmonGuide:
         viewpoint_noise=v.viewpoint_noise,
         lnms_strength=_lnms_strength(config),
         lnms_scale=config.lnms_prior.scale,
+        attached_inputs=config.refinement.attached_inputs,
     )
 
 
@@ -85,7 +87,7 @@ def _decoder(config: RunConfig) -> SpatialBroadcastDecoder:
 def _refinement_network(config: RunConfig, context_dim: int = 0) -> RefinementNetwork:
     assert config.refinement is not None
     options = dataclasses.asdict(config.refinement)
-    for name in ("num_iterations", "initial_scale"):
+    for name in ("num_iterations", "initial_scale", "attached_inputs"):
         del options[name]
     return RefinementNetwork(
         config.latent_dim,

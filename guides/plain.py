@@ -166,26 +166,25 @@ def _refine(
             ],
             dim=1,
         )
+        # Layer-normalised inputs are always detached; the other four are so unless the guide wants them attached.
+        images = (means, logits, log_masks.exp()[:, :, None], torch.softmax(component, dim=1)[:, :, None])
         inputs = torch.cat(
             (
                 x[:, None].expand_as(means),
-                _layer_norm(pixel[:, None, None], 3).expand_as(logits),
+                _layer_norm(pixel[:, None, None], network.layer_norm).expand_as(logits),
                 network.coordinates.expand(B, K, -1, -1, -1),
-                means,
-                logits,
-                log_masks.exp()[:, :, None],
-                torch.softmax(component, dim=1)[:, :, None],
-                _layer_norm(means_gradient, 3),
-                _layer_norm(logits_gradient, 3),
-                _layer_norm((pixel[:, None] - without)[:, :, None], 3),
+                *(images if guide.attached_inputs else (image.detach() for image in images)),
+                _layer_norm(means_gradient, network.layer_norm),
+                _layer_norm(logits_gradient, network.layer_norm),
+                _layer_norm((pixel[:, None] - without)[:, :, None], network.layer_norm),
             ),
             dim=2,
-        ).detach()
+        )
         kernel = torch.cat((network.image_conv.weight, network.slot_conv.weight), dim=1)
         first = network.image_conv
         first_layer = F.conv2d(inputs.flatten(0, 1), kernel, first.bias, first.stride, first.padding)
         features = network.mlp(_sequential(network.convs, first_layer))
-        flat = [mean, raw_scale, _layer_norm(mean_gradient, 1), _layer_norm(scale_gradient, 1)]
+        flat = [mean, raw_scale, _normalised_gradient(mean_gradient, scale_gradient, network.layer_norm)]
         if context is not None:
             flat.append(context[:, None].expand(-1, K, -1))
         hidden, state = network.hidden(torch.cat((features, torch.cat(flat, dim=2).flatten(0, 1)), dim=1), state)
@@ -224,9 +223,26 @@ def _sequential(layers: nn.Sequential, x: Tensor) -> Tensor:
     return x
 
 
-def _layer_norm(inputs: Tensor, dims: int) -> Tensor:
-    """Zero mean and unit variance over the last `dims` axes; detached."""
-    return nn.LayerNorm(inputs.shape[-dims:], elementwise_affine=False)(inputs.detach())
+def _layer_norm(inputs: Tensor, kind: str) -> Tensor:
+    """Zero mean and unit variance over (C, H, W); detached."""
+    return _standardise(inputs, (2, 3, 4), bessel=False, inside_root=kind != "mulmon")
+
+
+def _normalised_gradient(mean_gradient: Tensor, scale_gradient: Tensor, kind: str) -> Tensor:
+    """The two halves of λ's gradient side by side, of zero mean and unit variance together or each; detached."""
+    if kind == "split":
+        halves = (mean_gradient, scale_gradient)
+        return torch.cat([_standardise(half, (2,), bessel=False, inside_root=True) for half in halves], dim=2)
+    both = torch.cat((mean_gradient, scale_gradient), dim=2)
+    return _standardise(both, (2,), bessel=kind == "mulmon", inside_root=kind != "mulmon")
+
+
+def _standardise(inputs: Tensor, axes: tuple[int, ...], bessel: bool, inside_root: bool) -> Tensor:
+    inputs = inputs.detach()
+    count = math.prod(inputs.shape[axis] for axis in axes)
+    centred = inputs - inputs.mean(axes, keepdim=True)
+    variance = (centred**2).sum(axes, keepdim=True) / (count - bessel)
+    return centred / (torch.sqrt(variance + 1e-5) if inside_root else torch.sqrt(variance) + 1e-5)
 
 
 def _lnms(z: Tensor, sigma: float) -> Tensor:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from guides.normalisation import LayerNorm, normalise_gradient
 from guides.single_pass import SLOT_CHANNELS, Gaussian, RefinementInputs
 from pyro_compvae.networks import ACTIVATIONS, convolution_precision, coordinate_grid
 
@@ -25,7 +25,7 @@ class RefinementNetwork(nn.Module):
         image_size: (H, W).
         channels: width of each stride-2 convolution.
         kernel_size: of the convolutions, odd.
-        mlp: widths of the layers between the convolutions and the hidden layer.
+        mlp: widths of the layers between the convolutions and the hidden layer; there is no activation after the last.
         hidden: width of the hidden layer, which also sees λ and its gradient.
         recurrent: whether the hidden layer is an LSTM cell, as in the paper. Without one (DeepMind's configuration for
             Tetrominoes has none) the network learns several times as fast, and the iterations share λ only.
@@ -35,6 +35,7 @@ class RefinementNetwork(nn.Module):
         num_frequencies: Fourier features of the coordinates; 0 in the paper.
         padded: same-padded convolutions, as in IODINE, or unpadded ones, as in MulMON.
         activation: "elu" (IODINE) or "relu" (MulMON).
+        layer_norm: of the gradients, the log-likelihood and the counterfactual; see `LayerNorm`.
         context_dim: width of what else the hidden layer sees of a scene; 0 in the papers.
         precision: of the convolutions, "float32" or "bfloat16".
     """
@@ -55,6 +56,7 @@ class RefinementNetwork(nn.Module):
         num_frequencies: int = 0,
         padded: bool = True,
         activation: str = "elu",
+        layer_norm: LayerNorm = "joint",
         context_dim: int = 0,
         precision: str = "float32",
     ) -> None:
@@ -90,7 +92,7 @@ class RefinementNetwork(nn.Module):
         for width in mlp:
             dense += [nn.Linear(features, width), act()]
             features = width
-        self.mlp = nn.Sequential(*dense)
+        self.mlp = nn.Sequential(*dense[:-1])  # the last one is linear, in DeepMind's code and in MulMON's
         features += 4 * latent_dim + context_dim
         layer = nn.LSTMCell(features, hidden) if recurrent else nn.Linear(features, hidden)
         self.lstm = layer if isinstance(layer, nn.LSTMCell) else None
@@ -102,6 +104,7 @@ class RefinementNetwork(nn.Module):
                 # Among a thousand features torch's default would hardly let it be seen.
                 weight = layer.weight_ih if isinstance(layer, nn.LSTMCell) else layer.weight
                 nn.init.normal_(weight[:, -context_dim:], std=context_dim**-0.5)
+        self.layer_norm = layer_norm
         self.context_dim = context_dim
         self.precision = precision
 
@@ -115,7 +118,7 @@ class RefinementNetwork(nn.Module):
     ) -> tuple[Gaussian, tuple[Tensor, Tensor] | None]:
         """One refinement: λ (B, K, D), d ELBO/dλ (detached), the LSTM state, if any, and context (B, context_dim),
         if any → the new λ and state."""
-        B, K, D = parameters.mean.shape
+        B, K, _ = parameters.mean.shape
         image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
         # Once here; otherwise forward, recomputation and backward would each change the layout again.
         shared, slots = (
@@ -123,8 +126,7 @@ class RefinementNetwork(nn.Module):
         )
         # Activations of all iterations would wait for the end; computing them again costs little beside the decoder.
         features = checkpoint(self._features, shared, slots, use_reentrant=False, preserve_rng_state=False)
-        normalised = (F.layer_norm(part, (D,)) for part in gradient)
-        flat = torch.cat((*parameters, *normalised), dim=-1)
+        flat = torch.cat((*parameters, normalise_gradient(*gradient, self.layer_norm)), dim=-1)
         if context is not None:
             flat = torch.cat((flat, context.unsqueeze(1).expand(-1, K, -1)), dim=-1)
         hidden, state = self.hidden(torch.cat((features, flat.flatten(0, 1)), dim=-1), state)

@@ -2,10 +2,13 @@
 
 One step of iterative refinement evaluates log p(x | z), shows the refinement network what went wrong where, and lets it
 update the posterior parameters λ. Public codes run the decoder backwards twice per step, once for the inputs of the
-refinement network and once for the weights, and keep all decoder graphs until the end. Since the inputs are detached,
+refinement network and once for the weights, and keep all decoder graphs until the end. Where the inputs are detached,
 the gradient of term t reaches the decoder's weights through term t alone, and the refinement network through
 dL_t/dz_t alone. `evaluate` therefore takes all of them in one backward pass, frees the graph, and returns the term as a
 value with its gradient already attached.
+
+The published codes of IODINE and MulMON detach the inputs that are layer-normalised, and leave means, mask logits, masks
+and mask posterior attached. `evaluate_attached` does that, at the price that the single pass saves.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributions import Normal
 
+from guides.normalisation import LayerNorm, normalise_images
 from pyro_compvae.mixture import SpatialGaussianMixture
 
 SLOT_CHANNELS = 11
@@ -28,10 +32,11 @@ SLOT_CHANNELS = 11
 class Evaluation(NamedTuple):
     """log p(x | z) at one point, with its gradients.
 
-    log_likelihood: (B,) nats, differentiable with respect to z and the decoder's weights; all else is detached
-    gradient: d log p(x | z) / dz, (B, K, D)
-    means, mask_logits, log_masks, component_log_prob: of the mixture p(x | z), as `SpatialGaussianMixture` has them
-    means_gradient, logits_gradient: d log p(x | z) with respect to the mixture's means and mask logits
+    log_likelihood: (B,) nats, differentiable with respect to z and the decoder's weights
+    gradient: d log p(x | z) / dz, (B, K, D), detached
+    means, mask_logits, log_masks, component_log_prob: of the mixture p(x | z), as `SpatialGaussianMixture` has them;
+        detached, but for `evaluate_attached`
+    means_gradient, logits_gradient: d log p(x | z) with respect to the mixture's means and mask logits, detached
     """
 
     log_likelihood: Tensor
@@ -45,7 +50,7 @@ class Evaluation(NamedTuple):
 
 
 class RefinementInputs(NamedTuple):
-    """What the refinement network sees of an evaluation in image space, detached.
+    """What the refinement network sees of an evaluation in image space; what is layer-normalised is detached.
 
     image: the same for all slots, (B, 4, H, W)
     slots: (B, K, SLOT_CHANNELS, H, W)
@@ -74,8 +79,9 @@ class _AttachGradient(torch.autograd.Function):
         # Unlike an `if`, this does not make the host wait for a GPU.
         torch._assert_async(
             (grad_output == grad_output[0]).all(),
-            "expected scenes of equal weight: the decoder's gradient was summed over the batch in one pass. "
-            "Drop poutine.mask and per-scene scales in train mode.",
+            "expected scenes of equal weight: the decoder's gradient was summed over the batch in one pass. In train "
+            "mode RenyiELBO with several particles, poutine.mask and per-scene scales give them weights of their own; "
+            "take Trace_ELBO or TraceMeanField_ELBO, or eval mode.",
         )
         z_gradient, *weight_gradients = ctx.gradients  # type: ignore[attr-defined]
         weight = grad_output[0]
@@ -98,15 +104,13 @@ def evaluate(
             (and for terms of weight zero), which makes the pass cheaper. z receives its gradient in any case.
 
     Raises:
-        RuntimeError: under ``torch.inference_mode``, which forbids gradients altogether.
+        RuntimeError: under ``torch.inference_mode``, which forbids gradients altogether, and under ``torch.jit.trace``,
+            which does not record them.
     """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("refinement needs gradients: expected torch.no_grad(), got torch.inference_mode()")
+    _check_gradients()
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
-        mixture = likelihood(leaf)
-        component_log_prob = mixture.component_log_prob(x)  # (B, K, H, W)
-        log_likelihood = torch.logsumexp(mixture.log_masks + component_log_prob, dim=1).sum((-2, -1))
+        mixture, component_log_prob, log_likelihood = _score(likelihood, x, leaf)
         wanted = (mixture.means, mixture.mask_logits, leaf, *weights)
         means_gradient, logits_gradient, *gradients = torch.autograd.grad(log_likelihood.sum(), wanted)
     value = log_likelihood.detach()
@@ -124,26 +128,78 @@ def evaluate(
     )
 
 
-@torch.no_grad()
-def refinement_inputs(evaluation: Evaluation, x: Tensor) -> RefinementInputs:
+def evaluate_attached(likelihood: Callable[[Tensor], SpatialGaussianMixture], x: Tensor, z: Tensor) -> Evaluation:
+    """Evaluate log p(x | z) as `evaluate` does, with a mixture that stays differentiable.
+
+    The decoder runs backwards a second time when the objective does, and all graphs of a training step live until then.
+
+    Args:
+        likelihood, x, z: as there.
+
+    Raises:
+        RuntimeError: as there.
+    """
+    _check_gradients()
+    with torch.enable_grad():
+        z = z if z.requires_grad else z.detach().requires_grad_()
+        mixture, component_log_prob, log_likelihood = _score(likelihood, x, z)
+        wanted = (mixture.means, mixture.mask_logits, z)
+        gradients = torch.autograd.grad(log_likelihood.sum(), wanted, retain_graph=True)
+    means_gradient, logits_gradient, gradient = gradients
+    return Evaluation(
+        log_likelihood,
+        gradient,
+        mixture.means,
+        mixture.mask_logits,
+        mixture.log_masks,
+        component_log_prob,
+        means_gradient,
+        logits_gradient,
+    )
+
+
+def _score(
+    likelihood: Callable[[Tensor], SpatialGaussianMixture], x: Tensor, z: Tensor
+) -> tuple[SpatialGaussianMixture, Tensor, Tensor]:
+    """The mixture p(x | z), log N of its components (B, K, H, W), and log p(x | z), (B,)."""
+    mixture = likelihood(z)
+    component_log_prob = mixture.component_log_prob(x)
+    log_likelihood = torch.logsumexp(mixture.log_masks + component_log_prob, dim=1).sum((-2, -1))
+    return mixture, component_log_prob, log_likelihood
+
+
+def _check_gradients() -> None:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("refinement needs gradients: expected torch.no_grad(), got torch.inference_mode()")
+    if torch.jit.is_tracing():
+        raise RuntimeError(
+            "refinement takes gradients on its way, which torch.jit.trace does not record: expected an ELBO without "
+            "Jit, such as Trace_ELBO instead of JitTrace_ELBO"
+        )
+
+
+def refinement_inputs(evaluation: Evaluation, x: Tensor, layer_norm: LayerNorm = "joint") -> RefinementInputs:
     """Everything in image space that IODINE and MulMON show their network, for images x (B, 3, H, W)."""
     component_log_prob, log_masks = evaluation.component_log_prob, evaluation.log_masks
-    joint = log_masks + component_log_prob  # (B, K, H, W)
-    pixel_log_prob = torch.logsumexp(joint, dim=1)  # (B, H, W)
-    without_slot = leave_one_out_logsumexp(joint) - leave_one_out_logsumexp(log_masks)
+    with torch.no_grad():
+        joint = log_masks + component_log_prob  # (B, K, H, W)
+        pixel_log_prob = torch.logsumexp(joint, dim=1)  # (B, H, W)
+        without_slot = leave_one_out_logsumexp(joint) - leave_one_out_logsumexp(log_masks)
+        counterfactual = (pixel_log_prob.unsqueeze(1) - without_slot).unsqueeze(2)
+        parts = (evaluation.means_gradient, evaluation.logits_gradient, counterfactual)
+        normalised = [normalise_images(part, layer_norm) for part in parts]
+        image = torch.cat((x, normalise_images(pixel_log_prob.unsqueeze(1), layer_norm)), dim=1)
     slots = torch.cat(
         (
             evaluation.means,
             evaluation.mask_logits,
             log_masks.exp().unsqueeze(2),
             torch.softmax(component_log_prob, dim=1).unsqueeze(2),
-            _normalise(evaluation.means_gradient),
-            _normalise(evaluation.logits_gradient),
-            _normalise((pixel_log_prob.unsqueeze(1) - without_slot).unsqueeze(2)),
+            *normalised,
         ),
         dim=2,
     )
-    return RefinementInputs(torch.cat((x, _normalise(pixel_log_prob.unsqueeze(1))), dim=1), slots)
+    return RefinementInputs(image, slots)
 
 
 def leave_one_out_logsumexp(values: Tensor) -> Tensor:
@@ -158,11 +214,6 @@ def leave_one_out_logsumexp(values: Tensor) -> Tensor:
         before.append(torch.logaddexp(before[-1], slots[k]))
         after.append(torch.logaddexp(after[-1], slots[-1 - k]))
     return torch.logaddexp(torch.stack(before, 1), torch.stack(after[::-1], 1))
-
-
-def _normalise(inputs: Tensor) -> Tensor:
-    """Layer normalisation over channels and pixels, without learned scale and shift."""
-    return F.layer_norm(inputs, inputs.shape[-3:])
 
 
 class Gaussian(NamedTuple):

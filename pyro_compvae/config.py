@@ -80,7 +80,8 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """T and the scale of q(z | λ_0), and the arguments of `RefinementNetwork`.
+    """T, the scale of q(z | λ_0), whether inputs stay attached (`RefinementGuide`), and the arguments of
+    `RefinementNetwork`.
 
     T counts updates in IODINE, and evaluations per view, one more than updates, in MulMON, as their papers do. MulMON
     starts from the prior and has no use for the scale.
@@ -98,6 +99,8 @@ class RefinementConfig:
     num_frequencies: int = 0
     padded: bool = True
     activation: Literal["elu", "relu"] = "elu"
+    layer_norm: Literal["joint", "mulmon", "split"] = "split"
+    attached_inputs: bool = False
 
     def __post_init__(self) -> None:
         _positive(self, "num_iterations", "initial_scale", "kernel_size", "hidden")

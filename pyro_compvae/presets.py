@@ -51,7 +51,7 @@ def preset(name: str, guide: GuideName = "iodine", dataset: DatasetName | None =
 
 def _paper_iodine(dataset: DatasetName) -> RunConfig:
     """Table 3; the networks are those of Greff et al. 2019 for CLEVR6, with D = 16 as the paper has it."""
-    return RunConfig(guide="iodine", data=_data(dataset, 64), refinement=RefinementConfig())
+    return RunConfig(guide="iodine", data=_data(dataset, 64), refinement=RefinementConfig(layer_norm="joint"))
 
 
 def _paper_monet(dataset: DatasetName) -> RunConfig:
@@ -73,7 +73,13 @@ def _paper_mulmon(dataset: DatasetName) -> RunConfig:
         data=_data(dataset, 64, num_views=10),
         decoder=DecoderConfig(channels=(32, 32, 32, 32), padded=False, activation="relu"),
         refinement=RefinementConfig(
-            channels=(32, 32, 64, 64), mlp=(256, 128), hidden=128, pooling="flatten", padded=False, activation="relu"
+            channels=(32, 32, 64, 64),
+            mlp=(256, 128),
+            hidden=128,
+            pooling="flatten",
+            padded=False,
+            activation="relu",
+            layer_norm="mulmon",
         ),
         views=ViewsConfig(),
     )

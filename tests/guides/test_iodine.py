@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pyro
 import pyro.poutine as poutine
 import pytest
 import torch
-from gradients import assert_same_loss_and_gradients
+from gradients import assert_same_loss_and_gradients, gradients
 from pyro.infer import Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from guides import IodineGuide
+from guides.normalisation import LayerNorm, normalise_gradient, normalise_images
 from guides.plain import plain_iodine_loss
 from guides.refinement_network import RefinementNetwork
 from guides.single_pass import leave_one_out_logsumexp
@@ -19,7 +22,9 @@ from pyro_compvae import SceneModel, SpatialBroadcastDecoder
 B, K, D, H, W, T = 3, 3, 4, 8, 10, 3
 
 
-def make_guide(lnms_strength: float = 0.0, recurrent: bool = True, upsample: int = 1) -> IodineGuide:
+def make_guide(
+    lnms_strength: float = 0.0, recurrent: bool = True, upsample: int = 1, layer_norm: LayerNorm = "joint"
+) -> IodineGuide:
     decoder = SpatialBroadcastDecoder(D, (H, W), channels=(6, 6, 6), num_frequencies=1, upsample=upsample)
     network = RefinementNetwork(
         D,
@@ -31,6 +36,7 @@ def make_guide(lnms_strength: float = 0.0, recurrent: bool = True, upsample: int
         contraction=0.3,
         pooling="average" if recurrent else "flatten",
         num_frequencies=1,
+        layer_norm=layer_norm,
     )
     guide = IodineGuide(SceneModel(decoder, K), network, T, 0.7, lnms_strength=lnms_strength)
     with torch.no_grad():
@@ -62,6 +68,55 @@ def test_loss_and_all_gradients_equal_the_plain_two_pass_form(
     loss = TraceMeanField_ELBO()(guide.model, guide)(x)
 
     assert_same_loss_and_gradients(loss, plain, guide)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+@pytest.mark.parametrize("layer_norm", get_args(LayerNorm))
+def test_every_layer_norm_and_attached_inputs_equal_the_plain_form(layer_norm: LayerNorm, attached: bool) -> None:
+    guide = make_guide(0.8, layer_norm=layer_norm).double().train()
+    guide.attached_inputs = attached
+    x = torch.rand(B, 3, H, W, dtype=torch.float64)
+    plain = plain_iodine_loss(guide, x, noise_of(7))
+    torch.manual_seed(7)
+    assert_same_loss_and_gradients(TraceMeanField_ELBO()(guide.model, guide)(x), plain, guide)
+
+
+def test_attached_inputs_change_the_gradient_and_nothing_else() -> None:
+    guide = make_guide(0.8).double().train()
+    guide.num_iterations = 1
+    x = torch.rand(B, 3, H, W, dtype=torch.float64)
+    elbo, found = TraceMeanField_ELBO()(guide.model, guide), []
+    for attached in (False, True):
+        guide.attached_inputs = attached
+        torch.manual_seed(7)
+        loss = elbo(x)
+        found.append((loss.detach(), gradients(loss, guide)))
+    (loss, detached), (same_loss, published) = found
+    torch.testing.assert_close(loss, same_loss, rtol=1e-12, atol=0)
+    # The one update of λ hands its gradient back to its inputs, and so to the decoder and to λ_0; its own is the same.
+    for name, gradient in detached.items():
+        same = torch.allclose(gradient, published[name], rtol=1e-9, atol=0)
+        assert same == name.startswith("network."), name
+
+
+def test_layer_norms_by_hand() -> None:
+    """Four numbers of mean 1 and squared deviations 9, 1, 1, 9: variance 5, or 20/3 by Bessel's formula."""
+    values = torch.tensor([-2.0, 0.0, 2.0, 4.0], dtype=torch.float64)
+    centred = torch.tensor([-3.0, -1.0, 1.0, 3.0], dtype=torch.float64)
+    mean, raw_scale = values.reshape(1, 2, 2).unbind(1)
+    expected = {
+        "joint": centred / (5 + 1e-5) ** 0.5,
+        "mulmon": centred / ((20 / 3) ** 0.5 + 1e-5),
+        "split": torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64) / (1 + 1e-5) ** 0.5,
+    }
+    image = {**expected, "mulmon": centred / (5**0.5 + 1e-5), "split": expected["joint"]}
+    for kind in get_args(LayerNorm):
+        torch.testing.assert_close(normalise_gradient(mean, raw_scale, kind).flatten(), expected[kind])
+        torch.testing.assert_close(normalise_images(values.reshape(1, 1, 2, 2), kind).flatten(), image[kind])
+    # A gradient of 1e-4: Sonnet's epsilon inside the root takes away all but 3 % of it, MulMON's a tenth.
+    small = 1e-4 * torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64).reshape(1, 1, 2, 2)
+    assert normalise_images(small, "joint").max() == pytest.approx(0.0316, rel=1e-2)
+    assert normalise_images(small, "mulmon").max() == pytest.approx(1 / 1.1, rel=1e-6)
 
 
 def test_channels_last_and_float32_give_the_same_loss() -> None:
