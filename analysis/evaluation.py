@@ -135,7 +135,9 @@ def query_mse_by_views(
     if scenes.num_views is None:
         raise ValueError("scenes: expected several views of each, got single images")
     V = scenes.num_views
-    order = torch.rand(len(scenes), V, generator=torch.Generator().manual_seed(0)).argsort(1)
+    order = torch.rand(
+        len(scenes), V, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu"
+    ).argsort(1)
     shuffled = scenes.reorder_views(order)
     errors: dict[int, list[Tensor]] = {num_observed: [] for num_observed in range(1, V)}
     for batch in scene_batches(shuffled, device, batch_size):

@@ -29,12 +29,12 @@ from pyro_compvae.training import make_optimiser
 
 BASELINE, OURS, COMPILED = "plain", "ours", "ours, compiled"
 VARIANTS = {
-    BASELINE: (torch.contiguous_format, "float32"),
-    OURS: (torch.channels_last, "float32"),
-    "ours, bfloat16": (torch.channels_last, "bfloat16"),
-    COMPILED: (torch.channels_last, "float32"),
+    BASELINE: "float32",
+    OURS: "float32",
+    "ours, bfloat16": "bfloat16",
+    COMPILED: "float32",
 }
-"""Layout and precision of the convolutions. "plain" is `guides.plain`, "ours" the Pyro guide. COMPILED
+"""Precision of the convolutions. "plain" is `guides.plain`, "ours" the Pyro guide. COMPILED
 takes a minute or two before its first step."""
 STEPS = 3
 """Timed steps per process."""
@@ -66,7 +66,7 @@ class Case:
 
     def config(self) -> RunConfig:
         """The preset with L-NMS, and with the changes."""
-        fixed = {"lnms": True, "training.precision": VARIANTS[self.variant][1]}
+        fixed = {"lnms": True, "training.precision": VARIANTS[self.variant]}
         return preset(self.size, self.guide).replace(fixed | dict(self.changes))
 
 
@@ -102,8 +102,7 @@ def make_guide(case: Case) -> SceneGuide:
     """The guide, in train mode; its weights are the same for all variants of a size."""
     config = case.config()
     torch.manual_seed(config.seed)
-    layout = VARIANTS[case.variant][0]
-    guide = build_guide(config).to(device=case.device, memory_format=layout)  # type: ignore[call-overload]
+    guide = build_guide(config).to(case.device)
     guide.kl_weight = config.training.kl_weight
     return guide
 
@@ -118,7 +117,7 @@ def training_step(case: Case) -> Callable[[], Tensor]:
     guide = make_guide(case)
     if case.variant == COMPILED:
         compile_networks(guide, torch.device(case.device))
-    elbo = SceneElbo()(guide.training_model, guide)
+    elbo = SceneElbo()(guide.model, guide)
     parameters = list(guide.parameters())
     optimiser = make_optimiser(config.training, parameters)
     B, size, seed = config.training.batch_size, guide.model.image_size, config.seed

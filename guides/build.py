@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-
 from guides.iodine import IodineGuide
 from guides.monet import MonetGuide
 from guides.monet_networks import AttentionNetwork, ComponentEncoder
@@ -18,12 +16,9 @@ from pyro_compvae.networks import SpatialBroadcastDecoder
 
 
 def build_guide(config: RunConfig) -> SceneGuide:
-    """The guide that a configuration describes, freshly initialised; its model is ``guide.model``.
-
-    Convolutions get the channels-last layout, which is what the CPU's and the GPU's kernels want.
-    """
+    """The guide that a configuration describes, freshly initialised; its model is ``guide.model``."""
     make = {"iodine": _iodine, "monet": _monet, "mulmon": _mulmon}[config.guide]
-    return make(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return make(config)
 
 
 def _iodine(config: RunConfig) -> IodineGuide:

@@ -13,6 +13,7 @@ from guides.single_pass import Gaussian
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
 from pyro_compvae.models import SceneModel, check_images
+from pyro_compvae.networks import own_precision
 
 
 class IodineGuide(RefinementGuide):
@@ -56,10 +57,12 @@ class IodineGuide(RefinementGuide):
         raw_scale = torch.tensor(initial_scale).expm1().log()  # inverse of softplus
         self.initial_raw_scale = nn.Parameter(raw_scale.repeat(model.latent_dim))
 
+    @own_precision
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         return self._infer(x).parameters.distribution()
 
+    @own_precision
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
         refinement = self._infer(x)
@@ -73,7 +76,7 @@ class IodineGuide(RefinementGuide):
         return z
 
     def _infer(self, x: Tensor) -> Refinement:
-        check_images(x, self.model.image_size)
+        check_images(x, self.model)
         T = self.num_iterations
         shape = (len(x), self.model.num_slots, self.model.latent_dim)
         start = Gaussian(self.initial_mean.expand(shape), self.initial_raw_scale.expand(shape))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pyro
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal
 
 from guides.monet_networks import AttentionNetwork, ComponentEncoder
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.models import PriorModel, SceneModel, check_images
+from pyro_compvae.models import SceneModel, check_images
+from pyro_compvae.networks import own_precision
 
 
 class MonetGuide(SceneGuide):
@@ -26,8 +27,9 @@ class MonetGuide(SceneGuide):
         log Σ_k a_k N(x; μ_k, σ²)  −  β KL(q ‖ p)  −  γ KL(a ‖ m)  +  s L_NMS(z),      (μ, m) decoded from z ~ q,
 
     takes the attention masks a, which depend on x, for mixing proportions, and is therefore *not* a bound on log p(x).
-    It does not score images as the model does, so the training ELBO pairs the guide with the site "z" alone
-    (`PriorModel`), and the rest are factors: "attention_likelihood", "mask_kl", "lnms" and, where β ≠ 1, "kl_weight".
+    It does not score images as the model does, so the model leaves out the site "x" when an ELBO replays it against
+    this
+    guide, and the rest are factors: "attention_likelihood", "mask_kl", "lnms" and, where β ≠ 1, "kl_weight".
     In eval mode there are no factors, the model mixes by the decoder's masks m, and the ELBO is a bound.
 
     There is no published code. Re-implementations clamp masks at 1e-5 in the mask KL; here it is exact, in log space.
@@ -57,14 +59,9 @@ class MonetGuide(SceneGuide):
         self.encoder = encoder
         self.mask_strength = mask_strength
 
-    @property
-    def training_model(self) -> nn.Module:
-        """The site "z"; all the rest of the objective are factors of the guide."""
-        return PriorModel(self.model)
-
     def attend(self, x: Tensor) -> Tensor:
         """Log attention masks (B, K, H, W) of images x (B, 3, H, W); they sum to one over K."""
-        check_images(x, self.model.image_size)
+        check_images(x, self.model)
         log_scope = torch.zeros_like(x[:, :1])
         log_masks = []
         for _ in range(self.model.num_slots - 1):
@@ -73,21 +70,23 @@ class MonetGuide(SceneGuide):
             log_scope = log_scope + log_rest
         return torch.cat((*log_masks, log_scope), dim=1)
 
+    @own_precision
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         return self._encode(x, self.attend(x))
 
+    @own_precision
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
         log_attention = self.attend(x)
         q = self._encode(x, log_attention)
         with pyro.plate("scenes", len(x), dim=-1):
-            z = self._sample(q)
+            z = self._sample(q, images_scored=self.training)
             if self.training:
                 decoded = self.model.likelihood(z)
                 joint = log_attention + decoded.component_log_prob(x)
-                add_term("attention_likelihood", joint.logsumexp(1).sum((-2, -1)))
-                mask_kl = (log_attention.exp() * (log_attention - decoded.log_masks)).sum((1, 2, 3))
+                add_term("attention_likelihood", joint.logsumexp(-3).sum((-2, -1)))
+                mask_kl = (log_attention.exp() * (log_attention - decoded.log_masks)).sum((-3, -2, -1))
                 add_term("mask_kl", -self.mask_strength * mask_kl)
                 self._add_regularisers(q, z)
         return z

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_compvae.networks import convolution_precision
+from pyro_compvae.networks import channels_last, convolution_precision
 
 LOGIT_GAIN = 10
 """Masks start decisive, by this factor on the weights of the last layer.
@@ -75,7 +75,7 @@ class AttentionNetwork(nn.Module):
     def forward(self, x: Tensor, log_scope: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and log scope (B, 1, H, W) → log α and log(1 − α), (B, 1, H, W) each."""
         with convolution_precision(x.device, self.precision):
-            features = torch.cat((x, log_scope), dim=1)
+            features = channels_last(torch.cat((x, log_scope), dim=1))
             skips: list[Tensor] = []
             for block in self.down:
                 if skips:
@@ -138,5 +138,5 @@ class ComponentEncoder(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, 4, H, W) → (N, 2 D)."""
         with convolution_precision(inputs.device, self.precision):
-            features = self.convs(inputs)
+            features = self.convs(channels_last(inputs))
         return self.mlp(features.to(inputs.dtype))

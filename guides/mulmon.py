@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal
 
 from guides.refinement import Divergence, RefinementGuide
@@ -16,7 +16,8 @@ from guides.single_pass import Gaussian, evaluate
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
-from pyro_compvae.models import MultiViewSceneModel, PriorModel, check_views
+from pyro_compvae.models import MultiViewSceneModel, check_views
+from pyro_compvae.networks import own_precision
 
 UNIT_RAW_SCALE = 0.5413248546129181  # log(e − 1), which softplus maps to 1
 
@@ -42,10 +43,10 @@ class MulmonGuide(RefinementGuide):
         2/(n+1) Σ_v (v/n) · 2/(T+1) Σ_t (t/T) [ L_t + s L_NMS(z_t) ]  +  mean_q log p(x_q | z_q, viewpoint_q)
 
     where q runs over the queries and z_q ~ q_n. It scores every view at a sample of its own and not, as the model does,
-    all views at one z. The training ELBO therefore pairs the guide with the site "z" alone (`PriorModel`), and all
+    all views at one z. The model therefore leaves out the site "x" when an ELBO replays it against this guide, and all
     terms are factors: "view_1" .. "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site
-    contributes. In eval mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the views
-    given.
+    "z" contributes. In eval mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the
+    views given.
 
     Departures from the published code: the pixel's likelihood is joint over channels; means are in [0, 1]; q_0 is the
     prior, where the code learns it; λ holds a softplus scale instead of a log-variance; the refinement network sees
@@ -78,28 +79,25 @@ class MulmonGuide(RefinementGuide):
         self.max_observed = max_observed
         self.viewpoint_noise = viewpoint_noise
 
-    @property
-    def training_model(self) -> nn.Module:
-        """The site "z"; all the rest of the objective are factors of the guide."""
-        return PriorModel(self.model)
-
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
         """Views (B, V, 3, H, W) and viewpoints (B, V, 3)."""
         if scene.viewpoint is None:
             raise ValueError("scene: expected viewpoints, got none; MulMON cannot do without cameras")
         return scene.image, scene.viewpoint
 
+    @own_precision
     def posterior(self, x: Tensor, viewpoints: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of views x (B, V, 3, H, W) in [0, 1] from viewpoints (B, V, 3)."""
         return self._observe(x, viewpoints).parameters.distribution()
 
+    @own_precision
     def forward(self, x: Tensor, viewpoints: Tensor) -> Tensor:  # type: ignore[override]
         """The Pyro guide: samples "z" (B, K, D) for views x (B, V, 3, H, W) from viewpoints (B, V, 3)."""
         if not self.training:
             q = self.posterior(x, viewpoints)
             with pyro.plate("scenes", len(x), dim=-1):
                 return self._sample(q)
-        check_views(x, viewpoints, self.model.image_size)
+        check_views(x, viewpoints, self.model)
         if x.shape[1] < 2:
             raise ValueError("x: expected at least 2 views to train on, one observed and one queried; got 1")
         viewpoints, order, n = self.draw_views(viewpoints)
@@ -107,7 +105,7 @@ class MulmonGuide(RefinementGuide):
         observations = self._observe(x[:, observed], viewpoints[:, observed])
         q = observations.parameters.distribution()
         with pyro.plate("scenes", len(x), dim=-1):
-            z = self._sample(q)
+            z = self._sample(q, images_scored=True)
             for v, term in enumerate(observations.terms, start=1):
                 add_term(f"view_{v}", term)
             add_term("queries", self._query(q, x[:, queried], viewpoints[:, queried]))
@@ -123,7 +121,7 @@ class MulmonGuide(RefinementGuide):
 
     def _observe(self, x: Tensor, viewpoints: Tensor) -> Observations:
         """Take in views one after the other."""
-        check_views(x, viewpoints, self.model.image_size)
+        check_views(x, viewpoints, self.model)
         T, (B, n) = self.num_iterations, x.shape[:2]
         mean = x.new_zeros(B, self.model.num_slots, self.model.latent_dim)
         parameters = Gaussian(mean, torch.full_like(mean, UNIT_RAW_SCALE))

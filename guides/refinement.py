@@ -30,15 +30,15 @@ class Refinement(NamedTuple):
 class RefinementGuide(SceneGuide):
     """A guide that looks at an image several times and lets a network update the posterior each time.
 
-    Gradients flow through λ and the LSTM across iterations. L-NMS never enters the gradients that the refinement network
-    sees.
+    Gradients flow through λ and the LSTM across iterations. L-NMS never enters the gradients that the refinement
+    network sees.
 
-    *Departure from the published codes:* what the refinement network sees in image space is detached altogether. DeepMind's
-    IODINE and MulMON detach the layer-normalised inputs, and leave means, mask logits, masks and mask posterior attached,
-    so that their training gradient also runs from an update of λ back through the decoder. Losses and λ are the same; what
-    is left out of the gradient hardly agrees between batches, and leaving it out is what the single pass of
-    `guides.single_pass` rests on ("Mathematics" in the documentation has the measurement). ``attached_inputs`` puts it
-    back, at about twice the time and with memory that grows with T.
+    *Departure from the published codes:* all that the refinement network sees in image space is detached. DeepMind's
+    IODINE and MulMON detach layer-normalised inputs, and leave means, mask logits, masks and mask posterior attached,
+    so that their training gradient also runs from an update of λ back through the decoder. Losses and λ are the same.
+    What is left out of the gradient hardly agrees between batches, and the single pass of `guides.single_pass` rests on
+    leaving it out; "Mathematics" in the documentation has the measurement. ``attached_inputs`` puts it back, at about
+    twice the time and with memory that grows with T.
 
     Args:
         model: the generative model; its decoder is trained along.

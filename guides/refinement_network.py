@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from guides.normalisation import LayerNorm, normalise_gradient
 from guides.single_pass import SLOT_CHANNELS, Gaussian, RefinementInputs
-from pyro_compvae.networks import ACTIVATIONS, convolution_precision, coordinate_grid
+from pyro_compvae.networks import ACTIVATIONS, channels_last, convolution_precision, coordinate_grid
 
 
 class RefinementNetwork(nn.Module):
@@ -121,9 +121,7 @@ class RefinementNetwork(nn.Module):
         B, K, _ = parameters.mean.shape
         image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
         # Once here; otherwise forward, recomputation and backward would each change the layout again.
-        shared, slots = (
-            part.contiguous(memory_format=torch.channels_last) for part in (image, inputs.slots.flatten(0, 1))
-        )
+        shared, slots = channels_last(image), channels_last(inputs.slots.flatten(0, 1))
         # Activations of all iterations would wait for the end; computing them again costs little beside the decoder.
         features = checkpoint(self._features, shared, slots, use_reentrant=False, preserve_rng_state=False)
         flat = torch.cat((*parameters, normalise_gradient(*gradient, self.layer_norm)), dim=-1)

@@ -7,8 +7,8 @@ the gradient of term t reaches the decoder's weights through term t alone, and t
 dL_t/dz_t alone. `evaluate` therefore takes all of them in one backward pass, frees the graph, and returns the term as a
 value with its gradient already attached.
 
-The published codes of IODINE and MulMON detach the inputs that are layer-normalised, and leave means, mask logits, masks
-and mask posterior attached. `evaluate_attached` does that, at the price that the single pass saves.
+The published codes of IODINE and MulMON detach the inputs that are layer-normalised, and leave means, mask logits,
+masks and mask posterior attached. `evaluate_attached` does that, at the price that the single pass saves.
 """
 
 from __future__ import annotations

@@ -115,18 +115,33 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def load_checkpoint(
-    path: Path, device: torch.device | str = "cpu", entries: Iterable[str] = ("config", "step", "guide")
-) -> dict[str, Any]:
-    """Read a checkpoint, which has to have these entries, without unpickling anything but tensors and containers.
+def check_opens(path: Path, error: type[Exception]) -> None:
+    """Tell a file that cannot be opened from one that is damaged, before a reader takes the one for the other.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or not such a checkpoint.
+        error: if the system does not open it for reading.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as problem:
+        raise error(
+            f"{path}: cannot be opened ({problem.strerror}). Look at its permissions, and at the disk that it is on."
+        ) from problem
+
+
+def load_checkpoint(path: Path, entries: Iterable[str] = ("config", "step", "guide")) -> dict[str, Any]:
+    """Read a checkpoint, which has to have these entries, without unpickling anything but tensors and containers.
+
+    Its tensors come to the CPU, wherever they were saved.
+
+    Raises:
+        CheckpointError: if the file is missing, cannot be opened, is damaged, or not such a checkpoint.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file. Has the run saved one yet?")
+    check_opens(path, CheckpointError)
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises errors of many kinds on damaged files.
     except Exception as error:
         raise CheckpointError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -25,6 +27,33 @@ def choose_device(name: str) -> torch.device:
     if index >= count:
         raise ConfigError(f"--nproc-per-node: expected at most {count}, the GPUs of this machine; got more workers")
     return torch.device(name, index)
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """A device that this machine has.
+
+    Raises:
+        ConfigError: if it has no such device.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"device: expected one that this machine has, such as cpu; got {device} ({reason})"
+        ) from error
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """Torch's own defaults, float32 on the CPU, whatever the program around has set for itself."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def allow_tf32(allow: bool) -> None:

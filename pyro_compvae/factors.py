@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import pyro
+from pyro.distributions import Unit
+from pyro.distributions.score_parts import ScoreParts
 from torch import Tensor
+
+from pyro_compvae.programs import TrainModeWarning, svi_records_parameters
+
+
+class TrainingTerm(Unit):
+    """The distribution of a factor that an ELBO trains on, and that belongs into no other number.
+
+    ELBOs ask the sites of a guide for their score parts. Who asks for log-probabilities, outside of `pyro.infer.SVI`,
+    is about to compute a weight, a density or an evidence, and is warned.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The factor's logarithm, in nats, with a warning."""
+        if not svi_records_parameters():
+            warnings.warn(
+                "terms of a training objective are in the log-probability of this guide, which makes weights and "
+                "evidence by it wrong: the guide is in train mode. Call guide.eval() first.",
+                TrainModeWarning,
+                stacklevel=2,
+            )
+        return super().log_prob(value)
+
+    def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
+        """The factor's logarithm as what an ELBO takes of a reparameterised site."""
+        log_prob = super().log_prob(x)
+        return ScoreParts(log_prob=log_prob, score_function=0, entropy_term=log_prob)
 
 
 def add_term(name: str, term: Tensor) -> None:
     """Add a term (B,) in nats to the objective, from within a Pyro *guide* and its plate "scenes".
 
-    A guide's factor f *lowers* the ELBO by f, hence the minus sign, here and nowhere else. The term must be a
-    differentiable function of reparameterised samples.
+    It is a `pyro.factor`, with `TrainingTerm` for its distribution. A guide's factor f *lowers* the ELBO by f, hence
+    the minus sign, here and nowhere else. The term must be a differentiable function of reparameterised samples.
     """
-    pyro.factor(name, -term, has_rsample=True)
+    factor = TrainingTerm(-term, has_rsample=True)
+    pyro.sample(name, factor, obs=factor.sample(), infer={"is_auxiliary": True})

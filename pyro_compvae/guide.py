@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-from pyro.nn import PyroModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from pyro_compvae.factors import add_term
 from pyro_compvae.lnms import lnms_factor
-from pyro_compvae.models import SlotModel
+from pyro_compvae.models import IMAGES_SCORED, SlotModel
+from pyro_compvae.programs import Program, warn_of_train_mode
 
 if TYPE_CHECKING:  # data sets need libraries that guides do not
     from pyro_compvae.data.scenes import Scene
 
 
-class SceneGuide(PyroModule):
+class SceneGuide(Program):
     """A Pyro guide that samples "z" from a posterior which factorises over slots.
 
     In eval mode it is plain Pyro: nothing but the site "z" in the plate "scenes", and the ELBO of (``model``, guide) is
-    a bound on log p(x). In train mode the extra terms of its published objective are factors, and the ELBO of
-    (``training_model``, guide) is that objective.
+    a bound on log p(x). In train mode the extra terms of its published objective are factors, and the ELBO of the same
+    pair is that objective.
 
     Attributes:
         model: the generative model, whose parameters are trained along with the guide's.
@@ -45,10 +45,10 @@ class SceneGuide(PyroModule):
         self.lnms_strength = lnms_strength
         self.lnms_scale = lnms_scale
 
-    @property
-    def training_model(self) -> nn.Module:
-        """The Pyro model that the training ELBO pairs with this guide."""
-        return self.model
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Run the guide, with a warning where it is in train mode and nothing is trained."""
+        warn_of_train_mode(self)
+        return super().__call__(*arguments, **keywords)
 
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
         """What model and guide are called with: the images of a batch of scenes, and the viewpoints if need be."""
@@ -67,9 +67,17 @@ class SceneGuide(PyroModule):
                 self._add_regularisers(q, z)
         return z
 
-    def _sample(self, q: Normal) -> Tensor:
-        """The site "z" of the guide, within the plate "scenes"."""
-        return pyro.sample("z", pyro.distributions.Normal(q.loc, q.scale).to_event(2))
+    def _sample(self, q: Normal, images_scored: bool = False) -> Tensor:
+        """The site "z" of the guide, within the plate "scenes".
+
+        Args:
+            q: batch shape (B, K, D).
+            images_scored: whether factors of this guide hold the likelihood of the images, so that the model shall not
+                score them again.
+        """
+        distribution = pyro.distributions.Normal(q.loc, q.scale).to_event(2)
+        infer: Any = {IMAGES_SCORED: images_scored}  # a key of ours, beside those that Pyro knows
+        return pyro.sample("z", distribution, infer=infer)
 
     def _add_regularisers(self, q: Normal, z: Tensor) -> None:
         """In train mode: s L_NMS(z), and what makes KL(q ‖ p) of the ELBO β KL(q ‖ p)."""

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_compvae.mixture import SpatialGaussianMixture
-from pyro_compvae.networks import SpatialBroadcastDecoder
+from pyro_compvae.networks import SpatialBroadcastDecoder, own_precision
+from pyro_compvae.programs import Program
 from pyro_compvae.repulsion import RepulsivePrior
 
 VIEWPOINT_DIM = 3
 
+IMAGES_SCORED = "images_scored"
+"""Key in ``infer`` of a guide's site "z", true where the guide's factors hold the likelihood of the images.
 
-class SlotModel(PyroModule):
+Some published training objectives score images otherwise than the model does. A model that is replayed against the
+trace of such a guide leaves out the site "x", or the images would count twice.
+"""
+
+
+class SlotModel(Program):
     """K exchangeable slots with a standard normal prior, decoded one by one and composed pixel by pixel.
 
     What `SceneModel` and `MultiViewSceneModel` share. σ is the same for all slots, so the joint is invariant under
     permutations of the slots. There are no factors in it, in train mode or out of it, and calling the model works with
-    every Pyro inference algorithm. ``num_slots`` may be changed at any time: no weight depends on it.
+    every Pyro inference algorithm. The site "x" is left out only where the model is replayed against a guide in train
+    mode whose objective scores the images itself (`IMAGES_SCORED`). ``num_slots`` may be changed at any time: no weight
+    depends on it.
 
     ``repulsion`` is s and σ_c of a `RepulsivePrior` that takes the place of the standard normal one; see `repulsive`.
 
@@ -44,6 +54,11 @@ class SlotModel(PyroModule):
         self.scale = scale
         self.repulsion: tuple[float, float] | None = None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights, and of the images that the model takes."""
+        return next(self.decoder.parameters()).dtype
+
     def prior(self) -> dist.TorchDistribution:
         """p(z) of one scene, event (K, D): standard normal, unless there is repulsion."""
         zero = next(self.decoder.parameters()).new_zeros(self.num_slots, self.latent_dim)
@@ -61,6 +76,16 @@ class SlotModel(PyroModule):
         """p(x | z) of one image: slots (..., K, D), and viewpoints (..., 3) if the model has any."""
         raise NotImplementedError
 
+    def _sample_slots(self) -> tuple[Tensor, bool]:
+        """The site "z", and whether a guide has drawn it that scores the images itself.
+
+        An ELBO replays the model against the guide's trace, and what the guide says of its site comes along.
+        """
+        with poutine.trace() as recorded:
+            z = pyro.sample("z", self.prior())
+        site: Any = recorded.trace.nodes["z"]
+        return z, site["infer"].get(IMAGES_SCORED, False)
+
 
 class SceneModel(SlotModel):
     r"""A single image of a scene.
@@ -72,10 +97,12 @@ class SceneModel(SlotModel):
     Scenes lie in the plate "scenes", dimension -1; further sample dimensions (particles) go to the left of it.
     """
 
+    @own_precision
     def likelihood(self, z: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
         """p(x | z): slots (..., K, D) → images of batch shape (...)."""
         return self.compose(z)
 
+    @own_precision
     def forward(self, x: Tensor | None = None, num_scenes: int | None = None) -> Tensor:
         """Run the program on images x (B, 3, H, W), or, with x = None, simulate ``num_scenes`` of them.
 
@@ -83,12 +110,14 @@ class SceneModel(SlotModel):
             ValueError: if x is not a batch of images of the model's size.
         """
         if x is not None:
-            check_images(x, self.image_size)
+            check_images(x, self)
             num_scenes = len(x)
         if num_scenes is None:
             raise ValueError("expected images x, or num_scenes to simulate without them; got neither")
         with pyro.plate("scenes", num_scenes, dim=-1):
-            z = pyro.sample("z", self.prior())
+            z, images_scored = self._sample_slots()
+            if x is not None and images_scored:
+                return x
             return pyro.sample("x", self.likelihood(z), obs=x)
 
 
@@ -137,6 +166,7 @@ class MultiViewSceneModel(SlotModel):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 module.bias.zero_()
 
+    @own_precision
     def likelihood(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
         """p(x | z, viewpoint): slots (..., K, D) and viewpoints (..., 3), whose batch shapes broadcast."""
         code = self.view_encoder(viewpoint).unsqueeze(-2)  # (..., 1, view_dim)
@@ -144,6 +174,7 @@ class MultiViewSceneModel(SlotModel):
         both = torch.cat((z.expand(*shape, -1), code.expand(*shape, -1)), dim=-1)
         return self.compose(self.projector(both))
 
+    @own_precision
     def forward(self, x: Tensor | None, viewpoints: Tensor) -> Tensor:
         """Run the program on images x (B, V, 3, H, W) from viewpoints (B, V, 3), or simulate them with x = None.
 
@@ -154,12 +185,22 @@ class MultiViewSceneModel(SlotModel):
             ValueError: if x is not a batch of views of the model's size, or viewpoints do not belong to it.
         """
         if x is not None:
-            check_views(x, viewpoints, self.image_size)
+            check_views(x, viewpoints, self)
             x = x.transpose(0, 1)
-        elif viewpoints.dim() != 3 or viewpoints.shape[2] != VIEWPOINT_DIM or 0 in viewpoints.shape:
-            raise ValueError(f"viewpoints: expected (B, V, {VIEWPOINT_DIM}), {_got(viewpoints)}")
+        elif (
+            viewpoints.dim() != 3
+            or viewpoints.shape[2] != VIEWPOINT_DIM
+            or 0 in viewpoints.shape
+            or viewpoints.dtype != self.dtype
+        ):
+            raise ValueError(f"viewpoints: expected (B, V, {VIEWPOINT_DIM}) of {_name(self.dtype)}, {_got(viewpoints)}")
         with pyro.plate("scenes", viewpoints.shape[0], dim=-1):
-            z = pyro.sample("z", self.prior())
+            z, images_scored = self._sample_slots()
+            if x is not None and images_scored:
+                return x.transpose(0, 1)
+            if z.dim() > 3 and z.shape[-4] != 1:
+                # `Predictive(parallel=True)` puts draws from a guide, which knows no views, in their place.
+                z = z.unsqueeze(-4)
             with pyro.plate("views", viewpoints.shape[1], dim=-2):
                 images = pyro.sample("x", self.likelihood(z, viewpoints.transpose(0, 1)), obs=x)
         return images.transpose(-5, -4)
@@ -183,50 +224,38 @@ def repulsive(model: Model, strength: float, scale: float = 0.1) -> Model:
     return other
 
 
-class PriorModel(PyroModule):
-    """The site "z" of a model and nothing else.
-
-    It stands for the model in the training of guides whose published objective never scores the images as the model
-    does, and so adds all their likelihood terms as factors.
-    """
-
-    def __init__(self, model: SlotModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, *viewpoints: Tensor) -> Tensor:
-        """Sample "z" (B, K, D) for B scenes."""
-        with pyro.plate("scenes", len(x), dim=-1):
-            return pyro.sample("z", self.model.prior())
-
-
-def check_images(x: Tensor, image_size: tuple[int, int]) -> None:
-    """Refuse what is not a batch of colour images of this size.
+def check_images(x: Tensor, model: SlotModel) -> None:
+    """Refuse what is not a batch of colour images of the model's size and precision.
 
     Raises:
-        ValueError: unless x is floating point of shape (B, 3, H, W).
+        ValueError: unless x is of shape (B, 3, H, W) and of the type of the model's weights.
     """
-    if x.shape[1:] != (3, *image_size) or len(x) == 0 or not x.is_floating_point():
-        raise ValueError(
-            f"x: expected images (B, 3, {image_size[0]}, {image_size[1]}) of floating point in [0, 1], {_got(x)}"
-        )
+    height, width = model.image_size
+    if x.shape[1:] != (3, height, width) or len(x) == 0 or x.dtype != model.dtype:
+        raise ValueError(f"x: expected images (B, 3, {height}, {width}) of {_name(model.dtype)} in [0, 1], {_got(x)}")
 
 
-def check_views(x: Tensor, viewpoints: Tensor | None, image_size: tuple[int, int]) -> None:
-    """Refuse what is not a batch of scenes of several views of this size, with their viewpoints.
+def check_views(x: Tensor, viewpoints: Tensor | None, model: SlotModel) -> None:
+    """Refuse what is not a batch of scenes of several views, with their viewpoints, of the model's size and precision.
 
     Raises:
-        ValueError: unless x is floating point of shape (B, V, 3, H, W) and viewpoints of shape (B, V, 3).
+        ValueError: unless x is of shape (B, V, 3, H, W), viewpoints of shape (B, V, 3), and both of the type of the
+            model's weights.
     """
-    if x.dim() != 5 or x.shape[2:] != (3, *image_size) or 0 in x.shape or not x.is_floating_point():
-        raise ValueError(
-            f"x: expected views (B, V, 3, {image_size[0]}, {image_size[1]}) of floating point in [0, 1], {_got(x)}"
-        )
+    height, width = model.image_size
+    kind = _name(model.dtype)
+    if x.dim() != 5 or x.shape[2:] != (3, height, width) or 0 in x.shape or x.dtype != model.dtype:
+        raise ValueError(f"x: expected views (B, V, 3, {height}, {width}) of {kind} in [0, 1], {_got(x)}")
     if viewpoints is None:
         raise ValueError("viewpoints: expected (B, V, 3), got none; a multi-view model cannot do without cameras")
-    if viewpoints.shape != (*x.shape[:2], VIEWPOINT_DIM):
-        raise ValueError(f"viewpoints: expected {(*x.shape[:2], VIEWPOINT_DIM)} to fit x, {_got(viewpoints)}")
+    expected = (*x.shape[:2], VIEWPOINT_DIM)
+    if viewpoints.shape != expected or viewpoints.dtype != model.dtype:
+        raise ValueError(f"viewpoints: expected {expected} of {kind} to fit x, {_got(viewpoints)}")
 
 
 def _got(tensor: Tensor) -> str:
-    return f"got {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    return f"got {tuple(tensor.shape)} {_name(tensor.dtype)}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,33 @@ def coordinate_grid(image_size: tuple[int, int], num_frequencies: int = 0) -> Te
         for u in (y, x):
             channels += [torch.sin(math.pi * w * u), torch.cos(math.pi * w * u)]
     return torch.stack(channels)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The same images (N, C, H, W) in the memory layout that the CPU's and the GPU's convolutions are fastest in.
+
+    Convolutions hand the layout of their input on to their output, so networks convert what goes into their first one.
+    Weights stay contiguous: Pyro's parameter store makes a contiguous copy of any that is not, and `pyro.infer.SVI`
+    would train the copy.
+    """
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def own_precision(method: Method) -> Method:
+    """A method of a module on which an autocast around it has no effect: its networks choose their own precision.
+
+    Rounded to bfloat16, a log-likelihood would be wrong by nats.
+    """
+
+    @wraps(method)
+    def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            return method(self, *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def convolution_precision(device: torch.device, precision: str) -> torch.autocast:
@@ -84,15 +113,17 @@ class BroadcastConv(nn.Module):
         """(N, D) → (N, out_channels, H, W)."""
         latent_dim = z.shape[-1]
         weight_z, weight_coordinates = self.conv.weight.split((latent_dim, len(self.coordinates)), dim=1)
-        shared = F.conv2d(self.coordinates[None], weight_coordinates, self.conv.bias, padding=self.padding)
+        coordinates = channels_last(self.coordinates[None])
+        shared = F.conv2d(coordinates, weight_coordinates, self.conv.bias, padding=self.padding)
         side = 2 * self.padding + 1 if self.padding else self.conv.kernel_size[0]
-        canvas = F.conv2d(z[:, :, None, None].expand(-1, -1, side, side), weight_z, padding=self.padding)
+        broadcast = channels_last(z[:, :, None, None].expand(-1, -1, side, side))
+        canvas = F.conv2d(broadcast, weight_z, padding=self.padding)
         p, (height, width) = self.padding, self.image_size
         if not p:
             return shared + canvas
         left, middle, right = canvas.split((p, 1, p), dim=3)
         columns = torch.cat((left, middle.expand(-1, -1, -1, width - 2 * p), right), dim=3)  # (N, C, 2p+1, W)
-        # Sums have the layout of `shared`, channels-last or not; a canvas stretched over all rows would be contiguous.
+        # Sums have the layout of `shared`, channels-last; a canvas stretched over all rows would be contiguous.
         bands = zip(shared.split((p, height - 2 * p, p), dim=2), columns.split((p, 1, p), dim=2), strict=True)
         return torch.cat([ours + theirs for ours, theirs in bands], dim=2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +13,15 @@ from typing import Any
 def stop_signals(second_interrupts: bool = True) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of them.
 
+    Python hands signals to the main thread alone; in another one there is nothing to collect.
+
     Args:
         second_interrupts: whether a second Ctrl-C raises KeyboardInterrupt at once.
     """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def handle(number: int, frame: Any) -> None:
         if second_interrupts and received and number == signal.SIGINT:

@@ -112,7 +112,7 @@ class Trainer:
         self.evaluate = evaluate
         self.log = RunLog(run_dir, (*TRAINING_COLUMNS, *metric_names))
         self.workers = workers
-        self.elbo = workers.replicate(SceneElbo()(guide.training_model, guide), device)
+        self.elbo = workers.replicate(SceneElbo()(guide.model, guide), device)
         self.parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
         self.optimiser = make_optimiser(config.training, self.parameters)
         self.step = 0

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pyro_compvae.checkpoint import CheckpointError, atomic_path
+from pyro_compvae.checkpoint import CheckpointError, atomic_path, check_opens
 
 WEIGHTS = "model.safetensors"
 """The file of an exported run."""
@@ -36,16 +35,17 @@ def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tenso
         save_file(tensors, temporary, metadata)
 
 
-def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_weights(path: Path) -> dict[str, Any]:
     """Read what `save_weights` wrote, with the entries of a checkpoint that evaluation needs: config, step, guide.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, of another program or of another version.
+        CheckpointError: if the file is missing, cannot be opened, is damaged, of another program or of another version.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: expected the weights of an exported run, found no such file")
+    check_opens(path, CheckpointError)
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()} if "pyro_compvae" in metadata else {}  # noqa: SIM118
     # safe_open raises errors of several kinds on damaged files.

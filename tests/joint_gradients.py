@@ -30,7 +30,7 @@ def gradients_of(guide_name: GuideName, workers: Workers) -> dict[str, Tensor]:
     config = preset("tiny", guide_name)
     torch.manual_seed(workers.rank)
     guide = build_guide(config).train()
-    elbo = workers.replicate(SceneElbo()(guide.training_model, guide), torch.device("cpu"))
+    elbo = workers.replicate(SceneElbo()(guide.model, guide), torch.device("cpu"))
     batch = workers.share(torch.arange(4))
     scenes = load_scenes(config.data, "train", multi_view=guide_name == "mulmon")
     calls = itertools.count()

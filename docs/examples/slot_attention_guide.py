@@ -99,7 +99,7 @@ class SlotAttentionGuide(SceneGuide):
 
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
-        check_images(x, self.model.image_size)
+        check_images(x, self.model)
         shape = (len(x), self.model.num_slots, len(self.initial_mean))
         noise = torch.randn(shape, dtype=x.dtype, device=x.device)
         return self.refine(x, self.initial_mean + self.initial_scale * noise)
@@ -123,7 +123,7 @@ def make_guide(num_slots: int = 5, latent_dim: int = 8, image_size: int = 24, wi
 def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16, learning_rate: float = 4e-4) -> None:
     """SVI with torch's Adam: the ELBO is a module, whose parameters are those of guide and model."""
     guide.train()
-    elbo = TraceMeanField_ELBO()(guide.training_model, guide)
+    elbo = TraceMeanField_ELBO()(guide.model, guide)
     optimiser = torch.optim.Adam(elbo.parameters(), learning_rate)
     for step in range(steps):
         guide.kl_weight = min(1.0, step / 4_000)  # β warms up, so that slots say something before it costs much

@@ -12,6 +12,7 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_compvae.checkpoint import check_opens
 from pyro_compvae.data.resize import resize
 from pyro_compvae.data.scenes import MAX_LABELS, DataError, SceneSet, StoredScene
 
@@ -122,6 +123,7 @@ def _find_index(root: Path, name: str, split: str) -> Path:
 
 
 def _read_index(index: Path) -> list[_IndexedScene]:
+    check_opens(index, DataError)
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # malformed JSON, malformed UTF-8, brackets without end
@@ -188,6 +190,7 @@ def _resolve(folder: Path, scene: _IndexedScene) -> Path:
 
 def _load_arrays(path: Path, scene: _IndexedScene) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Images (V, H, W, 3) and masks (V, H, W, 1 + N) of one scene."""
+    check_opens(path, DataError)
     with path.open("rb") as file:
         try:
             if zipfile.is_zipfile(file):  # an npz archive, whatever the name ends in

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_compvae.checkpoint import check_opens
 from pyro_compvae.data.scenes import DataError
 
 PROBE = Path(__file__).with_name("hdf5_probe.py")
@@ -41,6 +42,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """
     if not path.is_file():
         raise DataError(f"{path}: expected an HDF5 file, found no such file.")
+    check_opens(path, DataError)
     command = [sys.executable, "-I", str(PROBE), os.path.abspath(path)]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)

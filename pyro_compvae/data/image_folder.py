@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from pyro_compvae.checkpoint import check_opens
 from pyro_compvae.data.scenes import DataError, StoredScene
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -32,6 +33,7 @@ def read_images(paths: list[Path]) -> Iterator[StoredScene]:
             message names it.
     """
     for path in paths:
+        check_opens(path, DataError)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of sizes, which are looked at below, and of odd metadata

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import trimesh
 
+from pyro_compvae.checkpoint import check_opens
 from pyro_compvae.data.scenes import DataError
 
 SUFFIXES = (".obj", ".ply", ".stl")
@@ -60,6 +61,7 @@ def load_meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
 
 
 def _load_mesh(path: Path) -> trimesh.Trimesh:
+    check_opens(path, DataError)
     try:
         loaded = trimesh.load_mesh(path, skip_materials=True)
     except Exception as error:  # damaged files make the parsers raise a dozen unrelated types

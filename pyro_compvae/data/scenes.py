@@ -168,7 +168,8 @@ class SceneSet:
 
     def spread(self, num_scenes: int) -> SceneSet:
         """At most that many scenes, evenly spread over the set."""
-        return self.part(torch.linspace(0, len(self) - 1, min(num_scenes, len(self))).long())
+        number = min(num_scenes, len(self))
+        return self.part(torch.linspace(0, len(self) - 1, number, dtype=torch.float32, device="cpu").long())
 
     def without_masks(self) -> SceneSet:
         """The same scenes without ground truth."""

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
+from pyro_compvae.checkpoint import check_opens
 from pyro_compvae.data.scenes import DataError
 
 MAX_RECORD = 64 << 20
@@ -37,13 +38,14 @@ def read_tfrecords(path: Path) -> Iterator[Record]:
     Raises:
         DataError: if the file is truncated, damaged, or no such file; the message names file and record.
     """
+    check_opens(path, DataError)
     number = 0
     with cast(IO[bytes], gzip.open(path) if is_gzip(path) else path.open("rb")) as file:
         while True:
             where = f"{path}: record {number}"
             try:
                 content = _read_record(file, where)
-            except (OSError, EOFError, zlib.error) as error:
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise DataError(f"{where}: expected gzip, got {error}. Download the file again.") from error
             if content is None:
                 return

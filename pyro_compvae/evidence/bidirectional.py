@@ -16,6 +16,7 @@ from pyro_compvae.evidence.labelling import labelled
 from pyro_compvae.evidence.proposals import Proposal
 from pyro_compvae.evidence.tempering import Path, make_plan
 from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.programs import leaving_no_parameters
 
 
 class Sandwich(NamedTuple):
@@ -73,7 +74,7 @@ def simulate(
         z (B, K, D), and what the model is called with to observe the scenes: x, and the conditions.
     """
     keywords = {} if num_scenes is None else {"num_scenes": num_scenes}
-    with torch.no_grad():
+    with torch.no_grad(), leaving_no_parameters():
         nodes: dict[str, Any] = poutine.trace(model).get_trace(None, *conditions, **keywords).nodes
     return nodes["z"]["value"], (nodes["_RETURN"]["value"], *conditions)
 

@@ -162,7 +162,7 @@ def make_plan(
         speed = (knots.spreads[1:] + knots.spreads[:-1]) / 2
         length = torch.cumsum(knots.temperatures.diff(dim=0) * speed, dim=0)
         length = torch.cat((torch.zeros_like(length[:1]), length))  # ∫ sd_β(U) dβ up to every knot
-        fractions = torch.linspace(0, 1, num_temperatures + 1).to(scale_tril).unsqueeze(1)
+        fractions = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float32).to(scale_tril).unsqueeze(1)
         temperatures = _interpolate(fractions * length[-1], length, knots.temperatures)
         temperatures[0], temperatures[-1] = 0.0, 1.0  # to the last digit
     step_sizes = _interpolate(temperatures[1:-1], knots.temperatures, knots.log_step_sizes).exp()

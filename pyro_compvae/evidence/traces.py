@@ -11,6 +11,8 @@ from pyro import poutine
 from pyro.distributions import Unit
 from torch import Tensor, nn
 
+from pyro_compvae.programs import leaving_no_parameters
+
 SCENES = "scenes"
 """The plate of scenes."""
 
@@ -69,7 +71,7 @@ def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str
     Raises:
         TraceError: for sites outside the plate "scenes", factors in a guide, and scaled or subsampled sites.
     """
-    with torch.no_grad(), pyro.validation_enabled(False):  # as in `particles_trace`
+    with torch.no_grad(), pyro.validation_enabled(False), leaving_no_parameters():  # as in `particles_trace`
         trace = poutine.trace(program).get_trace(*arguments)
     sites = sample_sites(trace)
     if not sites:
@@ -93,7 +95,7 @@ def particles_trace(
 ) -> poutine.Trace:
     """A trace of so many vectorised runs of a program, in a plate to the left of all others, with log-probabilities."""
     # Without validation, which would stop at NaN, and not say in which scene; `per_scene_log_prob` does.
-    with pyro.validation_enabled(False):
+    with pyro.validation_enabled(False), leaving_no_parameters():
         with pyro.plate("_particles", num_particles, dim=-1 - nesting):
             trace = poutine.trace(program).get_trace(*arguments)
         trace.compute_log_prob()

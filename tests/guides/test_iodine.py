@@ -225,7 +225,7 @@ def test_scenes_of_unequal_weight_are_refused_in_train_mode() -> None:
     "x", [torch.rand(B, 3, H, W + 1), torch.rand(3, H, W), torch.zeros(B, 3, H, W, dtype=torch.uint8)]
 )
 def test_wrong_images_are_refused(x: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"x: expected images \(B, 3, 8, 10\) of floating point .* got \("):
+    with pytest.raises(ValueError, match=r"x: expected images \(B, 3, 8, 10\) of float32 .* got \("):
         make_guide().posterior(x)
 
 

@@ -73,7 +73,7 @@ def test_loss_and_gradients_equal_the_published_objective(lnms_strength: float, 
     torch.manual_seed(7)
     noise = torch.normal(zeros, torch.ones_like(zeros))
     torch.manual_seed(7)
-    loss = TraceMeanField_ELBO()(guide.training_model, guide)(x)
+    loss = TraceMeanField_ELBO()(guide.model, guide)(x)
     assert_same_loss_and_gradients(loss, published_loss(guide, x, noise), guide)
 
 
@@ -105,7 +105,7 @@ def test_gradients_are_finite_where_masks_vanish() -> None:
         guide.attention.logits.weight *= 100
     x = torch.rand(B, 3, SIZE, SIZE)
     for loss in (
-        TraceMeanField_ELBO()(guide.training_model, guide)(x),
+        TraceMeanField_ELBO()(guide.model, guide)(x),
         plain_monet_loss(guide, x, torch.randn(B, K, D)),
     ):
         guide.zero_grad()

@@ -56,7 +56,7 @@ def test_loss_and_gradients_equal_the_plain_two_pass_form(
     guide = make_guide(lnms_strength, recurrent, context_dim).double().train()
     x, viewpoints = make_views(torch.float64)
     torch.manual_seed(seed)
-    loss = TraceMeanField_ELBO()(guide.training_model, guide)(x, viewpoints)
+    loss = TraceMeanField_ELBO()(guide.model, guide)(x, viewpoints)
 
     torch.manual_seed(seed)  # the draws that the guide makes, in its order
     noisy = viewpoints + 0.015 * torch.randn_like(viewpoints)
@@ -185,7 +185,7 @@ def test_eval_elbo_is_a_bound() -> None:
     [
         (r"x: expected views \(B, V, 3, 8, 10\).*got \(2, 3, 8, 10\)", torch.rand(2, 3, H, W), torch.rand(2, 3)),
         ("viewpoints: expected .*got none", torch.rand(B, V, 3, H, W), None),
-        (r"viewpoints: expected \(2, 4, 3\) to fit x, got \(2, 3, 3\)", torch.rand(B, V, 3, H, W), torch.rand(B, 3, 3)),
+        (r"viewpoints: expected \(2, 4, 3\) of float32 to fit x, got \(2, 3, 3\)", torch.rand(B, V, 3, H, W), torch.rand(B, 3, 3)),
         ("x: expected at least 2 views to train on", torch.rand(B, 1, 3, H, W), torch.rand(B, 1, 3)),
     ],
 )

@@ -43,7 +43,7 @@ def test_compiled_networks_have_the_same_loss_and_gradients(name: Any) -> None:
 
     def outcome() -> list[torch.Tensor]:
         torch.manual_seed(1)
-        loss = SceneElbo()(guide.training_model, guide)(x, *viewpoints)
+        loss = SceneElbo()(guide.model, guide)(x, *viewpoints)
         return [loss.detach(), *torch.autograd.grad(loss, list(guide.parameters()), allow_unused=True)]
 
     expected = outcome()

@@ -30,5 +30,5 @@ def test_it_is_pyros(guide_name: GuideName, lnms: bool) -> None:
     losses = []
     for elbo in (SceneElbo(), TraceMeanField_ELBO()):
         torch.manual_seed(0)
-        losses.append(elbo(guide.training_model, guide)(*arguments))
+        losses.append(elbo(guide.model, guide)(*arguments))
     assert_same_loss_and_gradients(*losses, guide)

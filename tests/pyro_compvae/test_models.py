@@ -10,7 +10,7 @@ from pyro.infer import Predictive, Trace_ELBO
 from torch import Tensor
 
 from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
-from pyro_compvae.models import PriorModel
+from pyro_compvae.models import IMAGES_SCORED
 
 B, V, K, D = 3, 2, 4, 5
 
@@ -156,15 +156,15 @@ def test_multi_view_particles_vectorise(views_model: MultiViewSceneModel) -> Non
 @pytest.mark.parametrize(
     ("message", "x", "viewpoints"),
     [
-        (r"viewpoints: expected \(3, 2, 3\) to fit x, got \(3, 1, 3\)", torch.rand(B, V, 3, 8, 8), (B, 1, 3)),
-        (r"viewpoints: expected \(3, 2, 3\) to fit x, got \(3, 2, 2\)", torch.rand(B, V, 3, 8, 8), (B, V, 2)),
+        (r"viewpoints: expected \(3, 2, 3\) of float32 to fit x, got \(3, 1, 3\)", torch.rand(B, V, 3, 8, 8), (B, 1, 3)),
+        (r"viewpoints: expected \(3, 2, 3\) of float32 to fit x, got \(3, 2, 2\)", torch.rand(B, V, 3, 8, 8), (B, V, 2)),
         (r"x: expected views \(B, V, 3, 8, 8\) .* got \(3, 3, 8, 8\) float32", torch.rand(B, 3, 8, 8), (B, 3)),
         (r"x: expected views .* got \(3, 2, 3, 8, 8\) uint8", torch.ones(B, V, 3, 8, 8, dtype=torch.uint8), (B, V, 3)),
         (r"x: expected views .* got \(3, 0, 3, 8, 8\)", torch.rand(B, 0, 3, 8, 8), (B, 0, 3)),
         # Simulation: one axis too few would pass for views where there are as many scenes as coordinates.
-        (r"viewpoints: expected \(B, V, 3\), got \(3, 3\)", None, (B, 3)),
-        (r"viewpoints: expected \(B, V, 3\), got \(3, 2, 2\)", None, (B, V, 2)),
-        (r"viewpoints: expected \(B, V, 3\), got \(3, 0, 3\)", None, (B, 0, 3)),
+        (r"viewpoints: expected \(B, V, 3\) of float32, got \(3, 3\)", None, (B, 3)),
+        (r"viewpoints: expected \(B, V, 3\) of float32, got \(3, 2, 2\)", None, (B, V, 2)),
+        (r"viewpoints: expected \(B, V, 3\) of float32, got \(3, 0, 3\)", None, (B, 0, 3)),
     ],
 )
 def test_bad_views_are_refused(
@@ -174,22 +174,34 @@ def test_bad_views_are_refused(
         views_model(x, torch.rand(viewpoints))
 
 
-def test_prior_model_is_the_site_z_alone(model: SceneModel, views_model: MultiViewSceneModel) -> None:
+@pytest.mark.parametrize("scored", [True, False])
+def test_images_that_the_guide_scores_are_left_out_where_the_model_is_replayed_against_it(
+    model: SceneModel, views_model: MultiViewSceneModel, scored: bool
+) -> None:
+    z = torch.randn(B, K, D)
+
+    def guide(*arguments: Tensor) -> None:
+        with pyro.plate("scenes", B, dim=-1):
+            pyro.sample("z", pyro.distributions.Delta(z, event_dim=2), infer={IMAGES_SCORED: scored})
+
     arguments: tuple[tuple[SceneModel | MultiViewSceneModel, tuple[Tensor, ...]], ...] = (
         (model, (torch.rand(B, 3, 8, 8),)),
         (views_model, (torch.rand(B, V, 3, 8, 8), torch.rand(B, V, 3))),
     )
     for whole, inputs in arguments:
-        prior = PriorModel(whole)
-        trace = poutine.trace(prior).get_trace(*inputs)
+        replayed = poutine.replay(whole, poutine.trace(guide).get_trace(*inputs))
+        trace = poutine.trace(replayed).get_trace(*inputs)
         trace.compute_log_prob()
-        assert {name for name, site in trace.nodes.items() if site["type"] == "sample"} == {"scenes", "z"}
-        value = trace.nodes["z"]["value"]
-        assert value.shape == (B, K, D)
+        observed = {name for name, site in trace.nodes.items() if site["type"] == "sample" and site["is_observed"]}
+        assert observed == (set() if scored else {"x"})
         torch.testing.assert_close(
-            trace.nodes["z"]["log_prob"], torch.distributions.Normal(0.0, 1.0).log_prob(value).sum((1, 2))
+            trace.nodes["z"]["log_prob"], torch.distributions.Normal(0.0, 1.0).log_prob(z).sum((1, 2))
         )
-        assert {id(p) for p in prior.parameters()} == {id(p) for p in whole.parameters()}
+        assert torch.equal(trace.nodes["_RETURN"]["value"], inputs[0])
+        # Without a guide, and where there is nothing to observe, the images are there.
+        assert "x" in poutine.trace(whole).get_trace(*inputs).nodes
+        nothing = {} if len(inputs) > 1 else {"num_scenes": B}
+        assert "x" in poutine.trace(replayed).get_trace(None, *inputs[1:], **nothing).nodes
 
 
 def test_the_number_of_slots_may_change(model: SceneModel, views_model: MultiViewSceneModel) -> None:
