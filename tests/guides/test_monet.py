@@ -130,6 +130,7 @@ def test_eval_mode_is_plain_pyro() -> None:
     torch.testing.assert_close(-loss, guide.model.likelihood(z).log_prob(x).sum() - kl)
 
 
+@pytest.mark.filterwarnings("ignore::pyro_compvae.programs.TrainModeWarning")
 def test_training_adds_named_factors() -> None:
     guide = make_guide(0.3).train()
     guide.kl_weight = 0.5

@@ -185,7 +185,16 @@ def test_eval_elbo_is_a_bound() -> None:
     [
         (r"x: expected views \(B, V, 3, 8, 10\).*got \(2, 3, 8, 10\)", torch.rand(2, 3, H, W), torch.rand(2, 3)),
         ("viewpoints: expected .*got none", torch.rand(B, V, 3, H, W), None),
-        (r"viewpoints: expected \(2, 4, 3\) of float32 to fit x, got \(2, 3, 3\)", torch.rand(B, V, 3, H, W), torch.rand(B, 3, 3)),
+        (
+            r"viewpoints: expected \(2, 4, 3\) of float32 to fit x, got \(2, 3, 3\)",
+            torch.rand(B, V, 3, H, W),
+            torch.rand(B, 3, 3),
+        ),
+        (
+            r"viewpoints: expected \(2, 4, 3\) of float32 to fit x, got \(2, 4, 3\) float64",
+            torch.rand(B, V, 3, H, W),
+            torch.rand(B, V, 3).double(),
+        ),
         ("x: expected at least 2 views to train on", torch.rand(B, 1, 3, H, W), torch.rand(B, 1, 3)),
     ],
 )

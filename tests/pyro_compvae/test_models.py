@@ -156,8 +156,16 @@ def test_multi_view_particles_vectorise(views_model: MultiViewSceneModel) -> Non
 @pytest.mark.parametrize(
     ("message", "x", "viewpoints"),
     [
-        (r"viewpoints: expected \(3, 2, 3\) of float32 to fit x, got \(3, 1, 3\)", torch.rand(B, V, 3, 8, 8), (B, 1, 3)),
-        (r"viewpoints: expected \(3, 2, 3\) of float32 to fit x, got \(3, 2, 2\)", torch.rand(B, V, 3, 8, 8), (B, V, 2)),
+        (
+            r"viewpoints: expected \(3, 2, 3\) of float32 to fit x, got \(3, 1, 3\)",
+            torch.rand(B, V, 3, 8, 8),
+            (B, 1, 3),
+        ),
+        (
+            r"viewpoints: expected \(3, 2, 3\) of float32 to fit x, got \(3, 2, 2\)",
+            torch.rand(B, V, 3, 8, 8),
+            (B, V, 2),
+        ),
         (r"x: expected views \(B, V, 3, 8, 8\) .* got \(3, 3, 8, 8\) float32", torch.rand(B, 3, 8, 8), (B, 3)),
         (r"x: expected views .* got \(3, 2, 3, 8, 8\) uint8", torch.ones(B, V, 3, 8, 8, dtype=torch.uint8), (B, V, 3)),
         (r"x: expected views .* got \(3, 0, 3, 8, 8\)", torch.rand(B, 0, 3, 8, 8), (B, 0, 3)),
