@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -17,13 +17,17 @@ from pyro_compvae.guide import SceneGuide, prior_kl, slot_kl
 IMAGE_METRICS = ("mse", "miou", "ari", "ari_fg", "duplicates", "duplicates_latent", "active_slots", "mask_entropy")
 MASK_METRICS = ("miou", "ari", "ari_fg", "duplicates")
 """Those of IMAGE_METRICS that want true masks."""
+Decoded = Literal["mean", "sample"]
+"""Which z an image metric is of: the posterior mean, or a sample of the posterior."""
+
 QUERY_METRICS = ("query_log_likelihood", "query_mse", "query_miou", "query_ari", "query_ari_fg")
 
 
 class Decomposition(NamedTuple):
-    """What a model makes of B scenes in one image each, at the posterior mean.
+    """What a model makes of B scenes in one image each, decoded from one z for each: by default the posterior mean.
 
     posterior: q(z | x), batch shape (B, K, D)
+    z: what is decoded, (B, K, D)
     reconstruction: E[x | z], (B, 3, H, W) in [0, 1]
     means: the slots' images, (B, K, 3, H, W) in [0, 1]
     masks: mixing proportions, (B, K, H, W), sum to one over K
@@ -31,6 +35,7 @@ class Decomposition(NamedTuple):
     """
 
     posterior: Normal
+    z: Tensor
     reconstruction: Tensor
     means: Tensor
     masks: Tensor
@@ -44,11 +49,19 @@ def infer(guide: SceneGuide, scene: Scene) -> Normal:
 
 
 @torch.no_grad()
-def decompose(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor) -> Decomposition:
-    """Decode a posterior into an image of each scene, as seen from viewpoints (B, 3) if the model has any."""
-    mixture = guide.model.likelihood(posterior.loc, *viewpoint)
+def decompose(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, z: Tensor | None = None) -> Decomposition:
+    """Decode a posterior into an image of each scene, as seen from viewpoints (B, 3) if the model has any.
+
+    Args:
+        guide: holds the model.
+        posterior: batch shape (B, K, D).
+        viewpoint: (B, 3).
+        z: a sample (B, K, D) to decode, instead of the posterior mean.
+    """
+    z = posterior.loc if z is None else z
+    mixture = guide.model.likelihood(z, *viewpoint)
     masks = mixture.log_masks.exp()
-    return Decomposition(posterior, mixture.mean, mixture.means, masks, masks.argmax(1))
+    return Decomposition(posterior, z, mixture.mean, mixture.means, masks, masks.argmax(1))
 
 
 @torch.no_grad()
@@ -59,11 +72,12 @@ def uncertainty(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, num_sa
 
 
 @torch.no_grad()
-def scene_metrics(guide: SceneGuide, scene: Scene) -> dict[str, Tensor]:
+def scene_metrics(guide: SceneGuide, scene: Scene, decoded: Decoded = "mean") -> dict[str, Tensor]:
     """Metrics of every scene of a batch, (B,) each.
 
     elbo: single-sample ELBO with the analytic KL, nats per scene
-    mse, miou, ari, ari_fg: of the decomposition at the posterior mean; ari_fg is NaN without foreground
+    mse, miou, ari, ari_fg: of the decomposition at the posterior mean, or at the sample that the ELBO is of, as in
+        MulMON's evaluation; ari_fg is NaN without foreground
     duplicates, duplicates_latent: pairs of active slots on the same object or background, and of cosine above 0.9
     active_slots: slots that hold at least 1 % of the pixels
     mask_entropy: mean entropy of a pixel's mixing proportions, nats; log K where masks say nothing
@@ -76,14 +90,22 @@ def scene_metrics(guide: SceneGuide, scene: Scene) -> dict[str, Tensor]:
     query_log_likelihood: at a sample of z, nats per view
     query_mse, query_miou, query_ari, query_ari_fg: as above
 
+    Args:
+        guide: in eval mode.
+        scene: the batch.
+        decoded: "mean" or "sample": the z that segmentations, reconstructions and duplicates are of.
+
     Raises:
-        ValueError: if a multi-view scene has one view only.
+        ValueError: if a multi-view scene has one view only, or ``decoded`` is neither.
     """
+    if decoded not in get_args(Decoded):
+        raise ValueError(f"decoded: expected mean or sample, got {decoded!r}")
     if scene.image.dim() == 4:
         posterior = infer(guide, scene)
-        likelihood = guide.model.likelihood(posterior.sample())
-        metrics = {"elbo": likelihood.log_prob(scene.image) - prior_kl(posterior)}
-        metrics |= _image_metrics(decompose(guide, posterior), scene)
+        z = posterior.sample()
+        metrics = {"elbo": guide.model.likelihood(z).log_prob(scene.image) - prior_kl(posterior)}
+        point = posterior.loc if decoded == "mean" else z
+        metrics |= _image_metrics(decompose(guide, posterior, z=point), scene)
         return metrics | _slot_kls(posterior)
     num_views = scene.image.shape[1]
     if num_views < 2:
@@ -91,12 +113,13 @@ def scene_metrics(guide: SceneGuide, scene: Scene) -> dict[str, Tensor]:
     num_observed = num_views // 2
     posterior = infer(guide, scene.view(slice(num_observed)))
     z = posterior.sample()
+    point = posterior.loc if decoded == "mean" else z
     log_likelihoods, per_view = [], []
     for v in range(num_views):
         view = scene.view(v)
         assert view.viewpoint is not None
         log_likelihoods.append(guide.model.likelihood(z, view.viewpoint).log_prob(view.image))
-        per_view.append(_image_metrics(decompose(guide, posterior, view.viewpoint), view))
+        per_view.append(_image_metrics(decompose(guide, posterior, view.viewpoint, z=point), view))
     observed, queried = per_view[:num_observed], per_view[num_observed:]
     metrics = {"elbo": torch.stack(log_likelihoods[:num_observed]).sum(0) - prior_kl(posterior)}
     metrics |= {name: _mean(view[name] for view in observed) for name in IMAGE_METRICS}
@@ -111,12 +134,14 @@ def metric_names(num_slots: int, multi_view: bool = False) -> tuple[str, ...]:
     return ("elbo", *IMAGE_METRICS, *queries, *(f"kl_slot_{k}" for k in range(1, num_slots + 1)))
 
 
-def evaluate(guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64) -> dict[str, float]:
+def evaluate(
+    guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64, decoded: Decoded = "mean"
+) -> dict[str, float]:
     """Means of `scene_metrics` over a set; scenes where a metric is undefined are left out.
 
     A metric that is undefined in all of them, as those of masks are where there are none, is NaN.
     """
-    batches = [scene_metrics(guide, batch) for batch in scene_batches(scenes, device, batch_size)]
+    batches = [scene_metrics(guide, batch, decoded) for batch in scene_batches(scenes, device, batch_size)]
     return {name: torch.cat([batch[name] for batch in batches]).double().nanmean().item() for name in batches[0]}
 
 
@@ -156,8 +181,7 @@ def scene_batches(scenes: SceneSet, device: torch.device, batch_size: int) -> li
 
 
 def _image_metrics(decomposition: Decomposition, scene: Scene) -> dict[str, Tensor]:
-    segmentation, labels = decomposition.segmentation, scene.labels
-    z = decomposition.posterior.loc
+    segmentation, labels, z = decomposition.segmentation, scene.labels, decomposition.z
     duplicates = duplicate_score(z, segmentation, labels)
     metrics = {
         "mse": mean_squared_error(decomposition.reconstruction, scene.image),

@@ -34,7 +34,7 @@ class TrainingTerm(Unit):
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
         """The factor's logarithm as what an ELBO takes of a reparameterised site."""
         log_prob = super().log_prob(x)
-        return ScoreParts(log_prob=log_prob, score_function=0, entropy_term=log_prob)
+        return ScoreParts(log_prob=log_prob, score_function=0, entropy_term=log_prob)  # type: ignore[arg-type]
 
 
 def add_term(name: str, term: Tensor) -> None:

@@ -98,6 +98,28 @@ def test_metrics_of_every_scene(guide: SceneGuide, scenes: SceneSet) -> None:
     assert metrics["mask_entropy"].max() < 1e-6
 
 
+def test_metrics_of_a_sample_are_of_the_sample(guide: SceneGuide, scenes: SceneSet) -> None:
+    """As MulMON's evaluation has them: of the very z that the ELBO is of."""
+    posterior = Normal(FixedGuide.loc.expand(2, K, -1), torch.full_like(FixedGuide.loc, 0.2).expand(2, K, -1))
+    guide.posterior = lambda *arguments: posterior  # type: ignore[method-assign]
+    scene = scenes[:]
+    torch.manual_seed(1)
+    at_mean = scene_metrics(guide, scene)
+    torch.manual_seed(1)
+    at_sample = scene_metrics(guide, scene, decoded="sample")
+    torch.manual_seed(1)
+    z = posterior.sample()
+    expected = (guide.model.likelihood(z).mean - scene.image).square().mean((1, 2, 3))
+    torch.testing.assert_close(at_sample["mse"], expected)
+    assert (at_sample["mse"] > 10 * at_mean["mse"]).all()
+    assert torch.equal(at_sample["elbo"], at_mean["elbo"])
+    torch.manual_seed(1)
+    means = evaluate(guide, scenes, torch.device("cpu"), decoded="sample")
+    assert means["mse"] == pytest.approx(float(expected.double().mean()))
+    with pytest.raises(ValueError, match="decoded: expected mean or sample, got 'mode'"):
+        scene_metrics(guide, scene, decoded="mode")  # type: ignore[arg-type]
+
+
 def test_means_leave_out_undefined_scenes_and_do_not_depend_on_batches(guide: SceneGuide, scenes: SceneSet) -> None:
     together = evaluate(guide, scenes, torch.device("cpu"))
     alone = evaluate(guide, scenes, torch.device("cpu"), batch_size=1)
