@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import torch
+import torch.nn.functional as F
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
@@ -23,14 +24,12 @@ def training_gradient(guide: RefinementGuide, arguments: tuple[Tensor, ...], see
     guide.attached_inputs = attached
     torch.manual_seed(seed)
     loss = TraceMeanField_ELBO()(guide.model, guide)(*arguments)
-    weights = [parameter for parameter in guide.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True)  # an LSTM at T = 2 does not use its state
-    return torch.cat([torch.zeros(w.numel()) if g is None else g.flatten() for g, w in zip(gradients, weights)])
+    return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(guide.parameters()))])
 
 
 def cosines(vectors: Tensor) -> Tensor:
     """Cosines of all pairs of different rows: (N, P) → (N (N − 1) / 2,)."""
-    directions = torch.nn.functional.normalize(vectors, dim=1)
+    directions = F.normalize(vectors, dim=1)
     first, second = torch.triu_indices(len(vectors), len(vectors), offset=1)
     return (directions @ directions.T)[first, second]
 
@@ -50,13 +49,11 @@ def main(run_dir: str, num_batches: int = 16, batch_size: int = 16) -> dict[str,
     g, whole = torch.stack(detached), torch.stack(published)
     rest = whole - g
     found = {
-        "cosine of g and g + r, per batch": torch.nn.functional.cosine_similarity(g, whole),
+        "cosine of g and g + r, per batch": F.cosine_similarity(g, whole),
         "norm of r over norm of g, per batch": rest.norm(dim=1) / g.norm(dim=1),
         "cosine of g of two batches": cosines(g),
         "cosine of r of two batches": cosines(rest),
-        "cosine of the mean g and the mean g + r": torch.nn.functional.cosine_similarity(
-            g.mean(0), whole.mean(0), dim=0
-        ),
+        "cosine of the mean g and the mean g + r": F.cosine_similarity(g.mean(0), whole.mean(0), dim=0),
     }
     for name, values in found.items():
         print(f"{name}: {values.mean():.3f} ({values.min():.3f} to {values.max():.3f})")
@@ -64,4 +61,4 @@ def main(run_dir: str, num_batches: int = 16, batch_size: int = 16) -> dict[str,
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])

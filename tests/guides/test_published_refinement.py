@@ -1,7 +1,7 @@
 """One update of λ by the refinement networks of the `paper` presets, against the publications' layers written out.
 
-Counting parameters cannot see an activation too many, so values are compared: activations after every layer but the last
-dense one, in MulMON's published code and in DeepMind's for IODINE alike.
+Counting parameters cannot see an activation too many, so values are compared: there is one after every layer but the
+last dense one, in MulMON's published code and in DeepMind's for IODINE alike.
 """
 
 from __future__ import annotations
