@@ -31,6 +31,19 @@ class IodineGuide(RefinementGuide):
     β ≠ 1, "kl_weight". In eval mode there are no factors, and the ELBO is a bound on log p(x); posteriors still depend
     on torch's random numbers, because the refinement looks at a sample of each λ_t, as in the paper.
 
+    Departures from DeepMind's code, with which loss, λ and gradients agree where these are undone:
+
+    * inputs in image space are detached (`RefinementGuide`);
+    * pixels are Gaussian, as in the paper (the code: logistic, scale 0.03), and their means go through a sigmoid;
+    * softplus gives the standard deviation of a latent (the code: its variance);
+    * layer normalisation has no learned scale and shift, and in the presets for two CPU cores other axes (`LayerNorm`);
+    * gradients shown to f are those of each scene's ELBO (the code: of the mean loss of the batch, of the other sign and
+      B times smaller, which layer normalisation undoes, but for its epsilon);
+    * the mask posterior is exact (the code adds 1e-6 to its denominator), and constants that the code calls legacy are
+      left out: an input of 5 beside z, two of 0.5 beside those of f;
+    * the LSTM's forget gate starts at torch's bias (Sonnet adds 1), and weights start as torch's and
+      `SpatialBroadcastDecoder`'s do (Sonnet: truncated normal).
+
     Args:
         model: the generative model; its decoder is trained along.
         network: f.

@@ -32,8 +32,15 @@ class MonetGuide(SceneGuide):
     guide, and the rest are factors: "attention_likelihood", "mask_kl", "lnms" and, where β ≠ 1, "kl_weight".
     In eval mode there are no factors, the model mixes by the decoder's masks m, and the ELBO is a bound.
 
-    There is no published code. Re-implementations clamp masks at 1e-5 in the mask KL; here it is exact, in log space.
-    They give the first slot a scale of its own; here all have the model's σ, which keeps slots exchangeable.
+    There is no published code. Departures from the re-implementation in object-centric-library, with which loss and
+    gradients agree where these are undone:
+
+    * the likelihood of a pixel is joint over its channels (theirs: a mixture for each channel);
+    * all slots have the model's σ, which keeps them exchangeable (theirs: 0.09 for the first one, 0.11 for the others);
+    * the mask KL is exact, in log space (theirs clamps masks at 1e-5);
+    * the scale of a latent goes through softplus (theirs: an exponential);
+    * the last layer of the attention starts with weights ten times as large (`LOGIT_GAIN`), and the decoder with weights
+      that keep variances (theirs: torch's default).
 
     Args:
         model: the generative model; its decoder is trained along.

@@ -48,9 +48,19 @@ class MulmonGuide(RefinementGuide):
     "z" contributes. In eval mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the
     views given.
 
-    Departures from the published code: the pixel's likelihood is joint over channels; means are in [0, 1]; q_0 is the
-    prior, where the code learns it; λ holds a softplus scale instead of a log-variance; the refinement network sees
-    log-likelihoods where theirs sees likelihoods, and the gradient of mask logits where theirs sees that of masks.
+    Departures from the published code, with which loss, λ and gradients agree where these are undone:
+
+    * inputs in image space are detached (`RefinementGuide`);
+    * the likelihood of a pixel is joint over its channels (the code: a mixture for each channel), its masks are exact (the
+      code adds 1e-6 to them), and means go through a sigmoid;
+    * q_0 is the prior N(0, I), as in the paper (the code learns it), and λ holds a raw scale for softplus (the code: a
+      log-variance);
+    * f sees the pixel's log-likelihood (the code: its likelihood), the gradient of mask logits (the code: of masks), and
+      for the counterfactual the log ratio of the likelihoods with and without a slot (the code: the likelihood without
+      it, its masks renormalised with 1e-5 added);
+    * gradients shown to f are those of each scene's ELBO (the code: of the mean loss of the batch, of the other sign and
+      B times smaller, which layer normalisation undoes, but for its epsilon);
+    * view encoder, projector and decoder start with weights that keep variances (the code: torch's default).
 
     Args:
         model: the generative model; decoder, projector and view encoder are trained along.
