@@ -51,15 +51,15 @@ class MulmonGuide(RefinementGuide):
     Departures from the published code, with which loss, λ and gradients agree where these are undone:
 
     * inputs in image space are detached (`RefinementGuide`);
-    * the likelihood of a pixel is joint over its channels (the code: a mixture for each channel), its masks are exact (the
-      code adds 1e-6 to them), and means go through a sigmoid;
+    * the likelihood of a pixel is joint over its channels (the code: a mixture for each channel), its masks are exact
+      (the code adds 1e-6 to them), and means go through a sigmoid;
     * q_0 is the prior N(0, I), as in the paper (the code learns it), and λ holds a raw scale for softplus (the code: a
       log-variance);
-    * f sees the pixel's log-likelihood (the code: its likelihood), the gradient of mask logits (the code: of masks), and
-      for the counterfactual the log ratio of the likelihoods with and without a slot (the code: the likelihood without
-      it, its masks renormalised with 1e-5 added);
-    * gradients shown to f are those of each scene's ELBO (the code: of the mean loss of the batch, of the other sign and
-      B times smaller, which layer normalisation undoes, but for its epsilon);
+    * f sees the pixel's log-likelihood (the code: its likelihood), the gradient of mask logits (the code: of masks),
+      and for the counterfactual the log ratio of the likelihoods with and without a slot (the code: the likelihood
+      without it, its masks renormalised with 1e-5 added);
+    * gradients shown to f are those of each scene's ELBO (the code: of the mean loss of the batch, of the other sign
+      and B times smaller, which layer normalisation undoes, but for its epsilon);
     * view encoder, projector and decoder start with weights that keep variances (the code: torch's default).
 
     Args:
