@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from guides import build_guide
-from pyro_compvae.checkpoint import CHECKPOINT, CheckpointError, load_checkpoint
+from pyro_compvae.checkpoint import CHECKPOINT, CheckpointError, check_opens, load_checkpoint
 from pyro_compvae.config import MODEL_FIELDS, ConfigError, RunConfig, differences, from_yaml
 from pyro_compvae.device import check_device, torch_defaults
 from pyro_compvae.guide import SceneGuide
@@ -67,6 +67,7 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
     config_path = path / "config.yaml"
     if not config_path.is_file():
         raise CheckpointError(f"{path}: expected a run folder with a config.yaml, found none")
+    check_opens(config_path, CheckpointError)
     config = from_yaml(config_path.read_text(encoding="utf-8"))
     file = _weights_file(path)
     content = load_weights(file) if file.name == WEIGHTS else load_checkpoint(file)

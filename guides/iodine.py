@@ -76,7 +76,6 @@ class IodineGuide(RefinementGuide):
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         return self._infer(x).parameters.distribution()
 
-    @own_precision
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
         refinement = self._infer(x)

@@ -28,9 +28,8 @@ class MonetGuide(SceneGuide):
 
     takes the attention masks a, which depend on x, for mixing proportions, and is therefore *not* a bound on log p(x).
     It does not score images as the model does, so the model leaves out the site "x" when an ELBO replays it against
-    this
-    guide, and the rest are factors: "attention_likelihood", "mask_kl", "lnms" and, where β ≠ 1, "kl_weight".
-    In eval mode there are no factors, the model mixes by the decoder's masks m, and the ELBO is a bound.
+    this guide, and the rest are factors: "attention_likelihood", "mask_kl", "lnms" and, where β ≠ 1, "kl_weight". In
+    eval mode there are no factors, the model mixes by the decoder's masks m, and the ELBO is a bound.
 
     There is no published code. Departures from the re-implementation in object-centric-library, with which loss and
     gradients agree where these are undone:
@@ -82,7 +81,6 @@ class MonetGuide(SceneGuide):
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         return self._encode(x, self.attend(x))
 
-    @own_precision
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
         log_attention = self.attend(x)

@@ -100,7 +100,6 @@ class MulmonGuide(RefinementGuide):
         """q(z | x), batch shape (B, K, D), of views x (B, V, 3, H, W) in [0, 1] from viewpoints (B, V, 3)."""
         return self._observe(x, viewpoints).parameters.distribution()
 
-    @own_precision
     def forward(self, x: Tensor, viewpoints: Tensor) -> Tensor:  # type: ignore[override]
         """The Pyro guide: samples "z" (B, K, D) for views x (B, V, 3, H, W) from viewpoints (B, V, 3)."""
         if not self.training:

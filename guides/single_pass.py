@@ -178,7 +178,7 @@ def _check_gradients() -> None:
         )
 
 
-def refinement_inputs(evaluation: Evaluation, x: Tensor, layer_norm: LayerNorm = "joint") -> RefinementInputs:
+def refinement_inputs(evaluation: Evaluation, x: Tensor, layer_norm: LayerNorm) -> RefinementInputs:
     """Everything in image space that IODINE and MulMON show their network, for images x (B, 3, H, W)."""
     component_log_prob, log_masks = evaluation.component_log_prob, evaluation.log_masks
     with torch.no_grad():

@@ -124,9 +124,12 @@ def check_opens(path: Path, error: type[Exception]) -> None:
     try:
         path.open("rb").close()
     except OSError as problem:
-        raise error(
-            f"{path}: cannot be opened ({problem.strerror}). Look at its permissions, and at the disk that it is on."
-        ) from problem
+        raise error(unreadable(path, problem)) from problem
+
+
+def unreadable(path: Path, problem: OSError) -> str:
+    """What to say of a file that the system does not let be read."""
+    return f"{path}: cannot be read ({problem.strerror}). Look at its permissions, and at the disk that it is on."
 
 
 def load_checkpoint(path: Path, entries: Iterable[str] = ("config", "step", "guide")) -> dict[str, Any]:
@@ -142,11 +145,13 @@ def load_checkpoint(path: Path, entries: Iterable[str] = ("config", "step", "gui
     check_opens(path, CheckpointError)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(unreadable(path, error)) from error
     # torch.load raises errors of many kinds on damaged files.
     except Exception as error:
         raise CheckpointError(
             f"{path}: expected a checkpoint of tensors and plain containers, but it cannot be read ({error}). "
-            "It may be damaged, or written by another program."
+            "It may be damaged, written by another program, or larger than the memory."
         ) from error
     missing = set(entries) - set(content if isinstance(content, dict) else ())
     if missing:

@@ -99,7 +99,7 @@ class RefinementConfig:
     num_frequencies: int = 0
     padded: bool = True
     activation: Literal["elu", "relu"] = "elu"
-    layer_norm: Literal["joint", "mulmon", "split"] = "split"
+    layer_norm: Literal["joint", "mulmon", "split"] = field(kw_only=True)
     attached_inputs: bool = False
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import pyro
+import torch
 from pyro.distributions import Unit
 from pyro.distributions.score_parts import ScoreParts
 from torch import Tensor
@@ -17,8 +18,13 @@ class TrainingTerm(Unit):
     """The distribution of a factor that an ELBO trains on, and that belongs into no other number.
 
     ELBOs ask the sites of a guide for their score parts. Who asks for log-probabilities, outside of `pyro.infer.SVI`,
-    is about to compute a weight, a density or an evidence, and is warned.
+    is about to compute a weight, a density or an evidence, and is warned. Who detaches the samples, as
+    `ReweightedWakeSleep` does, wants the guide's density, and would train the objective backwards.
     """
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """A value without content, which is part of the graph as long as nobody detaches it."""
+        return self.log_factor.expand(torch.Size(sample_shape) + self.batch_shape)[..., None][..., :0]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The factor's logarithm, in nats, with a warning."""
@@ -32,7 +38,17 @@ class TrainingTerm(Unit):
         return super().log_prob(value)
 
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
-        """The factor's logarithm as what an ELBO takes of a reparameterised site."""
+        """The factor's logarithm as what an ELBO takes of a reparameterised site.
+
+        Raises:
+            RuntimeError: if the samples of the guide have been detached.
+        """
+        if self.log_factor.requires_grad and not x.requires_grad:
+            raise RuntimeError(
+                "terms of a training objective are no density of the guide: expected an ELBO such as Trace_ELBO in "
+                "train mode, got an algorithm that detaches samples, as ReweightedWakeSleep does. Call guide.eval() "
+                "for it."
+            )
         log_prob = super().log_prob(x)
         return ScoreParts(log_prob=log_prob, score_function=0, entropy_term=log_prob)  # type: ignore[arg-type]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,7 +27,8 @@ def slot_correlation(z: Tensor) -> Tensor:
             [0.7071, 0.7071, 1.0000]])
     """
     direction = F.normalize(z, dim=-1, eps=1e-12)
-    return direction @ direction.mT
+    with torch.autocast(z.device.type, enabled=False):
+        return direction @ direction.mT
 
 
 def lnms_log_density(z: Tensor, scale: float = 0.1) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import pyro
@@ -22,7 +23,7 @@ IMAGES_SCORED = "images_scored"
 """Key in ``infer`` of a guide's site "z", true where the guide's factors hold the likelihood of the images.
 
 Some published training objectives score images otherwise than the model does. A model that is replayed against the
-trace of such a guide leaves out the site "x", or the images would count twice.
+trace of such a guide leaves out the site "x", or masks it where it is to be simulated, or the images would count twice.
 """
 
 
@@ -102,7 +103,6 @@ class SceneModel(SlotModel):
         """p(x | z): slots (..., K, D) → images of batch shape (...)."""
         return self.compose(z)
 
-    @own_precision
     def forward(self, x: Tensor | None = None, num_scenes: int | None = None) -> Tensor:
         """Run the program on images x (B, 3, H, W), or, with x = None, simulate ``num_scenes`` of them.
 
@@ -118,7 +118,8 @@ class SceneModel(SlotModel):
             z, images_scored = self._sample_slots()
             if x is not None and images_scored:
                 return x
-            return pyro.sample("x", self.likelihood(z), obs=x)
+            with poutine.mask(mask=False) if images_scored else nullcontext():
+                return pyro.sample("x", self.likelihood(z), obs=x)
 
 
 class MultiViewSceneModel(SlotModel):
@@ -174,7 +175,6 @@ class MultiViewSceneModel(SlotModel):
         both = torch.cat((z.expand(*shape, -1), code.expand(*shape, -1)), dim=-1)
         return self.compose(self.projector(both))
 
-    @own_precision
     def forward(self, x: Tensor | None, viewpoints: Tensor) -> Tensor:
         """Run the program on images x (B, V, 3, H, W) from viewpoints (B, V, 3), or simulate them with x = None.
 
@@ -201,7 +201,8 @@ class MultiViewSceneModel(SlotModel):
             if z.dim() > 3 and z.shape[-4] != 1:
                 # `Predictive(parallel=True)` puts draws from a guide, which knows no views, in their place.
                 z = z.unsqueeze(-4)
-            with pyro.plate("views", viewpoints.shape[1], dim=-2):
+            unscored = poutine.mask(mask=False) if images_scored else nullcontext()
+            with pyro.plate("views", viewpoints.shape[1], dim=-2), unscored:
                 images = pyro.sample("x", self.likelihood(z, viewpoints.transpose(0, 1)), obs=x)
         return images.transpose(-5, -4)
 

@@ -45,6 +45,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 def own_precision(method: Method) -> Method:
     """A method of a module on which an autocast around it has no effect: its networks choose their own precision.
 
+    Programs have it for their calls; methods that are called from outside, as posteriors and likelihoods are, want it.
     Rounded to bfloat16, a log-likelihood would be wrong by nats.
     """
 

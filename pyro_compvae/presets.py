@@ -89,8 +89,9 @@ def _default_iodine(dataset: DatasetName) -> RunConfig:
     """Two CPU cores, less than half an hour; "What it took" in docs/results.md tells what was tried.
 
     What differs from the paper, beside the sizes: a coarse decoder grid with sub-pixel output, Fourier features of the
-    coordinates, refinement features that keep their positions, no LSTM, posteriors that start wide and contract,
-    a KL warm-up. L-NMS has the paper's strength per pixel: 1 at 64×64 is 0.15 at 24×24.
+    coordinates, refinement features that keep their positions, no LSTM, gradients of means and scales that are
+    normalised apart, posteriors that start wide and contract, a KL warm-up. L-NMS has the paper's strength per pixel: 1
+    at 64×64 is 0.15 at 24×24.
     """
     return _default(
         "iodine", dataset, LnmsConfig(strength=0.15), _default_training(3_000), refinement=_SMALL_REFINEMENT
@@ -142,6 +143,7 @@ _SMALL_REFINEMENT = RefinementConfig(
     recurrent=False,
     pooling="flatten",
     num_frequencies=3,
+    layer_norm="split",
 )
 
 
@@ -205,7 +207,7 @@ def _tiny_mulmon(dataset: DatasetName) -> RunConfig:
     return _tiny("mulmon", dataset, refinement=_TINY_REFINEMENT, views=views)
 
 
-_TINY_REFINEMENT = RefinementConfig(num_iterations=2, channels=(4, 4), mlp=(8,), hidden=8)
+_TINY_REFINEMENT = RefinementConfig(num_iterations=2, channels=(4, 4), mlp=(8,), hidden=8, layer_norm="joint")
 
 
 def _tiny(guide: GuideName, dataset: DatasetName, **sections: Any) -> RunConfig:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.nn import PyroModule
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
+
+from pyro_compvae.networks import own_precision
 
 
 class ParameterStoreError(RuntimeError):
@@ -25,48 +26,66 @@ class TrainModeWarning(UserWarning):
 
 
 class Program(PyroModule):
-    """A Pyro program whose weights `pyro.infer.SVI` trains, or is told that it cannot.
+    """A Pyro program whose weights `pyro.infer.SVI` trains, all that are not frozen, or says that it cannot.
 
     SVI trains what Pyro's parameter store holds under the names of a program's weights. Where the store has them from
-    elsewhere, or had to copy them, the program would go on computing with its own, which nobody trains.
+    elsewhere, or had to copy them, the program would go on computing with its own, which nobody trains; and Pyro itself
+    registers those only that a run happens to come across. So under SVI a program registers all of its own, and looks
+    at what the store has made of them. An autocast around a program has no effect on it.
     """
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Run the program, in train mode with a look at what is being trained.
+        """Run the program.
 
         Raises:
-            ParameterStoreError: under SVI, in train mode, if the store holds other tensors than the program's.
+            ParameterStoreError: under SVI, if the store holds other tensors than the program's under their names.
         """
-        if not self.training or not svi_records_parameters():
-            return super().__call__(*arguments, **keywords)
-        with poutine.trace(param_only=True) as recorded:
-            result = super().__call__(*arguments, **keywords)
-        own = {id(parameter) for parameter in self.parameters()}
-        sites: dict[str, Any] = recorded.trace.nodes
-        stored = {
-            name: site["value"].unconstrained() if hasattr(site["value"], "unconstrained") else site["value"]
-            for name, site in sites.items()
-            if site["type"] == "param"
-        }
-        foreign = [name for name, value in stored.items() if id(value) not in own]
-        if foreign:
-            raise ParameterStoreError(self._explain(foreign))
-        return result
+        if svi_records_parameters():
+            self._register()
+        return self._run(*arguments, **keywords)
 
-    def _explain(self, foreign: list[str]) -> str:
+    @own_precision
+    def _run(self, *arguments: Any, **keywords: Any) -> Any:
+        return super().__call__(*arguments, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        """A parameter or a submodule by name; Pyro would have its store unfreeze a frozen parameter."""
+        parameter = self.__dict__.get("_parameters", {}).get(name)
+        if parameter is not None and not parameter.requires_grad:
+            return parameter
+        return super().__getattr__(name)
+
+    def _register(self) -> None:
+        weights = {name: weight for name, weight in _named_by_pyro(self, self._pyro_name) if weight.requires_grad}
+        foreign = [name for name, weight in weights.items() if pyro.param(name, weight) is not weight]
+        if not foreign:
+            return
         names = ", ".join(name.replace("$$$", ".") for name in foreign[:3])
-        if any(not parameter.is_contiguous() for parameter in self.parameters()):
+        if any(not weights[name].is_contiguous() for name in foreign):
             why = "Pyro copies weights that are not contiguous. Call .to(memory_format=torch.contiguous_format)."
         else:
             why = (
                 "They are another program's, or were loaded from a file. Call pyro.clear_param_store() before you "
                 "train another program, and take saved weights over with load_state_dict."
             )
-        return (
+        raise ParameterStoreError(
             f"{type(self).__name__}: expected Pyro's parameter store to hold this program's own weights, found "
             f"{len(foreign)} others under their names ({names}{', ...' if len(foreign) > 3 else ''}); SVI would train "
             f"in vain. {why}"
         )
+
+
+def _named_by_pyro(module: PyroModule, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """The weights of a program under the names by which Pyro registers them."""
+    prefix = f"{prefix}." if prefix else ""
+    for name, parameter in module._parameters.items():
+        if parameter is not None and not name.endswith("_unconstrained"):  # which Pyro keeps in step itself
+            yield prefix + name, parameter
+    for name, child in module._modules.items():
+        if isinstance(child, PyroModule):
+            yield from _named_by_pyro(child, prefix + name)
+        elif child is not None:
+            yield from ((f"{prefix}{name}$$${inner}", parameter) for inner, parameter in child.named_parameters())
 
 
 def warn_of_train_mode(program: nn.Module) -> None:
@@ -76,7 +95,7 @@ def warn_of_train_mode(program: nn.Module) -> None:
             f"{type(program).__name__} runs in train mode without gradients: what is computed holds the terms of its "
             "training objective, and is no bound, no weight and no evidence. Call eval() first.",
             TrainModeWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

@@ -51,8 +51,8 @@ def load_weights(path: Path) -> dict[str, Any]:
     # safe_open raises errors of several kinds on damaged files.
     except Exception as error:
         raise CheckpointError(
-            f"{path}: expected a safetensors file, but it cannot be read ({error}). It may be damaged, or cut short on "
-            "its way: get it again."
+            f"{path}: expected a safetensors file, but it cannot be read ({error}). It may be larger than the memory, "
+            "damaged, or cut short on its way: get it again."
         ) from error
     if metadata.get("pyro_compvae") != FORMAT:
         raise CheckpointError(

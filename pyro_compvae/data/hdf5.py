@@ -51,8 +51,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         problem = f"libhdf5 is not through with it after {PROBE_SECONDS} seconds"
     if problem:
         raise DataError(
-            f"{path}: expected a sound HDF5 file that holds its own values, but {problem}. Download or convert it "
-            "again."
+            f"{path}: expected a sound HDF5 file that holds its own values, but {problem}. Unless another process is "
+            "writing it, download or convert it again."
         )
     try:
         with h5py.File(path, "r") as file:

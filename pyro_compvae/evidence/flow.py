@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class Coupling(NamedTuple):
         kept: list[Tensor] = []
         moved: list[Tensor] = []
         weights: list[tuple[Tensor, ...]] = []
+        like: Any = {"device": device, "dtype": torch.float32}
         for layer in range(layers):
             if layer % 2 == 0:
                 first, second = torch.randperm(dimensions, device=device).tensor_split(2)
@@ -45,10 +46,10 @@ class Coupling(NamedTuple):
                 first, second = moved[-1], kept[-1]
             kept.append(first)
             moved.append(second)
-            inner = torch.randn(num_scenes, len(first), hidden, device=device) / math.sqrt(len(first))
-            bias = torch.zeros(num_scenes, 1, hidden, device=device)
-            outer = torch.zeros(num_scenes, hidden, 2 * len(second), device=device)
-            shift = torch.zeros(num_scenes, 1, 2 * len(second), device=device)
+            inner = torch.randn(num_scenes, len(first), hidden, **like) / math.sqrt(len(first))
+            bias = torch.zeros(num_scenes, 1, hidden, **like)
+            outer = torch.zeros(num_scenes, hidden, 2 * len(second), **like)
+            shift = torch.zeros(num_scenes, 1, 2 * len(second), **like)
             weights.append((inner, bias, outer, shift))
         return cls(kept, moved, weights)
 
@@ -101,7 +102,7 @@ class FlowProposal:
     def rsample(self, num_samples: int) -> Tensor:
         """z (L, B, K, D), differentiable."""
         loc = self.gaussian.loc
-        noise = torch.randn(len(loc), num_samples, loc.shape[-1], device=loc.device)
+        noise = torch.randn(len(loc), num_samples, loc.shape[-1], device=loc.device, dtype=torch.float32)
         u = self.coupling.forward(noise).double()
         z = loc + torch.einsum("bij,blj->lbi", self.gaussian.scale_tril, u)
         return z.unflatten(-1, (self.num_slots, -1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -211,6 +212,91 @@ def test_a_model_of_other_weights_is_not_trained_in_vain() -> None:
 
 
 @pytest.mark.parametrize("name", GUIDES)
+def test_eval_mode_trains_all_weights_or_says_that_it_cannot(name: str) -> None:
+    """In eval mode it is the bound that SVI trains, and runs come across fewer weights."""
+    config = make_config(name)
+    arguments = batches(new_guide(config), config)[0]
+
+    def train(guide: SceneGuide) -> None:
+        svi = SVI(guide.model, guide.eval(), pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+        for _ in range(3):
+            svi.step(*arguments)
+
+    first, second = new_guide(config), new_guide(config)
+    train(first)
+    assert_all_move(first, new_guide(config))
+    with pytest.raises(ParameterStoreError, match="others under their names"):
+        train(second)
+    pyro.clear_param_store()
+    second.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with pytest.raises(ParameterStoreError, match="not contiguous"):
+        train(second)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_guides_that_share_a_model_train_all_of_it(name: str) -> None:
+    """Pyro lets a model belong to the last guide that was made of it."""
+    config = make_config(name)
+    first, second = new_guide(config), new_guide(config)
+    second.model = first.model
+    svi_losses(first, config, TraceMeanField_ELBO())
+    assert_all_move(first, new_guide(config))
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_frozen_weights_stay_as_they_are(name: str) -> None:
+    config = make_config(name)
+    groups = [part for part, _ in new_guide(config).named_children()]
+    groups += [part for part, _ in new_guide(config).named_parameters(recurse=False)]
+    for group in groups:
+        pyro.clear_param_store()
+        guide = new_guide(config)
+        getattr(guide, group).requires_grad_(False)
+        frozen = {key for key, parameter in guide.named_parameters() if not parameter.requires_grad}
+        assert frozen
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not registered in the param store because requires_grad=False")
+            svi_losses(guide, config, TraceMeanField_ELBO())
+        before = dict(new_guide(config).named_parameters())
+        same = {key for key, parameter in guide.named_parameters() if torch.equal(parameter, before[key])}
+        assert same == frozen == {key for key, parameter in guide.named_parameters() if not parameter.requires_grad}
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_observing_by_condition_is_observing(name: str) -> None:
+    """The images are given to the program, or put in place of simulated ones: the training loss is the same."""
+    config = make_config(name)
+    guide = new_guide(config)
+    x, *viewpoints = batches(guide, config)[0]
+    number = {} if viewpoints else {"num_scenes": len(x)}
+    site = x.transpose(0, 1) if viewpoints else x
+
+    def conditioned(*arguments: Tensor) -> Any:
+        return pyro.poutine.condition(guide.model, {"x": site})(None, *viewpoints, **number)
+
+    losses = []
+    for model in (guide.model, conditioned):
+        prepare(guide, config)
+        losses.append(Trace_ELBO().loss(model, guide, x, *viewpoints))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_guide_may_have_parameters_of_pyros_own() -> None:
+    class Wide(SceneGuide):
+        def posterior(self, x: Tensor) -> torch.distributions.Normal:  # type: ignore[override]
+            loc = x.new_zeros(len(x), self.model.num_slots, self.model.latent_dim)
+            scale = pyro.param("scale", torch.tensor(0.5), constraint=torch.distributions.constraints.positive)
+            return torch.distributions.Normal(loc, scale * torch.ones_like(loc))
+
+    config = make_config("iodine")
+    guide = Wide(new_guide(config).model)
+    svi = SVI(guide.model, guide.train(), pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+    svi.step(*batches(new_guide(config), config)[0])
+    assert float(pyro.param("scale")) == pytest.approx(0.5, abs=2e-3)
+    assert float(pyro.param("scale")) != 0.5
+
+
+@pytest.mark.parametrize("name", GUIDES)
 def test_evidence_and_simulation_leave_the_store_as_it_was(name: str) -> None:
     config = make_config(name)
     guide = new_guide(config).eval()
@@ -274,8 +360,10 @@ def test_train_mode_outside_of_training_is_loud(name: str) -> None:
     guide = new_guide(config)
     prepare(guide, config)
     arguments = batches(guide, config)[0]
-    with torch.no_grad(), pytest.warns(TrainModeWarning, match=r"Guide runs in train mode .* Call eval\(\) first"):
+    message = r"Guide runs in train mode .* Call eval\(\) first"
+    with torch.no_grad(), pytest.warns(TrainModeWarning, match=message) as caught:
         guide(*arguments)
+    assert [warning.filename for warning in caught if warning.category is TrainModeWarning] == [__file__]
     trace = pyro.poutine.trace(guide).get_trace(*arguments)
     if name == "iodine":  # MONet and MulMON have a factor at every setting
         assert "iteration_1" in trace.nodes

@@ -206,10 +206,12 @@ def test_images_that_the_guide_scores_are_left_out_where_the_model_is_replayed_a
             trace.nodes["z"]["log_prob"], torch.distributions.Normal(0.0, 1.0).log_prob(z).sum((1, 2))
         )
         assert torch.equal(trace.nodes["_RETURN"]["value"], inputs[0])
-        # Without a guide, and where there is nothing to observe, the images are there.
+        # Without a guide, and where there is nothing to observe, the images are there; in the latter case unscored.
         assert "x" in poutine.trace(whole).get_trace(*inputs).nodes
         nothing = {} if len(inputs) > 1 else {"num_scenes": B}
-        assert "x" in poutine.trace(replayed).get_trace(None, *inputs[1:], **nothing).nodes
+        simulated = poutine.trace(replayed).get_trace(None, *inputs[1:], **nothing)
+        simulated.compute_log_prob()
+        assert (simulated.nodes["x"]["log_prob_sum"] == 0) == scored
 
 
 def test_the_number_of_slots_may_change(model: SceneModel, views_model: MultiViewSceneModel) -> None:
