@@ -16,7 +16,7 @@ from pyro_compvae import SceneGuide, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.data import SceneSet, make_sprites
 from pyro_compvae.evidence import importance_log_evidence
 from pyro_compvae.models import check_images
-from pyro_compvae.networks import coordinate_grid
+from pyro_compvae.networks import coordinate_grid, own_precision
 
 
 class SlotAttention(nn.Module):
@@ -97,6 +97,7 @@ class SlotAttentionGuide(SceneGuide):
         self.attention = SlotAttention(width, num_iterations)
         self.head = nn.Linear(width, 2 * model.latent_dim)
 
+    @own_precision
     def posterior(self, x: Tensor) -> Normal:  # type: ignore[override]
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1]."""
         check_images(x, self.model)

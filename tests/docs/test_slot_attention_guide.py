@@ -77,6 +77,17 @@ def test_eval_mode_is_plain_pyro() -> None:
     assert math.isfinite(Trace_ELBO(num_particles=3, vectorize_particles=True).loss(guide.model, guide, x))
 
 
+def test_an_autocast_around_has_no_effect() -> None:
+    guide, x, found = tiny_guide().train(), images(), []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append((Trace_ELBO()(guide.model, guide)(x), guide.posterior(x).loc))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.filterwarnings("ignore::pyro_compvae.programs.TrainModeWarning")
 def test_train_mode_adds_lnms_with_the_right_sign() -> None:
     guide, x = tiny_guide().train(), images()
     trace = poutine.trace(guide).get_trace(x)
