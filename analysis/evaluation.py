@@ -13,6 +13,7 @@ from analysis.duplicates import active_slots, duplicate_score
 from analysis.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
 from pyro_compvae.data.scenes import Scene, SceneSet
 from pyro_compvae.guide import SceneGuide, prior_kl, slot_kl
+from pyro_compvae.precision import exact_products
 
 IMAGE_METRICS = ("mse", "miou", "ari", "ari_fg", "duplicates", "duplicates_latent", "active_slots", "mask_entropy")
 MASK_METRICS = ("miou", "ari", "ari_fg", "duplicates")
@@ -72,6 +73,7 @@ def uncertainty(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, num_sa
 
 
 @torch.no_grad()
+@exact_products()
 def scene_metrics(guide: SceneGuide, scene: Scene, decoded: Decoded = "mean") -> dict[str, Tensor]:
     """Metrics of every scene of a batch, (B,) each.
 

@@ -15,6 +15,7 @@ from pyro_compvae.evidence.fitting import Fit
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import normal_proposal
 from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.precision import exact_products
 
 Progress = Callable[[int, int], object]
 """Called after every step with the number of the chain and that of the step, warm-up included."""
@@ -91,7 +92,8 @@ def nuts_draws(
             disable_progbar=True,
             hook_fn=after_step,
         )
-        mcmc.run()
+        with exact_products():  # gradients, too, which Pyro takes
+            mcmc.run()
         chains.append(slots(mcmc.get_samples()["u"]))
         diverged = torch.zeros(num_draws, dtype=torch.bool)
         diverged[list(mcmc.diagnostics()["divergences"]["chain 0"])] = True

@@ -21,9 +21,9 @@ from guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
 from guides.plain import plain_iodine_loss, plain_monet_loss, plain_mulmon_loss
 from pyro_compvae.compilation import compile_networks
 from pyro_compvae.config import GuideName, RunConfig
-from pyro_compvae.device import allow_tf32
 from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.guide import SceneGuide
+from pyro_compvae.precision import allow_tf32
 from pyro_compvae.presets import preset
 from pyro_compvae.training import make_optimiser
 

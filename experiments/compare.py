@@ -26,7 +26,7 @@ from analysis.evidence import QUICK, EvidenceConfig
 from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError, DiskFullError, write_text
 from pyro_compvae.data import DataError, load_scenes
-from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
 
 
@@ -67,7 +67,6 @@ def run(args: Arguments) -> None:
     if len(args.runs) < 2 or len(args.runs) % 2:
         raise ComparisonError(f"expected run folders in pairs, RUN_0 RUN_PLUS, got {len(args.runs)}")
     device = choose_device(args.device)
-    allow_tf32(False)
     runs = [load_run(path, device) for path in args.runs]
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
     text = [line for pair in pairs for line in (describe(pair), *warn(pair))]

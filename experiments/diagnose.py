@@ -38,7 +38,7 @@ from analysis.predictive_checks import checks_table, join_sources, predictive_ch
 from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError, DiskFullError
 from pyro_compvae.data import DataError, SceneSet, load_scenes
-from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
 
 Stage = Literal["draws", "checks", "nuts", "calibration"]
@@ -95,7 +95,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = tyro.cli(Arguments, args=arguments)
         device = choose_device(args.device)
-        allow_tf32(False)
         counts = dataclasses.asdict(args)
         check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
         if args.num_chains < 2:

@@ -28,7 +28,7 @@ from analysis.evidence_report import evidence_table, sandwich_table
 from analysis.runs import Run, load_run
 from pyro_compvae.checkpoint import CheckpointError, DiskFullError
 from pyro_compvae.data import DataError, SceneSet, load_scenes
-from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
 
@@ -59,7 +59,6 @@ def main(arguments: list[str] | None = None) -> int:
     args, workers = tyro.cli(Arguments, args=arguments), ALONE
     try:
         device = choose_device(args.device)
-        allow_tf32(False)
         workers = start_workers(device)
         with workers.losing_none():
             code = estimate(args, device, workers)

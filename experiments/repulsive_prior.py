@@ -28,7 +28,7 @@ from analysis.runs import load_run
 from pyro_compvae import repulsive
 from pyro_compvae.checkpoint import CheckpointError, DiskFullError
 from pyro_compvae.data import DataError, load_scenes
-from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.repulsion import Normaliser, estimate_log_normaliser
@@ -74,7 +74,6 @@ def hold_against(args: Arguments) -> None:
     """Estimate log Z, draw from both priors, and estimate the evidence under both."""
     check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
     device = choose_device(args.device)
-    allow_tf32(False)
     run = load_run(args.run_dir, device)
     K, D = run.model.num_slots, run.model.latent_dim
     best = args.evidence.best(K)

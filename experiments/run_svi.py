@@ -31,9 +31,10 @@ from pyro_compvae.config import (
     to_yaml,
 )
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
-from pyro_compvae.device import allow_tf32, choose_device
+from pyro_compvae.device import choose_device
 from pyro_compvae.environment import read_environment, write_environment
 from pyro_compvae.guide import SceneGuide
+from pyro_compvae.precision import allow_tf32
 from pyro_compvae.presets import preset
 from pyro_compvae.training import DivergenceError, Trainer
 from pyro_compvae.weights import WEIGHTS

@@ -54,9 +54,3 @@ def torch_defaults() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
-
-
-def allow_tf32(allow: bool) -> None:
-    """Whether GPUs may round the factors of float32 products to ten bits: for training, not for importance weights."""
-    torch.backends.cuda.matmul.allow_tf32 = allow
-    torch.backends.cudnn.allow_tf32 = allow

@@ -42,6 +42,8 @@ def write_environment(
         "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
     }
+    if device.type == "cuda":
+        call["packages"] |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     write_text(path, json.dumps([*calls, call], indent=2, ensure_ascii=False) + "\n")
 
 

@@ -72,6 +72,8 @@ def _subsets(num_columns: int, size: int, device: torch.device) -> tuple[Tensor,
         return torch.tensor(subsets, device=device), torch.tensor(predecessors, device=device)
 
 
-def all_permutations(num_slots: int) -> Tensor:
-    """The K! permutations of K slots, (K!, K), the identity first."""
-    return torch.tensor(list(permutations(range(num_slots))))
+@lru_cache(maxsize=32)
+def all_permutations(num_slots: int, device: torch.device | None = None) -> Tensor:
+    """The K! permutations of K slots, (K!, K), the identity first; to read, as all callers share them."""
+    with torch.inference_mode(False):  # kept for later calls, which may want gradients
+        return torch.tensor(list(permutations(range(num_slots))), device=device)

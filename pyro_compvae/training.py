@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,14 @@ def minibatch(num_scenes: int, batch_size: int, seed: int, step: int) -> Tensor:
     """
     per_epoch = max(num_scenes // batch_size, 1)
     epoch, position = divmod(step, per_epoch)
+    return _order(num_scenes, seed, epoch)[position * batch_size : (position + 1) * batch_size]
+
+
+@lru_cache(maxsize=2)
+def _order(num_scenes: int, seed: int, epoch: int) -> Tensor:
+    """The order of the scenes in an epoch, drawn once and not in every step."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(num_scenes, generator=generator)
-    return order[position * batch_size : (position + 1) * batch_size]
+    return torch.randperm(num_scenes, generator=generator)
 
 
 class Trainer:
@@ -249,7 +255,7 @@ class Trainer:
                 f"--steps: expected at least the {self.step} steps that the run has behind it, "
                 f"got {self.config.training.steps}"
             )
-        self._window = [(loss, norm) for loss, norm in content["window"]]
+        self._window = [(loss, norm) for loss, norm in content["window"].to(self.device)]
         if self.workers.rank < len(content["random"]):
             random = content["random"][self.workers.rank]
             torch.set_rng_state(random["cpu"])
@@ -295,7 +301,9 @@ class Trainer:
 
     def _check_finite(self) -> tuple[Tensor, Tensor]:
         """Losses and gradient norms since the last log, once it is certain that all of them are sound."""
-        losses, norms = self.workers.mean(torch.tensor(self._window).reshape(-1, 2)).unbind(1)
+        # One reading of the device for all steps since.
+        window = torch.stack([torch.stack(pair) for pair in self._window]).cpu() if self._window else torch.empty(0, 2)
+        losses, norms = self.workers.mean(window).unbind(1)
         bad = ~(losses.isfinite() & norms.isfinite())
         if self.first_loss is None and len(losses) and not bad[0]:
             self.first_loss = float(losses[0])

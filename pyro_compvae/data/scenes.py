@@ -157,10 +157,12 @@ class SceneSet:
         return self._map(images=function, labels=function, num_objects=function, viewpoints=function)
 
     def to(self, device: torch.device) -> SceneSet:
-        """The same set on a device. To a GPU its bytes travel from pinned memory, while the host goes on."""
-        if device.type != "cuda":
+        """The same set on a device. To a CUDA GPU its bytes travel from pinned memory, while the host goes on."""
+        if device.type == self.images.device.type == "cpu":
             return self
-        return self._map_all(lambda field: field.pin_memory().to(device, non_blocking=True))
+        if device.type == "cuda" and self.images.device.type == "cpu":
+            return self._map_all(lambda field: field.pin_memory().to(device, non_blocking=True))
+        return self._map_all(lambda field: field.to(device))
 
     def part(self, index: slice | Tensor) -> SceneSet:
         """Some of the scenes, as a set."""

@@ -14,6 +14,7 @@ from pyro_compvae.evidence.elliptical import Elliptical
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, Proposal
 from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.precision import exact_products
 
 Family = Literal["diagonal", "block", "full"]
 """Gaussians with independent latents, with a covariance within each slot, and with one across all slots."""
@@ -158,6 +159,7 @@ def _natural_step(
     return loc + torch.einsum("bgij,bgj->bgi", scale_tril, move), scale_tril @ factor
 
 
+@exact_products()
 def log_joint_and_gradient(log_joint: LogJoint, z: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
     """log p(x, z) of draws (L, B, K, D), (L, B), and its gradient."""
     values, gradients = [], []

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.precision import exact_products
+
 LogDensity = Callable[[Tensor], Tensor]
 """z (L, B, K, D) → (L, B), nats, up to a constant."""
 
@@ -56,6 +58,7 @@ class Target:
     factors: tuple[LogDensity, ...]
     powers: Tensor
 
+    @exact_products()
     def evaluate(self, z: Tensor) -> Point:
         """The point at z (L, B, K, D): one evaluation of every factor, and of its gradient."""
         values, gradients = [], []

@@ -36,7 +36,7 @@ def labelled(proposal: Proposal, z: Tensor, num_draws: int) -> Tensor:
     else:
         if K > MAX_PERMUTED_SLOTS:
             raise ValueError(f"z: expected at most {MAX_PERMUTED_SLOTS} slots that depend on one another, got {K}")
-        permutations = all_permutations(K).to(z.device)
+        permutations = all_permutations(K, z.device)
         parts = permutations.split(PERMUTATIONS_AT_ONCE)
         log_q = torch.cat([proposal.log_prob(z[0][:, some].transpose(0, 1)) for some in parts])  # (K!, B)
         drawn = torch.multinomial(log_q.T.softmax(-1), num_draws, replacement=True).T  # (L, B)

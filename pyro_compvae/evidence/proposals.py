@@ -134,7 +134,7 @@ def _permutations(z: Tensor) -> Tensor:
             f"{K}, which have {math.factorial(K):,} permutations; take one that factorises over slots (diagonal, "
             "block)"
         )
-    return all_permutations(K).to(z.device)
+    return all_permutations(K, z.device)
 
 
 def normal_proposal(q: Normal) -> FactorisedProposal:

@@ -11,6 +11,7 @@ from pyro import poutine
 from pyro.distributions import Unit
 from torch import Tensor, nn
 
+from pyro_compvae.precision import exact_products
 from pyro_compvae.programs import leaving_no_parameters
 
 SCENES = "scenes"
@@ -65,6 +66,7 @@ class LogJoint:
         return particles_trace(poutine.condition(self.model, {"z": z}), self.arguments, L, self._nesting)
 
 
+@exact_products()
 def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str) -> tuple[int, poutine.Trace]:
     """Run a program once: the depth of its plates, and a trace whose sites have been checked.
 
@@ -90,6 +92,7 @@ def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str
     return max(-frame.dim for frame in frames), trace
 
 
+@exact_products()
 def particles_trace(
     program: Callable[..., Any], arguments: tuple[Any, ...], num_particles: int, nesting: int
 ) -> poutine.Trace:
