@@ -64,7 +64,7 @@ def fit(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
 
 
 def sample(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
-    return nuts_draws(LogJoint(model, x[:1]), guide.posterior(x[:1]), num_draws=2, num_chains=1, warmup_steps=2)
+    return nuts_draws(LogJoint(model, x[:1]), guide.posterior(x[:1]), num_draws=4, num_chains=1, warmup_steps=2)
 
 
 @pytest.mark.parametrize("compute", [estimate, anneal, fit, sample])
