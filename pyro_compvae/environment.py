@@ -34,16 +34,17 @@ def write_environment(
     calls = read_environment(run_dir)
     cpu = f"{_processor()}, {torch.get_num_threads()} threads"
     launcher = ["python"] if num_workers == 1 else ["torchrun", "--nproc-per-node", str(num_workers)]
+    packages: dict[str, str | None] = {name: _version(name) for name in PACKAGES}
+    if device.type == "cuda":
+        packages |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     call = {
         "command": shlex.join([*launcher, script, *arguments]),
         "workers": num_workers,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": packages,
         "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
     }
-    if device.type == "cuda":
-        call["packages"] |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     write_text(path, json.dumps([*calls, call], indent=2, ensure_ascii=False) + "\n")
 
 

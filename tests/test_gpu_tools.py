@@ -1,0 +1,57 @@
+"""The scripts for a machine with a GPU, tried without one: every item of the plan runs, and leaves what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / "tools"
+ITEMS = re.findall(r"^\| (\d+) \|", (TOOLS / "gpu_plan.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def run(item: str, out: Path) -> subprocess.CompletedProcess[str]:
+    """The script with the smallest preset on the CPU, with this Python."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "DEVICE": "cpu", "PRESET": "tiny", "PATH": path, "OMP_NUM_THREADS": "1"}
+    command = ["bash", str(TOOLS / "gpu_run.sh"), item, str(out)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_script_fits_into_one_call() -> None:
+    assert (TOOLS / "gpu_run.sh").stat().st_size < 2_000
+    assert ITEMS == ["1", "2", "3"]
+
+
+def test_an_item_that_is_not_in_the_plan_is_refused(tmp_path: Path) -> None:
+    done = run("9", tmp_path)
+    assert done.returncode == 2
+    assert "ITEM: expected one of tools/gpu_plan.md, got 9" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("item", ITEMS)
+def test_every_item_of_the_plan_runs(item: str, tmp_path: Path) -> None:
+    done = run(item, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.iterdir())) <= 8
+    if item == "1":
+        content = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))
+        assert {"agreement", "evidence", "repeatability", "evidence_times"} <= set(content)
+        assert sum(section.startswith("step_times") for section in content) == 3
+        assert not any(isinstance(value, str) and "Traceback" in value for value in content.values()), content
+        assert all(way["resumed"] == way["two runs"] == 0 for way in content["repeatability"].values())
+        assert all(max(parts.values()) == 0 for parts in content["evidence"].values()), "the CPU against itself"
+        assert all(errors["gradient"] < 1e-2 for case, errors in content["agreement"].items() if "bf" not in case)
+        return
+    with tarfile.open(tmp_path / f"runs-{item}.tgz") as archive:
+        names = archive.getnames()
+    assert sum(name.endswith("summary.json") for name in names) == {"2": 6, "3": 3}[item], done.stdout
+    assert not any(name.endswith(".pt") for name in names)

@@ -1,0 +1,227 @@
+"""How long a training step and an evaluation of log p(x, z) take, and what bounds them: part of `gpu_check`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from types import MethodType
+from typing import Any, get_args
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from guides import MulmonGuide, build_guide
+from pyro_compvae.config import GuideName, RunConfig
+from pyro_compvae.elbo import SceneElbo
+from pyro_compvae.evidence.fitting import log_joint_and_gradient
+from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.guide import SceneGuide
+from pyro_compvae.precision import allow_tf32
+from pyro_compvae.presets import preset
+
+GUIDES: tuple[GuideName, ...] = get_args(GuideName)
+
+
+def make_inputs(
+    config: RunConfig, batch: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
+    """Images of noise, and viewpoints with several views; the same on every device."""
+    generator = torch.Generator().manual_seed(3)
+    H, V = config.data.image_size, config.data.num_views
+    multi_view = config.guide == "mulmon"
+    x = torch.rand((batch, V, 3, H, H) if multi_view else (batch, 3, H, H), generator=generator, dtype=torch.float64)
+    viewpoints = (torch.rand(batch, V, 3, generator=generator, dtype=torch.float64),) if multi_view else ()
+    return tuple(argument.to(device, dtype) for argument in (x, *viewpoints))
+
+
+def make_guide(config: RunConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> SceneGuide:
+    """The guide of a configuration in train mode, its weights the same on every device."""
+    torch.manual_seed(0)
+    guide = build_guide(config).to(device, dtype)
+    guide.train()
+    guide.kl_weight = config.training.kl_weight
+    return guide
+
+
+class Stepper:
+    """A training step on inputs that stay where they are, as `Trainer` does it.
+
+    Args:
+        config: of the run.
+        device: where.
+        batch: scenes per step.
+        capturable: whether the optimiser shall keep its state on the GPU, as a CUDA graph wants it.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device, batch: int, capturable: bool = False) -> None:
+        self.batch, self.clip_norm = batch, config.training.clip_norm
+        self.guide = make_guide(config, device)
+        if isinstance(self.guide, MulmonGuide):
+            self.guide.draw_views = MethodType(_always_half, self.guide)  # type: ignore[method-assign]
+        self.arguments = make_inputs(config, batch, device)
+        self.elbo = SceneElbo()(self.guide.model, self.guide)
+        self.parameters = list(self.guide.parameters())
+        rate: Any = torch.tensor(config.training.learning_rate, device=device) if capturable else 1e-4
+        make: Any = torch.optim.RMSprop if config.training.optimiser == "rmsprop" else torch.optim.Adam
+        self.optimiser = make(self.parameters, lr=rate, capturable=capturable)
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """One step: the loss in nats per scene, and the norm of its gradient."""
+        with pyro.validation_enabled(False), pyro.get_param_store().scope():
+            loss = self.elbo(*self.arguments) / self.batch
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimiser.step()
+        return loss.detach(), norm
+
+    def capture(self) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
+        """The whole step as a CUDA graph, after three steps to warm up: what replays it, and where its numbers are."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.cuda.graph(self.graph):
+            numbers = self()
+        return self.graph.replay, numbers
+
+
+def _always_half(guide: MulmonGuide, viewpoints: Tensor) -> tuple[Tensor, Tensor, int]:
+    """`MulmonGuide.draw_views` that always observes half of the views, and asks the host nothing."""
+    V = viewpoints.shape[1]
+    noisy = viewpoints + guide.viewpoint_noise * torch.randn_like(viewpoints)
+    return noisy, torch.randperm(V, device=viewpoints.device), min(guide.max_observed, V - 1) // 2 + 1
+
+
+def timed(step: Callable[[], Any], on_gpu: bool, repeats: int = 12, warm: int = 4) -> dict[str, float]:
+    """Milliseconds per step, one after the other as in training, and those until the host has launched one."""
+    for _ in range(warm):
+        step()
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    wait()
+    host = []
+    started = time.perf_counter()
+    for _ in range(repeats):
+        before = time.perf_counter()
+        step()
+        host.append(time.perf_counter() - before)
+    wait()
+    return {"ms": 1e3 * (time.perf_counter() - started) / repeats, "host_ms": 1e3 * statistics.median(host)}
+
+
+def kernels(step: Callable[[], Any]) -> dict[str, Any]:
+    """The kernels of a step: how many, their time on the GPU, and the longest by name."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+        step()
+        torch.cuda.synchronize()
+    total: dict[str, list[float]] = {}
+    for event in found.events() or ():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            count_and_time = total.setdefault(event.name[:90], [0, 0.0])
+            count_and_time[0] += 1
+            count_and_time[1] += event.device_time / 1e3
+    longest = dict(sorted(total.items(), key=lambda item: -item[1][1])[:14])
+    count, milliseconds = (sum(entry[i] for entry in total.values()) for i in (0, 1))
+    return {"kernels": count, "gpu_ms": milliseconds, "longest": longest}
+
+
+def step_times(device: torch.device, tiny: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Steps of all guides, eager and as CUDA graphs, with peak memory and kernels."""
+    cases: list[tuple[GuideName, str, str, int | None]]
+    if tiny:
+        cases = [(name, "tiny", "float32", None) for name in GUIDES]
+    else:
+        cases = [(name, "paper", precision, None) for name in GUIDES for precision in ("float32", "bfloat16")]
+        cases += [(name, "default", "float32", None) for name in GUIDES]
+        cases += [("iodine", "paper", precision, b) for b in (32, 128) for precision in ("float32", "bfloat16")]
+    for name, size, precision, batch in cases:
+        config = preset(size, name).replace({"lnms": True, "training.precision": precision})
+        scenes = batch or config.training.batch_size
+        allow_tf32(True)
+        yield f"{name} {size} {precision}, batch {scenes}", _step_times(config, device, scenes)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _step_times(config: RunConfig, device: torch.device, batch: int) -> dict[str, Any]:
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    eager = Stepper(config, device, batch)
+    row: dict[str, Any] = {"eager": timed(eager, on_gpu)}
+    if not on_gpu:
+        return row
+    row |= {"peak_mib": torch.cuda.max_memory_allocated() / 2**20, "kernels": kernels(eager)}
+    del eager
+    for benchmark in (False, True):
+        torch.backends.cudnn.benchmark = benchmark
+        way = "graph, cudnn.benchmark" if benchmark else "graph"
+        try:
+            captured = Stepper(config, device, batch, capturable=True)
+            replay, (loss, _) = captured.capture()
+            row[way] = timed(replay, on_gpu, repeats=30) | {"loss": float(loss)}
+        except Exception as error:  # whatever it is, the other cases are to be measured too
+            row[way] = f"{type(error).__name__}: {str(error)[:300]}"
+    torch.backends.cudnn.benchmark = False
+    return row
+
+
+def graphs_equal_eager(device: torch.device, tiny: bool) -> dict[str, Any]:
+    """Losses of replays beside those of eager steps, from the same weights and the same random numbers."""
+    found: dict[str, Any] = {}
+    for name in GUIDES:
+        config, losses = preset("tiny", name).replace({"lnms": True}), {}
+        for way in ("eager", "replayed"):
+            step = Stepper(config, device, config.training.batch_size, capturable=True)
+            if way == "eager":
+                for _ in range(3):
+                    step()
+                torch.manual_seed(11)
+                losses[way] = [float(step()[0]) for _ in range(5)]
+            else:
+                replay, (loss, _) = step.capture()
+                torch.manual_seed(11)
+                losses[way] = []
+                for _ in range(5):
+                    replay()
+                    losses[way].append(float(loss))
+        found[name] = losses
+    return found
+
+
+def evidence_times(device: torch.device, tiny: bool) -> dict[str, Any]:
+    """log p(x, z) and its gradient: microseconds per draw and scene, and peak memory, by draws held at a time."""
+    found: dict[str, Any] = {}
+    cases: list[tuple[GuideName, str]] = [("iodine", "tiny")] if tiny else [(g, s) for g in GUIDES for s in SIZES]
+    for name, size in cases:
+        config = preset(size, name)
+        log_joint = LogJoint(make_guide(config, device).eval().model, *make_inputs(config, 16, device))
+        for chunk in (4,) if tiny else (4, 16, 64):
+            found[f"{name} {size}, {chunk} draws of 16 scenes"] = _evidence_time(log_joint, chunk, device)
+    return found
+
+
+SIZES = ("default", "paper")
+
+
+def _evidence_time(log_joint: LogJoint, chunk: int, device: torch.device) -> dict[str, Any]:
+    on_gpu = device.type == "cuda"
+    shape = (chunk, log_joint.num_scenes, *log_joint.event_shape)
+    z = torch.randn(shape, dtype=torch.float64, device=device)
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        ms = timed(lambda: log_joint_and_gradient(log_joint, z, chunk), on_gpu, repeats=4, warm=2)["ms"]
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        return {"error": str(error)[:120]}
+    peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0
+    return {"us_per_draw_and_scene": 1e3 * ms / (chunk * log_joint.num_scenes), "peak_gib": peak}
