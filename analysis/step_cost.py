@@ -103,6 +103,8 @@ def make_guide(case: Case) -> SceneGuide:
     config = case.config()
     torch.manual_seed(config.seed)
     guide = build_guide(config).to(case.device)
+    if case.variant == BASELINE and isinstance(guide, MonetGuide):  # whose networks `guides.plain` takes as they are
+        guide.attention.layout = guide.encoder.layout = torch.contiguous_format
     guide.kl_weight = config.training.kl_weight
     return guide
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_compvae.networks import channels_last, convolution_precision
+from pyro_compvae.networks import convolution_precision
 
 LOGIT_GAIN = 10
 """Masks start decisive, by this factor on the weights of the last layer.
@@ -31,7 +31,12 @@ class AttentionNetwork(nn.Module):
         channels: width of each block on the way down; mirrored on the way up.
         bottleneck: width of the dense layers.
         precision: of convolutions and bottleneck, "float32" or "bfloat16".
+
+    Attributes:
+        layout: in which it computes; see `pyro_compvae.networks.channels_last`.
     """
+
+    layout: torch.memory_format = torch.channels_last
 
     def __init__(
         self,
@@ -75,7 +80,7 @@ class AttentionNetwork(nn.Module):
     def forward(self, x: Tensor, log_scope: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and log scope (B, 1, H, W) → log α and log(1 − α), (B, 1, H, W) each."""
         with convolution_precision(x.device, self.precision):
-            features = channels_last(torch.cat((x, log_scope), dim=1))
+            features = torch.cat((x, log_scope), dim=1).contiguous(memory_format=self.layout)
             skips: list[Tensor] = []
             for block in self.down:
                 if skips:
@@ -109,7 +114,12 @@ class ComponentEncoder(nn.Module):
         channels: width of each 3×3 convolution.
         hidden: width of the dense layer.
         precision: of the convolutions, "float32" or "bfloat16".
+
+    Attributes:
+        layout: in which it computes; see `pyro_compvae.networks.channels_last`.
     """
+
+    layout: torch.memory_format = torch.channels_last
 
     def __init__(
         self,
@@ -138,5 +148,5 @@ class ComponentEncoder(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, 4, H, W) → (N, 2 D)."""
         with convolution_precision(inputs.device, self.precision):
-            features = self.convs(channels_last(inputs))
+            features = self.convs(inputs.contiguous(memory_format=self.layout))
         return self.mlp(features.to(inputs.dtype))

@@ -37,8 +37,8 @@ class RefinementGuide(SceneGuide):
     IODINE and MulMON detach layer-normalised inputs, and leave means, mask logits, masks and mask posterior attached,
     so that their training gradient also runs from an update of λ back through the decoder. Losses and λ are the same.
     What is left out of the gradient hardly agrees between batches, and the single pass of `guides.single_pass` rests on
-    leaving it out; "Mathematics" in the documentation has the measurement. ``attached_inputs`` puts it back, at about
-    twice the time and with memory that grows with T.
+    leaving it out; "Mathematics" in the documentation has the measurement. ``attached_inputs`` puts it back, in a
+    quarter more time at 64×64 pixels, and four to six times the memory, which grows with T.
 
     Args:
         model: the generative model; its decoder is trained along.
