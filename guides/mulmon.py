@@ -125,7 +125,7 @@ class MulmonGuide(RefinementGuide):
         """What a training step draws first: noisy viewpoints (B, V, 3), the order of the views (V,), and n."""
         num_views = viewpoints.shape[1]
         noisy = viewpoints + self.viewpoint_noise * torch.randn_like(viewpoints)
-        n = int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, ()))
+        n = int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, (), generator=self.shared_draws))
         return noisy, torch.randperm(num_views, device=viewpoints.device), n
 
     def _observe(self, x: Tensor, viewpoints: Tensor) -> Observations:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyro
+import torch
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -30,12 +31,15 @@ class SceneGuide(Program):
             in either mode. A training schedule may set it.
         lnms_strength, lnms_scale: s and σ_c of L-NMS, in train mode; 0 switches it off. A schedule may set s.
         mask_strength: γ of MONet's mask KL, in train mode; the others have none. A schedule may set it.
+        shared_draws: where random numbers come from that all scenes of a minibatch share, such as how many views are
+            observed, when several workers train on it; None is torch's own stream, of which each worker has another.
     """
 
     model: SlotModel
     kl_weight: float
     lnms_strength: float
     mask_strength: float = 0.0
+    shared_draws: torch.Generator | None = None
 
     def __init__(self, model: SlotModel, lnms_strength: float = 0.0, lnms_scale: float = 0.1) -> None:
         super().__init__()

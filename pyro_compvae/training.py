@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,7 @@ class Trainer:
         arguments = self.guide.arguments(self.scenes.part(indices).to(self.device)[:])
         # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
         # Parameters stay with their modules, out of Pyro's global store.
-        with pyro.validation_enabled(False), pyro.get_param_store().scope():
+        with pyro.validation_enabled(False), pyro.get_param_store().scope(), self._shared_draws():
             loss = self.elbo(*arguments) / len(indices)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -286,6 +286,16 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self._window.append((loss.detach(), grad_norm))
+
+    @contextmanager
+    def _shared_draws(self) -> Iterator[None]:
+        """Let all workers draw the same where scenes share it; or every step would wait for the largest draw."""
+        if self.workers.size > 1:
+            self.guide.shared_draws = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        try:
+            yield
+        finally:
+            self.guide.shared_draws = None
 
     def _training_row(self) -> dict[str, float]:
         losses, norms = self._check_finite()

@@ -9,16 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 import xarray
 from joint_gradients import joint_gradients
 from scripts import EXPERIMENTS, load_script
+from torch import Tensor, nn
 
 from analysis import load_run
-from guides import build_guide
+from guides import MulmonGuide, build_guide
 from pyro_compvae.checkpoint import load_checkpoint
 from pyro_compvae.config import ConfigError, GuideName
 from pyro_compvae.data import load_scenes
@@ -79,6 +80,48 @@ def test_gradients_are_those_of_one_process_with_the_joint_batch(tmp_path: Path)
             scale = float(gradient.abs().max())
             torch.testing.assert_close(shared[guide][name], gradient, rtol=0, atol=1e-4 * scale, msg=f"{guide} {name}")
         assert max(float(gradient.abs().max()) for gradient in alone[guide].values()) > 0
+
+
+class Pretending(Workers):
+    """One of two workers, alone in its process."""
+
+    def replicate(self, module: nn.Module, device: torch.device) -> nn.Module:
+        return module
+
+    def mean(self, values: Tensor) -> Tensor:
+        return values
+
+    def gather(self, item: Any) -> list[Any]:
+        return [item] * self.size
+
+
+def test_workers_observe_equally_many_views(tmp_path: Path) -> None:
+    """With noise of their own; a step with more views would have all others wait."""
+    config = preset("tiny", "mulmon").replace({"training.steps": 8})
+    scenes = load_scenes(config.data, "train", multi_view=True)
+    counts, noises = [], []
+    for rank in range(2):
+        guide = build_guide(config)
+        assert isinstance(guide, MulmonGuide)
+        drawn: list[int] = []
+        noise: list[float] = []
+        draw = guide.draw_views
+
+        def watch(viewpoints: Tensor, draw: Any = draw, drawn: Any = drawn, noise: Any = noise) -> Any:
+            found = draw(viewpoints)
+            drawn.append(found[2])
+            noise.append(float((found[0] - viewpoints).sum()))
+            return found
+
+        guide.draw_views = watch  # type: ignore[method-assign]
+        workers = Pretending(rank, 2)
+        Trainer(guide, config, scenes, tmp_path, torch.device("cpu"), lambda step: {}, (), workers).run()
+        assert guide.shared_draws is None
+        counts.append(drawn)
+        noises.append(noise)
+    assert counts[0] == counts[1]
+    assert len(set(counts[0])) > 1
+    assert noises[0] != noises[1]
 
 
 @pytest.mark.slow
