@@ -13,7 +13,7 @@ from pyro_compvae.evidence.convergence import step_share
 from pyro_compvae.evidence.elliptical import Elliptical
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, Proposal
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.evidence.traces import LogJoint, naming_memory
 from pyro_compvae.precision import exact_products
 
 Family = Literal["diagonal", "block", "full"]
@@ -164,7 +164,7 @@ def log_joint_and_gradient(log_joint: LogJoint, z: Tensor, chunk_size: int) -> t
     """log p(x, z) of draws (L, B, K, D), (L, B), and its gradient."""
     values, gradients = [], []
     for part in z.split(chunk_size):
-        with torch.enable_grad():
+        with torch.enable_grad(), naming_memory(part):
             leaf = part.detach().requires_grad_()
             value = log_joint(leaf)
             gradients += torch.autograd.grad(value.sum(), leaf)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.evidence.traces import naming_memory
 from pyro_compvae.precision import exact_products
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -63,7 +64,7 @@ class Target:
         """The point at z (L, B, K, D): one evaluation of every factor, and of its gradient."""
         values, gradients = [], []
         for factor in self.factors:
-            with torch.enable_grad():
+            with torch.enable_grad(), naming_memory(z):
                 leaf = z.detach().requires_grad_()
                 value = factor(leaf)
                 (gradient,) = torch.autograd.grad(value.sum(), leaf)

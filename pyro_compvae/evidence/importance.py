@@ -18,6 +18,7 @@ from pyro_compvae.evidence.traces import (
     LogJoint,
     TraceError,
     check_eval,
+    naming_memory,
     particles_trace,
     per_scene_log_prob,
     prototype,
@@ -114,7 +115,8 @@ def _sample(
     with torch.no_grad():
         for size in chunk_sizes(num_samples, chunk_size):
             z = proposal.rsample(size)
-            log_p = log_joint(z)
+            with naming_memory(z):
+                log_p = log_joint(z)
             for parts, log_q in zip(log_weights, log_qs, strict=True):
                 parts.append(log_p - log_q(z))
     return [estimate_from_log_weights(torch.cat(parts)) for parts in log_weights]

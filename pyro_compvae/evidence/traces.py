@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -90,6 +91,24 @@ def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str
             raise TraceError(f"{what}: expected sites of scale 1, got {site['scale']} at {name!r}; drop subsampling")
     frames = [frame for _, site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
     return max(-frame.dim for frame in frames), trace
+
+
+@contextmanager
+def naming_memory(z: Tensor) -> Iterator[None]:
+    """Evaluate draws z (L, B, K, D), and say what to do where a GPU has no room for them.
+
+    Raises:
+        torch.OutOfMemoryError: in these words.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        L, B = z.shape[:2]
+        reason = str(error).partition("\n")[0]
+        raise torch.OutOfMemoryError(
+            f"the GPU has no room for {L} draws of {B} scenes at a time: lower chunk_size (--chunk-size), or "
+            f"give fewer scenes at once (--batch-scenes). {reason}"
+        ) from error
 
 
 @exact_products()

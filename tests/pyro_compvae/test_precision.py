@@ -1,4 +1,4 @@
-"""Whatever training allows a GPU, densities and their gradients are computed with exact products."""
+"""Densities and gradients on a GPU: exact products, whatever training allows, and words where there is no room."""
 
 from __future__ import annotations
 
@@ -77,6 +77,27 @@ def test_densities_and_gradients_are_exact(compute: Callable[..., Any]) -> None:
     if compute is not estimate:
         assert model.backward == {(False, False)}
     assert allowed() == (True, True), "what training has allowed is as before"
+
+
+class Full(LinearGaussian):
+    """A model for which there is room once, as for the look that `LogJoint` takes at it, and no more."""
+
+    runs = 0
+
+    def __call__(self, x: Tensor) -> None:
+        self.runs += 1
+        if self.runs > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 56.00 GiB.\nMore of it.")
+        super().__call__(x)
+
+
+@pytest.mark.parametrize("compute", [estimate, anneal, fit])
+def test_a_full_gpu_is_told_what_to_do(compute: Callable[..., Any]) -> None:
+    model = Full(K, D)
+    x = model.simulate(2)
+    message = r"no room for \d+ draws of 2 scenes at a time: lower chunk_size \(--chunk-size.*56.00 GiB\.$"
+    with pytest.raises(torch.OutOfMemoryError, match=message):
+        compute(model, FactorisedGuide(model), x)
 
 
 def test_what_was_allowed_comes_back_after_an_error() -> None:
