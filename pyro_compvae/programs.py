@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.nn import PyroModule
+from pyro.ops.provenance import detach_provenance
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
@@ -57,9 +58,14 @@ class Program(PyroModule):
 
     def _register(self) -> None:
         weights = {name: weight for name, weight in _named_by_pyro(self, self._pyro_name) if weight.requires_grad}
-        foreign = [name for name, weight in weights.items() if pyro.param(name, weight) is not weight]
+        store = pyro.get_param_store()
+        new = [name for name in weights if name not in store]
+        stored = {name: detach_provenance(pyro.param(name, weight)) for name, weight in weights.items()}
+        foreign = [name for name, weight in weights.items() if stored[name] is not weight]
         if not foreign:
             return
+        for name in new:
+            del store[name]
         names = ", ".join(name.replace("$$$", ".") for name in foreign[:3])
         if any(not weights[name].is_contiguous() for name in foreign):
             why = "Pyro copies weights that are not contiguous. Call .to(memory_format=torch.contiguous_format)."

@@ -133,7 +133,7 @@ def kernels(step: Callable[[], Any]) -> dict[str, Any]:
     return {"kernels": count, "gpu_ms": milliseconds, "longest": longest}
 
 
-def step_times(device: torch.device, tiny: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def step_times(device: torch.device, tiny: bool) -> Iterator[tuple[str, Any]]:
     """Steps of all guides, eager and as CUDA graphs, with peak memory and kernels."""
     cases: list[tuple[GuideName, str, str, int | None]]
     if tiny:
@@ -146,7 +146,7 @@ def step_times(device: torch.device, tiny: bool) -> Iterator[tuple[str, dict[str
         config = preset(size, name).replace({"lnms": True, "training.precision": precision})
         scenes = batch or config.training.batch_size
         allow_tf32(True)
-        yield f"{name} {size} {precision}, batch {scenes}", _step_times(config, device, scenes)
+        yield f"{name} {size} {precision}, batch {scenes}", or_why_not(_step_times, config, device, scenes)
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -164,14 +164,25 @@ def _step_times(config: RunConfig, device: torch.device, batch: int) -> dict[str
     for benchmark in (False, True):
         torch.backends.cudnn.benchmark = benchmark
         way = "graph, cudnn.benchmark" if benchmark else "graph"
-        try:
-            captured = Stepper(config, device, batch, capturable=True)
-            replay, (loss, _) = captured.capture()
-            row[way] = timed(replay, on_gpu, repeats=30) | {"loss": float(loss)}
-        except Exception as error:  # whatever it is, the other cases are to be measured too
-            row[way] = f"{type(error).__name__}: {str(error)[:300]}"
+        row[way] = or_why_not(_replay_time, config, device, batch)
     torch.backends.cudnn.benchmark = False
     return row
+
+
+def _replay_time(config: RunConfig, device: torch.device, batch: int) -> dict[str, float]:
+    captured = Stepper(config, device, batch, capturable=True)
+    replay, (loss, _) = captured.capture()
+    return timed(replay, on_gpu=True, repeats=30) | {"loss": float(loss)}
+
+
+def or_why_not(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """What is measured, or the error in a line: whatever it is, the other cases are to be measured too."""
+    try:
+        return measure(*arguments)
+    except Exception as error:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return f"{type(error).__name__}: {str(error)[:300]}"
 
 
 def graphs_equal_eager(device: torch.device, tiny: bool) -> dict[str, Any]:
@@ -197,16 +208,14 @@ def graphs_equal_eager(device: torch.device, tiny: bool) -> dict[str, Any]:
     return found
 
 
-def evidence_times(device: torch.device, tiny: bool) -> dict[str, Any]:
+def evidence_times(device: torch.device, tiny: bool) -> Iterator[tuple[str, Any]]:
     """log p(x, z) and its gradient: microseconds per draw and scene, and peak memory, by draws held at a time."""
-    found: dict[str, Any] = {}
     cases: list[tuple[GuideName, str]] = [("iodine", "tiny")] if tiny else [(g, s) for g in GUIDES for s in SIZES]
     for name, size in cases:
         config = preset(size, name)
         log_joint = LogJoint(make_guide(config, device).eval().model, *make_inputs(config, 16, device))
         for chunk in (4,) if tiny else (4, 16, 64):
-            found[f"{name} {size}, {chunk} draws of 16 scenes"] = _evidence_time(log_joint, chunk, device)
-    return found
+            yield f"{name} {size}, {chunk} draws of 16 scenes", or_why_not(_evidence_time, log_joint, chunk, device)
 
 
 SIZES = ("default", "paper")
@@ -218,10 +227,6 @@ def _evidence_time(log_joint: LogJoint, chunk: int, device: torch.device) -> dic
     z = torch.randn(shape, dtype=torch.float64, device=device)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    try:
-        ms = timed(lambda: log_joint_and_gradient(log_joint, z, chunk), on_gpu, repeats=4, warm=2)["ms"]
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        return {"error": str(error)[:120]}
+    ms = timed(lambda: log_joint_and_gradient(log_joint, z, chunk), on_gpu, repeats=4, warm=2)["ms"]
     peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0
     return {"us_per_draw_and_scene": 1e3 * ms / (chunk * log_joint.num_scenes), "peak_gib": peak}

@@ -14,6 +14,7 @@ from pyro_compvae.evidence.fitting import Fit, finite_draws, log_joint_and_gradi
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import JointProposal, log_mean_over_permutations
 from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.precision import exact_products
 
 LARGEST_LOG_SCALE = 2.0
 """Of a coupling layer."""
@@ -99,6 +100,7 @@ class FlowProposal:
         self.num_slots = num_slots
         self.inverse = gaussian.inverse()
 
+    @exact_products()
     def rsample(self, num_samples: int) -> Tensor:
         """z (L, B, K, D), differentiable."""
         loc = self.gaussian.loc
@@ -107,6 +109,7 @@ class FlowProposal:
         z = loc + torch.einsum("bij,blj->lbi", self.gaussian.scale_tril, u)
         return z.unflatten(-1, (self.num_slots, -1))
 
+    @exact_products()
     def log_prob(self, z: Tensor) -> Tensor:
         """z (L, B, K, D) → (L, B), nats."""
         u = torch.einsum("bij,lbj->bli", self.inverse, z.flatten(-2) - self.gaussian.loc)
@@ -142,6 +145,7 @@ class FlowFit(NamedTuple):
         return FlowProposal(base.joint, self.coupling.detached(), base.num_slots)
 
 
+@exact_products()
 def fit_flow(
     log_joint: LogJoint,
     gaussian: Fit,

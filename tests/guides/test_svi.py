@@ -172,7 +172,6 @@ def test_weights_that_the_store_would_copy_are_refused_and_not_trained_in_vain(n
     guide = new_guide(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with pytest.raises(ParameterStoreError, match=r"not contiguous\. Call \.to\(memory_format="):
         svi_losses(guide, config, TraceMeanField_ELBO())
-    pyro.clear_param_store()
     guide.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     svi_losses(guide, config, TraceMeanField_ELBO())
     assert_all_move(guide, new_guide(config))
@@ -345,6 +344,7 @@ def test_weights_survive_pyros_parameter_store(name: str, tmp_path: Path) -> Non
     torch.manual_seed(9)
     other = build_guide(config)
     other.load_state_dict({key.replace("$$$", "."): value for key, value in store.items()})
+    store.clear()
     predictions = []
     for each in (guide.eval(), other.eval()):
         store.clear()
@@ -352,6 +352,8 @@ def test_weights_survive_pyros_parameter_store(name: str, tmp_path: Path) -> Non
         arguments = batches(guide, config)[0]
         predictions.append(Predictive(each.model, guide=each, num_samples=2, return_sites=("z",))(*arguments)["z"])
     assert torch.equal(*predictions)
+    store.clear()
+    svi_losses(other, config, TraceMeanField_ELBO())
 
 
 @pytest.mark.parametrize("name", GUIDES)

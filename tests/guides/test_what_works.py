@@ -26,7 +26,7 @@ from pyro.infer import (
     TraceMeanField_ELBO,
     WeighedPredictive,
 )
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoGaussian, AutoNormal
 from torch import Tensor
 
 from guides import build_guide
@@ -82,13 +82,17 @@ def elbo_module(guide: SceneGuide, arguments: Arguments) -> Any:
     return loss
 
 
-def auto_normal(guide: SceneGuide, arguments: Arguments) -> Any:
+def autoguide(make: Any) -> Algorithm:
     """SVI moves all of the model's parameters, and none of the guide's."""
-    before = {name: parameter.detach().clone() for name, parameter in guide.named_parameters()}
-    loss = SVI(guide.model, AutoNormal(guide.model), adam(), Trace_ELBO()).step(*arguments)
-    for name, parameter in guide.named_parameters():
-        assert torch.equal(parameter, before[name]) != name.startswith("model."), name
-    return loss
+
+    def run(guide: SceneGuide, arguments: Arguments) -> Any:
+        before = {name: parameter.detach().clone() for name, parameter in guide.named_parameters()}
+        loss = SVI(guide.model, make(guide.model), adam(), Trace_ELBO()).step(*arguments)
+        for name, parameter in guide.named_parameters():
+            assert torch.equal(parameter, before[name]) != name.startswith("model."), name
+        return loss
+
+    return run
 
 
 def of_prior(guide: SceneGuide, arguments: Arguments) -> Any:
@@ -149,7 +153,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "`NUTS`": mcmc(NUTS, max_tree_depth=2),
     "`HMC`": mcmc(HMC, num_steps=2),
-    "`AutoNormal` on the model": auto_normal,
+    "`AutoNormal` on the model": autoguide(AutoNormal),
+    "`AutoGaussian` on the model": autoguide(AutoGaussian),
 }
 
 

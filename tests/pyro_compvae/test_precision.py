@@ -12,24 +12,37 @@ from linear_gaussian import FactorisedGuide, LinearGaussian
 from torch import Tensor
 
 from analysis.nuts import nuts_draws
-from pyro_compvae.evidence import annealed_log_evidence, fit_gaussian, importance_log_evidence
-from pyro_compvae.evidence.flow import fit_flow
+from pyro_compvae.evidence import annealed_log_evidence, fit_gaussian, importance_log_evidence, proposal_log_evidence
+from pyro_compvae.evidence.flow import Coupling, fit_flow
 from pyro_compvae.evidence.traces import LogJoint
-from pyro_compvae.precision import allow_tf32, exact_products
+from pyro_compvae.precision import _settings, allow_tf32, exact_products
 
 K, D = 2, 2
 
 
-def allowed() -> tuple[bool, bool]:
-    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+def allowed() -> set[object]:
+    """The precisions of products on CPU and GPU, as torch has them."""
+    return {getattr(owner, name) for owner, name, _, _ in _settings()}
 
 
-@pytest.fixture(autouse=True)
-def _as_in_training() -> Iterator[None]:
-    before = allowed()
-    allow_tf32(True)
+EXACT = {exact for _, _, _, exact in _settings()}
+
+
+@pytest.fixture(autouse=True, params=["allow_tf32", "medium", "backends"])
+def _as_in_training(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All ways by which a program may have allowed rounded products."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _, _ in _settings()]
+    if request.param == "allow_tf32":
+        allow_tf32(True)
+    elif request.param == "medium":
+        torch.set_float32_matmul_precision("medium")
+    elif hasattr(torch.backends, "fp32_precision"):
+        torch.backends.fp32_precision = "tf32"
     yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    for owner, name, value in before:
+        setattr(owner, name, value)
+    if hasattr(torch.backends, "fp32_precision"):
+        torch.backends.fp32_precision = "none"
 
 
 class Watching(LinearGaussian):
@@ -37,16 +50,16 @@ class Watching(LinearGaussian):
 
     def __init__(self) -> None:
         super().__init__(K, D)
-        self.forward: set[tuple[bool, bool]] = set()
-        self.backward: set[tuple[bool, bool]] = set()
+        self.forward: set[object] = set()
+        self.backward: set[object] = set()
 
     def __call__(self, x: Tensor) -> None:
-        self.forward.add(allowed())
+        self.forward |= allowed()
         with pyro.plate("scenes", len(x), dim=-1):
             z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(K, D).double(), 1.0).to_event(2))
             z = 1 * z
             if z.requires_grad:
-                z.register_hook(lambda gradient: self.backward.add(allowed()))
+                z.register_hook(lambda gradient: self.backward.update(allowed()))
             pyro.sample("x", pyro.distributions.Normal(z.sum(-2) @ self.weight.T, 1.0).to_event(1), obs=x)
 
 
@@ -60,7 +73,8 @@ def anneal(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
 
 def fit(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
     log_joint = LogJoint(model, x)
-    return fit_flow(log_joint, fit_gaussian(log_joint, guide.posterior(x), "full", steps=2), steps=2, num_samples=2)
+    flow = fit_flow(log_joint, fit_gaussian(log_joint, guide.posterior(x), "full", steps=2), steps=2, num_samples=2)
+    return proposal_log_evidence(log_joint, flow.proposal(), num_samples=4)
 
 
 def sample(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
@@ -68,15 +82,22 @@ def sample(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
 
 
 @pytest.mark.parametrize("compute", [estimate, anneal, fit, sample])
-def test_densities_and_gradients_are_exact(compute: Callable[..., Any]) -> None:
-    model = Watching()
+def test_densities_and_gradients_are_exact(compute: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, of_flows, before = Watching(), set[object](), allowed()
+    layer = Coupling._shift_and_log_scale
+
+    def watched(coupling: Coupling, number: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        of_flows.update(allowed())
+        return layer(coupling, number, u)
+
+    monkeypatch.setattr(Coupling, "_shift_and_log_scale", watched)
+    assert before != EXACT, "the premise: products may be rounded"
     x = model.simulate(2)
-    guide = FactorisedGuide(model)
-    compute(model, guide, x)
-    assert model.forward == {(False, False)}
-    if compute is not estimate:
-        assert model.backward == {(False, False)}
-    assert allowed() == (True, True), "what training has allowed is as before"
+    compute(model, FactorisedGuide(model), x)
+    assert model.forward == EXACT
+    assert model.backward == (set() if compute is estimate else EXACT)
+    assert of_flows == (EXACT if compute is fit else set())
+    assert allowed() == before, "what was allowed is as before"
 
 
 class Full(LinearGaussian):
@@ -103,9 +124,10 @@ def test_a_full_gpu_is_told_what_to_do(compute: Callable[..., Any]) -> None:
 def test_what_was_allowed_comes_back_after_an_error() -> None:
     @exact_products()
     def fail() -> None:
-        assert allowed() == (False, False)
+        assert allowed() == EXACT
         raise ZeroDivisionError
 
+    before = allowed()
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert allowed() == (True, True)
+    assert allowed() == before
