@@ -304,7 +304,7 @@ def test_evidence_and_simulation_leave_the_store_as_it_was(name: str) -> None:
     importance_log_evidence(guide.model, guide, *arguments, num_samples=2, symmetrise=False)
     importance_log_evidence(guide.model, guide, *arguments, num_samples=2)
     annealed_log_evidence(
-        guide.model, guide, *arguments, num_chains=2, num_temperatures=2, leapfrog_steps=1, pilot_chains=1
+        guide.model, guide, *arguments, num_chains=2, num_temperatures=2, leapfrog_steps=1, pilot_chains=2
     )
     simulate(guide.model, *arguments[1:], num_scenes=None if arguments[1:] else 2)
     store = pyro.get_param_store()
