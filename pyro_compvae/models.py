@@ -58,11 +58,11 @@ class SlotModel(Program):
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights, and of the images that the model takes."""
-        return next(self.decoder.parameters()).dtype
+        return next(self.parameters()).dtype
 
     def prior(self) -> dist.TorchDistribution:
         """p(z) of one scene, event (K, D): standard normal, unless there is repulsion."""
-        zero = next(self.decoder.parameters()).new_zeros(self.num_slots, self.latent_dim)
+        zero = next(self.parameters()).new_zeros(self.num_slots, self.latent_dim)
         if self.repulsion is not None:
             strength, scale = self.repulsion
             return RepulsivePrior(self.num_slots, self.latent_dim, strength, scale, like=zero)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import re
 import signal
@@ -172,7 +173,12 @@ def test_fifty_kills_change_nothing(nursery: Nursery, tmp_path: Path) -> None:
 
 
 def killed_script(arguments: list[str], log: Path, seconds: float) -> int:
-    """The exit code of run_svi.py as a user starts it, killed after some seconds."""
+    """The exit code of run_svi.py as a user starts it, killed after some seconds.
+
+    What processes before it have left has the age at which it is cleared away.
+    """
+    for leftover in Path(arguments[arguments.index("--run-dir") + 1]).rglob(".*"):
+        os.utime(leftover, (0, 0))
     with log.open("w") as output:
         command = [sys.executable, str(EXPERIMENTS / "run_svi.py"), *arguments]
         process = subprocess.Popen(command, stdout=output, stderr=output, env=SINGLE)
