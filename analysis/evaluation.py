@@ -78,8 +78,7 @@ def scene_metrics(guide: SceneGuide, scene: Scene, decoded: Decoded = "mean") ->
     """Metrics of every scene of a batch, (B,) each.
 
     elbo: single-sample ELBO with the analytic KL, nats per scene
-    mse, miou, ari, ari_fg: of the decomposition at the posterior mean, or at the sample that the ELBO is of, as in
-        MulMON's evaluation; ari_fg is NaN without foreground
+    mse, miou, ari, ari_fg: of the decomposition; ari_fg is NaN without foreground
     duplicates, duplicates_latent: pairs of active slots on the same object or background, and of cosine above 0.9
     active_slots: slots that hold at least 1 % of the pixels
     mask_entropy: mean entropy of a pixel's mixing proportions, nats; log K where masks say nothing
@@ -95,7 +94,8 @@ def scene_metrics(guide: SceneGuide, scene: Scene, decoded: Decoded = "mean") ->
     Args:
         guide: in eval mode.
         scene: the batch.
-        decoded: "mean" or "sample": the z that segmentations, reconstructions and duplicates are of.
+        decoded: "mean" or "sample": the z that segmentations, reconstructions and duplicates are of, the posterior mean
+            or, as in MulMON's evaluation, the sample that the ELBO is of.
 
     Raises:
         ValueError: if a multi-view scene has one view only, or ``decoded`` is neither.
