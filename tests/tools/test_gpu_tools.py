@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
 ITEMS = re.findall(r"^\| (\d+) \|", (TOOLS / "gpu_plan.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
