@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import flop_registry
 
@@ -70,6 +71,28 @@ def measure_limit(step: Callable[[], object], min_run_time: float = 0.05) -> Lim
     seconds = 0.0
     for func, like, count in products.calls.values():
         args = tree_map_only(TensorLike, TensorLike.make, like)
+        if any(tensor.is_cuda for tensor in tree_leaves(args) if isinstance(tensor, Tensor)):
+            seconds += count * _seconds_on_gpu(func, args)
+            continue
         timer = Timer("func(*args)", globals={"func": func, "args": args}, num_threads=torch.get_num_threads())
         seconds += count * timer.blocked_autorange(min_run_time=min_run_time).median
     return Limit(products.flops, seconds)
+
+
+GPU_REPEATS = 10
+CACHE_BYTES = 2**28
+"""More than the largest cache of a GPU."""
+
+
+def _seconds_on_gpu(func: Callable[..., Any], args: tuple[Any, ...]) -> float:
+    """Median seconds of a product whose factors come from the GPU's memory, as in a step, and not from its cache."""
+    flush = torch.empty(CACHE_BYTES, dtype=torch.int8, device="cuda")
+    func(*args)
+    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(GPU_REPEATS)]
+    for start, end in marks:
+        flush.zero_()
+        start.record()
+        func(*args)
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in marks) / 1000

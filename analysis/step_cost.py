@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.precision import allow_tf32
 from pyro_compvae.presets import preset
-from pyro_compvae.training import make_optimiser
+from pyro_compvae.training_step import Loss, TrainingStep, make_optimiser
 
 BASELINE, OURS, COMPILED = "plain", "ours", "ours, compiled"
 VARIANTS = {
@@ -37,7 +37,9 @@ VARIANTS = {
 """Precision of the convolutions. "plain" is `guides.plain`, "ours" the Pyro guide. COMPILED
 takes a minute or two before its first step."""
 STEPS = 3
-"""Timed steps per process."""
+"""Timed steps per process on a CPU."""
+GPU_WARM_STEPS, GPU_STEPS = 5, 30
+"""Steps before those that are timed on a GPU, and these, which are as short there as what disturbs them."""
 
 
 class Measurement(NamedTuple):
@@ -82,20 +84,32 @@ def in_new_process(module: str, case: dict[str, Any]) -> list[Any]:
 
 
 def measure(case: Case) -> Measurement:
-    """Warm up by one step, then time STEPS of them, then what they multiply."""
+    """Warm up, then time some steps, then what they multiply."""
     allow_tf32(True)  # as in training
     step = training_step(case)
-    on_gpu = case.device == "cuda"
-    before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS")
-    seconds = []
+    if case.device == "cuda":
+        before = torch.cuda.memory_allocated()
+        seconds = _seconds_on_gpu(step)
+        return Measurement(seconds, torch.cuda.max_memory_allocated() - before, *measure_limit(step))
+    before, seconds = resident("VmRSS"), []
     for _ in range(1 + STEPS):
         started = time.perf_counter()
         step()
-        if on_gpu:
-            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
-    return Measurement(seconds[1:], peak - before, *measure_limit(step))
+    return Measurement(seconds[1:], resident("VmHWM") - before, *measure_limit(step))
+
+
+def _seconds_on_gpu(step: Callable[[], object]) -> list[float]:
+    """Seconds of every step, one after the other as in training: the host is never waited for in between."""
+    for _ in range(GPU_WARM_STEPS):
+        step()
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(1 + GPU_STEPS)]
+    marks[0].record()
+    for mark in marks[1:]:
+        step()
+        mark.record()
+    torch.cuda.synchronize()
+    return [start.elapsed_time(end) / 1000 for start, end in pairwise(marks)]
 
 
 def make_guide(case: Case) -> SceneGuide:
@@ -113,34 +127,25 @@ def training_step(case: Case) -> Callable[[], Tensor]:
     """Loss, backward, clipping and the optimiser's step on a batch of noise; a step costs the same on any images.
 
     The step returns its loss in nats per scene. Every step begins with the same seed, so that all variants compute the
-    same loss and MulMON, which draws how many views it observes, always observes `num_observed` of them.
+    same loss; MulMON, which draws how many views it observes, always observes `num_observed` of them.
     """
     config = case.config()
     guide = make_guide(case)
     if case.variant == COMPILED:
         compile_networks(guide, torch.device(case.device))
-    elbo = SceneElbo()(guide.model, guide)
-    parameters = list(guide.parameters())
-    optimiser = make_optimiser(config.training, parameters)
-    B, size, seed = config.training.batch_size, guide.model.image_size, config.seed
+    B, size = config.training.batch_size, guide.model.image_size
     arguments: tuple[Tensor, ...] = (torch.rand(B, 3, *size, device=case.device),)
     if isinstance(guide, MulmonGuide):
         V = config.data.num_views
         arguments = (torch.rand(B, V, 3, *size, device=case.device), torch.rand(B, V, 3, device=case.device))
-        seed = seed_observing(num_observed(config), guide, arguments[1])
+        guide.num_observed = num_observed(config)
+    loss: Loss = partial(plain_loss, guide) if case.variant == BASELINE else SceneElbo()(guide.model, guide)
+    optimiser = make_optimiser(config.training, list(guide.parameters()))
+    take_step = TrainingStep(guide, loss, optimiser, config.training.clip_norm)
 
     def step() -> Tensor:
-        torch.manual_seed(seed)
-        if case.variant == BASELINE:
-            loss = plain_loss(guide, *arguments) / B
-        else:
-            with pyro.validation_enabled(False), pyro.get_param_store().scope():  # as `Trainer` does
-                loss = elbo(*arguments) / B
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, config.training.clip_norm)
-        optimiser.step()
-        return loss.detach()
+        torch.manual_seed(config.seed)
+        return take_step(*arguments)[0]
 
     return step
 
@@ -168,16 +173,6 @@ def num_observed(config: RunConfig) -> int:
     """n in every measured step of MulMON: the median of U{1..max_observed}, rounded up."""
     assert config.views is not None
     return min(config.views.max_observed, config.data.num_views - 1) // 2 + 1
-
-
-def seed_observing(n: int, guide: MulmonGuide, viewpoints: Tensor) -> int:
-    """The first seed after which the guide observes n of the views."""
-
-    def observed_after(seed: int) -> int:
-        torch.manual_seed(seed)
-        return guide.draw_views(viewpoints)[2]
-
-    return next(seed for seed in itertools.count() if observed_after(seed) == n)
 
 
 def resident(field: str) -> int:

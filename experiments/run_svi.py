@@ -18,6 +18,7 @@ from analysis.evaluation import MASK_METRICS, decompose, evaluate, infer, metric
 from analysis.figures import decomposition_figure, traversal_figure, views_figure
 from analysis.runs import run_name, take_over_model
 from guides import build_guide
+from pyro_compvae.captured_step import CudaGraphs
 from pyro_compvae.checkpoint import CHECKPOINT, CheckpointError, naming_full_disk, write_text
 from pyro_compvae.compilation import CompilationError, compile_networks
 from pyro_compvae.config import (
@@ -75,6 +76,9 @@ class Arguments:
     compile: bool = False
     """Whether torch.compile fuses the elementwise work of the decoder and the guide's networks, where it can; takes a
     minute or two at the start. For its worth, see docs/performance.md."""
+    cuda_graph: bool = True
+    """Whether a GPU gets a training step in one piece, several times as fast, instead of kernel by kernel; not with
+    several workers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
     run_dir: Path | None = None
@@ -146,7 +150,8 @@ def train(args: Arguments, arguments: list[str], device: torch.device, workers: 
         return evaluate(guide, validation, device)
 
     names = metric_names(config.num_slots, multi_view)
-    trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names, workers)
+    recorder = CudaGraphs(device) if args.cuda_graph and device.type == "cuda" and workers.size == 1 else None
+    trainer = Trainer(guide, config, splits["train"], run_dir, device, look, names, workers, recorder)
     if args.resume:
         read_environment(run_dir)  # a damaged one is refused before anything is written
         trainer.restore()

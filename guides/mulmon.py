@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -70,9 +72,13 @@ class MulmonGuide(RefinementGuide):
         viewpoint_noise: standard deviation of the noise on viewpoints in training.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
         attached_inputs: see `RefinementGuide`.
+
+    Attributes:
+        num_observed: n in train mode; None draws it anew in each call.
     """
 
     model: MultiViewSceneModel
+    num_observed: int | None = None
 
     def __init__(
         self,
@@ -121,12 +127,29 @@ class MulmonGuide(RefinementGuide):
             add_term("prior_kl", prior_kl(q))
         return z
 
+    @contextmanager
+    def planned(  # type: ignore[override]
+        self, x: Tensor, viewpoints: Tensor, generator: torch.Generator | None = None
+    ) -> Iterator[Hashable]:
+        """Decide n beforehand."""
+        before = self.num_observed
+        self.num_observed = self._draw_number(x.shape[1], generator)
+        try:
+            yield self.num_observed
+        finally:
+            self.num_observed = before
+
     def draw_views(self, viewpoints: Tensor) -> tuple[Tensor, Tensor, int]:
         """What a training step draws first: noisy viewpoints (B, V, 3), the order of the views (V,), and n."""
         num_views = viewpoints.shape[1]
         noisy = viewpoints + self.viewpoint_noise * torch.randn_like(viewpoints)
-        n = int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, (), generator=self.shared_draws))
+        n = self._draw_number(num_views)
         return noisy, torch.randperm(num_views, device=viewpoints.device), n
+
+    def _draw_number(self, num_views: int, generator: torch.Generator | None = None) -> int:
+        if self.num_observed is not None:
+            return self.num_observed
+        return int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, (), generator=generator))
 
     def _observe(self, x: Tensor, viewpoints: Tensor) -> Observations:
         """Take in views one after the other."""

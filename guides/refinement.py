@@ -11,7 +11,7 @@ from torch.distributions import Normal
 
 from guides.refinement_network import RefinementNetwork
 from guides.single_pass import Evaluation, Gaussian, evaluate, evaluate_attached, refinement_inputs
-from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guide import SceneGuide, may_differ
 from pyro_compvae.lnms import lnms_log_density
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import SlotModel
@@ -104,7 +104,7 @@ class RefinementGuide(SceneGuide):
                 evaluation = evaluate(likelihood, x, z, trained if is_term else ())
             if is_term:
                 term = evaluation.log_likelihood - self.kl_weight * divergence(q, z, t)
-                if self.lnms_strength != 0:
+                if may_differ(self.lnms_strength, 0):
                     term = term + self.lnms_strength * lnms_log_density(z, self.lnms_scale)
                 terms.append(weight * term)
             if t < num_updates:

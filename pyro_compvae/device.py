@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -42,6 +42,23 @@ def check_device(device: torch.device | str) -> torch.device:
         raise ConfigError(
             f"device: expected one that this machine has, such as cpu; got {device} ({reason})"
         ) from error
+
+
+def fits(num_bytes: int, device: torch.device) -> bool:
+    """Whether data of that size may stay on a device: in a quarter of what a GPU has free, and anyhow on a CPU."""
+    return device.type != "cuda" or num_bytes <= torch.cuda.mem_get_info(device)[0] // 4
+
+
+def memory_of(function: Callable[[], object], device: torch.device) -> tuple[int, int]:
+    """Bytes of a GPU that a call takes at its peak, and those that are free before it; 0 of a CPU, which swaps."""
+    if device.type != "cuda":
+        return 0, 0
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    function()
+    return torch.cuda.max_memory_allocated(device) - before, free
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -18,6 +20,10 @@ if TYPE_CHECKING:  # data sets need libraries that guides do not
     from pyro_compvae.data.scenes import Scene
 
 
+Weight = float | Tensor
+"""A weight of the objective: a number, or one on the device that a schedule changes where it lies."""
+
+
 class SceneGuide(Program):
     """A Pyro guide that samples "z" from a posterior which factorises over slots.
 
@@ -31,15 +37,12 @@ class SceneGuide(Program):
             in either mode. A training schedule may set it.
         lnms_strength, lnms_scale: s and σ_c of L-NMS, in train mode; 0 switches it off. A schedule may set s.
         mask_strength: γ of MONet's mask KL, in train mode; the others have none. A schedule may set it.
-        shared_draws: where random numbers come from that all scenes of a minibatch share, such as how many views are
-            observed, when several workers train on it; None is torch's own stream, of which each worker has another.
     """
 
     model: SlotModel
-    kl_weight: float
-    lnms_strength: float
-    mask_strength: float = 0.0
-    shared_draws: torch.Generator | None = None
+    kl_weight: Weight
+    lnms_strength: Weight
+    mask_strength: Weight = 0.0
 
     def __init__(self, model: SlotModel, lnms_strength: float = 0.0, lnms_scale: float = 0.1) -> None:
         super().__init__()
@@ -56,6 +59,19 @@ class SceneGuide(Program):
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
         """What model and guide are called with: the images of a batch of scenes, and the viewpoints if need be."""
         return (scene.image,)
+
+    @contextmanager
+    def planned(self, *arguments: Tensor, generator: torch.Generator | None = None) -> Iterator[Hashable]:
+        """Decide beforehand what the host decides in train mode, for the calls in here; the decision is yielded.
+
+        What runs on the device is the same for the same decision, and for workers that share a minibatch a step takes
+        as long as the largest, so these decide alike.
+
+        Args:
+            arguments: of the calls.
+            generator: where random numbers come from; None is torch's own stream, of which each worker has another.
+        """
+        yield None
 
     def posterior(self, *arguments: Tensor) -> Normal:
         """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1] (and viewpoints, with several views)."""
@@ -84,10 +100,15 @@ class SceneGuide(Program):
 
     def _add_regularisers(self, q: Normal, z: Tensor) -> None:
         """In train mode: s L_NMS(z), and what makes KL(q ‖ p) of the ELBO β KL(q ‖ p)."""
-        if self.lnms_strength != 0:
+        if may_differ(self.lnms_strength, 0):
             lnms_factor(z, self.lnms_strength, self.lnms_scale)
-        if self.kl_weight != 1:
+        if may_differ(self.kl_weight, 1):
             add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
+
+
+def may_differ(weight: Weight, value: float) -> bool:
+    """Whether a weight may be another than the value: one on the device may, and is not read."""
+    return isinstance(weight, Tensor) or weight != value
 
 
 def prior_kl(q: Normal) -> Tensor:

@@ -64,7 +64,7 @@ def lnms_log_density(z: Tensor, scale: float = 0.1) -> Tensor:
     return off_diagonal * (-0.5 / scale**2) - num_slots * (num_slots - 1) * log_normaliser
 
 
-def lnms_factor(z: Tensor, strength: float, scale: float = 0.1) -> None:
+def lnms_factor(z: Tensor, strength: float | Tensor, scale: float = 0.1) -> None:
     """Add strength · L_NMS(z) to the objective, from within a Pyro *guide* (paper, Eq. 4).
 
     The slots must be reparameterised samples. L-NMS belongs to training: guides call this in train mode only.

@@ -34,5 +34,11 @@ SCHEDULES = {"kl_weight": kl_weight, "lnms_strength": lnms_strength, "mask_stren
 """What is set on the guide before every step, by the name of the guide's attribute."""
 
 
+def changing(config: RunConfig) -> tuple[str, ...]:
+    """The schedules of SCHEDULES that are not the same throughout a run. They only rise, so their ends tell."""
+    end = config.training.steps
+    return tuple(name for name, schedule in SCHEDULES.items() if schedule(config, 0) != schedule(config, end))
+
+
 def _ramp(step: int, length: int) -> float:
     return min(1.0, step / length) if length else 1.0

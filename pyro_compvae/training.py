@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from pyro_compvae.captured_step import CapturedStep, Recorder
 from pyro_compvae.checkpoint import (
     CHECKPOINT,
     CheckpointError,
@@ -25,13 +26,15 @@ from pyro_compvae.checkpoint import (
     naming_full_disk,
     save_checkpoint,
 )
-from pyro_compvae.config import ConfigError, RunConfig, TrainingConfig, differences, from_yaml, to_yaml
+from pyro_compvae.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
 from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.device import fits
 from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.run_log import RunLog
-from pyro_compvae.schedules import SCHEDULES, learning_rate
+from pyro_compvae.schedules import SCHEDULES, changing, learning_rate
 from pyro_compvae.signals import stop_signals
+from pyro_compvae.training_step import TrainingStep, load_optimiser, make_optimiser
 from pyro_compvae.workers import ALONE, WorkerError, Workers
 
 Metrics = Mapping[str, float]
@@ -46,13 +49,6 @@ TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate", *SC
 
 RESUMED = ("config", "scenes", "step", "seconds", "first_loss", "window", "guide", "optimiser", "random")
 """What a run continues from."""
-
-
-def make_optimiser(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser that a configuration names."""
-    if config.optimiser == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=config.learning_rate)
-    return torch.optim.Adam(parameters, lr=config.learning_rate, betas=(config.beta1, 0.999))
 
 
 def minibatch(num_scenes: int, batch_size: int, seed: int, step: int) -> Tensor:
@@ -89,6 +85,7 @@ class Trainer:
             It runs on random numbers of its own and does not disturb those of training.
         metric_names: the names that evaluate returns.
         workers: this process among those that train together.
+        recorder: records training steps, which are then repeated as a whole; not with several workers.
 
     Raises:
         ConfigError: if minibatches do not divide among the workers.
@@ -104,6 +101,7 @@ class Trainer:
         evaluate: Callable[[int], Metrics],
         metric_names: tuple[str, ...],
         workers: Workers = ALONE,
+        recorder: Recorder | None = None,
     ) -> None:
         size = min(config.training.batch_size, len(scenes))
         if size % workers.size:
@@ -113,19 +111,26 @@ class Trainer:
             )
         self.guide = guide
         self.config = config
-        self.scenes = scenes.without_masks()  # which no guide may see
+        scenes = scenes.without_masks()  # which no guide may see
+        self.scenes = scenes.to(device) if fits(scenes.num_bytes, device) else scenes
         self.run_dir = run_dir
         self.device = device
         self.evaluate = evaluate
         self.log = RunLog(run_dir, (*TRAINING_COLUMNS, *metric_names))
         self.workers = workers
-        self.elbo = workers.replicate(SceneElbo()(guide.model, guide), device)
-        self.parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
-        self.optimiser = make_optimiser(config.training, self.parameters)
+        parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
+        # The same on a GPU whether or not steps are recorded, so that it makes no difference to the numbers.
+        capturable = recorder is not None or device.type == "cuda"
+        self.optimiser = make_optimiser(config.training, parameters, capturable)
+        loss = workers.replicate(SceneElbo()(guide.model, guide), device)
+        step = TrainingStep(guide, loss, self.optimiser, config.training.clip_norm)
+        self.take_step: TrainingStep | CapturedStep = step
+        if recorder is not None:
+            self.take_step = CapturedStep(step, recorder, changing(config), warnings.warn)
         self.step = 0
         self.seconds = 0.0
         self.first_loss: float | None = None
-        self._window: list[tuple[Tensor, Tensor]] = []
+        self._window: list[Tensor] = []
         if not workers.is_first:
             self._seed_worker()
 
@@ -249,14 +254,14 @@ class Trainer:
                 f"others ({self.scenes.origin}). Name the place of the former with --data-root."
             )
         self.guide.load_state_dict(content["guide"])
-        self.optimiser.load_state_dict(content["optimiser"])
+        load_optimiser(self.optimiser, content["optimiser"])
         self.step, self.seconds, self.first_loss = content["step"], content["seconds"], content["first_loss"]
         if self.step > self.config.training.steps:
             raise CheckpointError(
                 f"--steps: expected at least the {self.step} steps that the run has behind it, "
                 f"got {self.config.training.steps}"
             )
-        self._window = [(loss, norm) for loss, norm in content["window"].to(self.device)]
+        self._window = list(content["window"].to(self.device))
         if self.workers.rank < len(content["random"]):
             random = content["random"][self.workers.rank]
             torch.set_rng_state(random["cpu"])
@@ -270,33 +275,21 @@ class Trainer:
     def _train_step(self) -> None:
         training = self.config.training
         self.guide.train()
-        for name, schedule in SCHEDULES.items():
-            setattr(self.guide, name, schedule(self.config, self.step))
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(training, self.step)
+        weights = {name: schedule(self.config, self.step) for name, schedule in SCHEDULES.items()}
+        self.take_step.set(learning_rate(training, self.step), weights)
         batch = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
-        indices = self.workers.share(batch)
-        arguments = self.guide.arguments(self.scenes.part(indices).to(self.device)[:])
-        # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
-        # Parameters stay with their modules, out of Pyro's global store.
-        with pyro.validation_enabled(False), pyro.get_param_store().scope(), self._shared_draws():
-            loss = self.elbo(*arguments) / len(indices)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, training.clip_norm)
-        self.optimiser.step()
+        arguments = self.guide.arguments(self.scenes.part(self.workers.share(batch)).to(self.device)[:])
+        with self._alike(arguments):
+            self._window.append(self.take_step(*arguments))
         self.step += 1
-        self._window.append((loss.detach(), grad_norm))
 
-    @contextmanager
-    def _shared_draws(self) -> Iterator[None]:
-        """Let all workers draw the same where scenes share it; or every step would wait for the largest draw."""
-        if self.workers.size > 1:
-            self.guide.shared_draws = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        try:
-            yield
-        finally:
-            self.guide.shared_draws = None
+    def _alike(self, arguments: tuple[Tensor, ...]) -> AbstractContextManager[Any]:
+        """Let all workers decide the same where scenes share it; or every step would wait for the largest."""
+        if self.workers.size == 1:
+            return nullcontext()
+        return self.guide.planned(
+            *arguments, generator=torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        )
 
     def _training_row(self) -> dict[str, float]:
         losses, norms = self._check_finite()
@@ -313,7 +306,7 @@ class Trainer:
     def _check_finite(self) -> tuple[Tensor, Tensor]:
         """Losses and gradient norms since the last log, once it is certain that all of them are sound."""
         # One reading of the device for all steps since.
-        window = torch.stack([torch.stack(pair) for pair in self._window]).cpu() if self._window else torch.empty(0, 2)
+        window = torch.stack(self._window).cpu() if self._window else torch.empty(0, 2)
         losses, norms = self.workers.mean(window).unbind(1)
         bad = ~(losses.isfinite() & norms.isfinite())
         if self.first_loss is None and len(losses) and not bad[0]:

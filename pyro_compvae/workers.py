@@ -18,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 Item = TypeVar("Item")
 Items = TypeVar("Items", list[Any], Tensor)
 
-PATIENCE = timedelta(days=1)
-"""How long workers wait for each other. ``torchrun`` notices at once when one dies; waiting is no sign of that."""
+PATIENCE = {"cpu": timedelta(days=1), "cuda": timedelta(hours=1)}
+"""How long workers wait for each other, by device: longer than the first of them evaluates. ``torchrun`` notices at
+once when one dies; this is for one that is alive and does not answer."""
 
 
 class WorkerError(RuntimeError):
@@ -112,7 +113,9 @@ def start_workers(device: torch.device) -> Workers:
     if not distributed.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE[device.type]
+        )
         atexit.register(_leave)
     return Workers(distributed.get_rank(), size)
 

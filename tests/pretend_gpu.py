@@ -15,6 +15,7 @@ guard, which builds without CUDA lack. So what depends on ``device.type == "cuda
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections import Counter
 from contextlib import ExitStack, nullcontext
 from functools import cache
@@ -244,12 +245,17 @@ class PretendGpu(TorchDispatchMode):
         enter(mock.patch.object(torch.Tensor, "pin_memory", pin_memory))
         enter(mock.patch.object(torch, "load", load))
         enter(mock.patch.object(torch, "save", save))
+        enter(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", ".*which is a no-op", UserWarning)  # into "meta" it is, into this one not
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # module.to() makes parameters of this class
         self._patches.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
         import torch.optim.optimizer as optimizer
         import torch.utils._foreach_utils as foreach
 
+        for algorithm in ("adam", "rmsprop"):
+            where = f"torch.optim.{algorithm}._get_capturable_supported_devices"
+            enter(mock.patch(where, return_value=["meta"]))
         for module in (optimizer, foreach):
             enter(mock.patch.object(module, "_foreach_supported_types", [*module._foreach_supported_types, OnGpu]))
         return super().__enter__()

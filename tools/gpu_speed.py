@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from types import MethodType
 from typing import Any, get_args
 
-import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from guides import MulmonGuide, build_guide
+from pyro_compvae.captured_step import WARM_STEPS, CapturedStep, CudaGraphs
 from pyro_compvae.config import GuideName, RunConfig
 from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.evidence.fitting import log_joint_and_gradient
@@ -20,6 +19,8 @@ from pyro_compvae.evidence.traces import LogJoint
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.precision import allow_tf32
 from pyro_compvae.presets import preset
+from pyro_compvae.schedules import SCHEDULES
+from pyro_compvae.training_step import TrainingStep, make_optimiser
 
 GUIDES: tuple[GuideName, ...] = get_args(GuideName)
 
@@ -45,58 +46,30 @@ def make_guide(config: RunConfig, device: torch.device, dtype: torch.dtype = tor
     return guide
 
 
-class Stepper:
-    """A training step on inputs that stay where they are, as `Trainer` does it.
+def make_step(config: RunConfig, device: torch.device, batch: int, captured: bool = False) -> Callable[[], Tensor]:
+    """A training step as `Trainer` takes it, on images of noise.
+
+    MulMON observes half of the views in all of them.
 
     Args:
         config: of the run.
         device: where.
         batch: scenes per step.
-        capturable: whether the optimiser shall keep its state on the GPU, as a CUDA graph wants it.
+        captured: whether it is recorded as a CUDA graph.
     """
-
-    def __init__(self, config: RunConfig, device: torch.device, batch: int, capturable: bool = False) -> None:
-        self.batch, self.clip_norm = batch, config.training.clip_norm
-        self.guide = make_guide(config, device)
-        if isinstance(self.guide, MulmonGuide):
-            self.guide.draw_views = MethodType(_always_half, self.guide)  # type: ignore[method-assign]
-        self.arguments = make_inputs(config, batch, device)
-        self.elbo = SceneElbo()(self.guide.model, self.guide)
-        self.parameters = list(self.guide.parameters())
-        rate: Any = torch.tensor(config.training.learning_rate, device=device) if capturable else 1e-4
-        make: Any = torch.optim.RMSprop if config.training.optimiser == "rmsprop" else torch.optim.Adam
-        self.optimiser = make(self.parameters, lr=rate, capturable=capturable)
-
-    def __call__(self) -> tuple[Tensor, Tensor]:
-        """One step: the loss in nats per scene, and the norm of its gradient."""
-        with pyro.validation_enabled(False), pyro.get_param_store().scope():
-            loss = self.elbo(*self.arguments) / self.batch
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.optimiser.step()
-        return loss.detach(), norm
-
-    def capture(self) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
-        """The whole step as a CUDA graph, after three steps to warm up: what replays it, and where its numbers are."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self()
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        self.optimiser.zero_grad(set_to_none=True)
-        with torch.cuda.graph(self.graph):
-            numbers = self()
-        return self.graph.replay, numbers
+    guide = make_guide(config, device)
+    arguments = make_inputs(config, batch, device)
+    if isinstance(guide, MulmonGuide):
+        guide.num_observed = min(guide.max_observed, config.data.num_views - 1) // 2 + 1
+    optimiser = make_optimiser(config.training, list(guide.parameters()), capturable=device.type == "cuda")
+    step = TrainingStep(guide, SceneElbo()(guide.model, guide), optimiser, config.training.clip_norm)
+    take: Any = CapturedStep(step, CudaGraphs(device), SCHEDULES, _refuse) if captured else step
+    take.set(1e-4, {name: getattr(guide, name) for name in SCHEDULES})
+    return lambda: take(*arguments)
 
 
-def _always_half(guide: MulmonGuide, viewpoints: Tensor) -> tuple[Tensor, Tensor, int]:
-    """`MulmonGuide.draw_views` that always observes half of the views, and asks the host nothing."""
-    V = viewpoints.shape[1]
-    noisy = viewpoints + guide.viewpoint_noise * torch.randn_like(viewpoints)
-    return noisy, torch.randperm(V, device=viewpoints.device), min(guide.max_observed, V - 1) // 2 + 1
+def _refuse(message: str) -> None:
+    raise RuntimeError(message)
 
 
 def timed(step: Callable[[], Any], on_gpu: bool, repeats: int = 12, warm: int = 4) -> dict[str, float]:
@@ -155,7 +128,7 @@ def _step_times(config: RunConfig, device: torch.device, batch: int) -> dict[str
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    eager = Stepper(config, device, batch)
+    eager = make_step(config, device, batch)
     row: dict[str, Any] = {"eager": timed(eager, on_gpu)}
     if not on_gpu:
         return row
@@ -170,9 +143,8 @@ def _step_times(config: RunConfig, device: torch.device, batch: int) -> dict[str
 
 
 def _replay_time(config: RunConfig, device: torch.device, batch: int) -> dict[str, float]:
-    captured = Stepper(config, device, batch, capturable=True)
-    replay, (loss, _) = captured.capture()
-    return timed(replay, on_gpu=True, repeats=30) | {"loss": float(loss)}
+    captured = make_step(config, device, batch, captured=True)
+    return timed(captured, on_gpu=True, repeats=30, warm=WARM_STEPS + 2) | {"loss": float(captured()[0])}
 
 
 def or_why_not(measure: Callable[..., Any], *arguments: Any) -> Any:
@@ -186,24 +158,14 @@ def or_why_not(measure: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def graphs_equal_eager(device: torch.device, tiny: bool) -> dict[str, Any]:
-    """Losses of replays beside those of eager steps, from the same weights and the same random numbers."""
+    """Losses of captured steps beside those of eager ones, from the same weights and the same random numbers."""
     found: dict[str, Any] = {}
     for name in GUIDES:
         config, losses = preset("tiny", name).replace({"lnms": True}), {}
-        for way in ("eager", "replayed"):
-            step = Stepper(config, device, config.training.batch_size, capturable=True)
-            if way == "eager":
-                for _ in range(3):
-                    step()
-                torch.manual_seed(11)
-                losses[way] = [float(step()[0]) for _ in range(5)]
-            else:
-                replay, (loss, _) = step.capture()
-                torch.manual_seed(11)
-                losses[way] = []
-                for _ in range(5):
-                    replay()
-                    losses[way].append(float(loss))
+        for way in ("eager", "captured"):
+            step = make_step(config, device, config.training.batch_size, captured=way == "captured")
+            torch.manual_seed(11)
+            losses[way] = [float(step()[0]) for _ in range(WARM_STEPS + 5)]
         found[name] = losses
     return found
 

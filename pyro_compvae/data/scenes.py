@@ -166,6 +166,8 @@ class SceneSet:
 
     def part(self, index: slice | Tensor) -> SceneSet:
         """Some of the scenes, as a set."""
+        if isinstance(index, Tensor):
+            index = index.to(self.images.device, non_blocking=True)
         return self._map_all(lambda field: field[index])
 
     def spread(self, num_scenes: int) -> SceneSet:
@@ -203,6 +205,12 @@ class SceneSet:
     def num_views(self) -> int | None:
         """V, or None for single images."""
         return self.images.shape[1] if self.images.ndim == 5 else None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all fields in memory."""
+        fields = (self.images, self.labels, self.num_objects, self.viewpoints)
+        return sum(field.nbytes for field in fields if field is not None)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -163,7 +163,7 @@ def _natural_step(
 def log_joint_and_gradient(log_joint: LogJoint, z: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
     """log p(x, z) of draws (L, B, K, D), (L, B), and its gradient."""
     values, gradients = [], []
-    for part in z.split(chunk_size):
+    for part in z.split(log_joint.draws_that_fit(chunk_size)):
         with torch.enable_grad(), naming_memory(part):
             leaf = part.detach().requires_grad_()
             value = log_joint(leaf)

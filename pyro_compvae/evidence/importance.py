@@ -113,7 +113,7 @@ def _sample(
     check_counts(num_samples=num_samples, chunk_size=chunk_size)
     log_weights: list[list[Tensor]] = [[] for _ in log_qs]
     with torch.no_grad():
-        for size in chunk_sizes(num_samples, chunk_size):
+        for size in chunk_sizes(num_samples, log_joint.draws_that_fit(chunk_size)):
             z = proposal.rsample(size)
             with naming_memory(z):
                 log_p = log_joint(z)

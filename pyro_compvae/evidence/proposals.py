@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -88,8 +89,10 @@ class JointProposal:
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
         """log q̄(z): z (L, B, K, D) → (L, B), nats.
 
-        With slot a of z in the place j, S⁻¹ (z - loc) gets a share y_ja (K·D,) of it; the squared norm of a permutation
-        is a sum of K² of the inner products of all y, which are computed once for all permutations.
+        With slot a of z in the place j, S⁻¹ (z - loc) gets a share y_ja (K·D,) of it. The squared norm of a permutation
+        is a quadratic form eᵀ G e of the inner products G of all y, which are computed once for all permutations; e is
+        1 where slot a is in the place j. As products, unlike as sums of chosen entries, they have a gradient that a GPU
+        need not add up entry by entry.
 
         Raises:
             ValueError: for more than 8 slots.
@@ -98,12 +101,11 @@ class JointProposal:
         permutations = _permutations(z)
         shifts = z.unsqueeze(2) - self.joint.loc.unflatten(-1, (K, -1)).unsqueeze(-2)  # (L, B, K, K, D), of j and a
         y = torch.einsum("bnjd,lbjad->lbjan", self.joint.inverse().unflatten(-1, (K, -1)), shifts).flatten(2, 3)
-        inner = torch.einsum("lbpn,lbqn->lbpq", y, y).flatten(-2)
+        inner = torch.einsum("lbpn,lbqn->lbpq", y, y)
         parts = []
-        for some in permutations.split(max(1, PERMUTED_DRAWS // inner[..., 0].numel())):
-            chosen = torch.arange(K, device=z.device) * K + some  # (P, K), of p and q
-            pairs = chosen[:, :, None] * K * K + chosen[:, None, :]
-            squares = inner.index_select(-1, pairs.flatten()).unflatten(-1, (-1, K * K)).sum(-1)  # (L, B, P)
+        for some in permutations.split(max(1, PERMUTED_DRAWS // inner[..., 0, 0].numel())):
+            places = F.one_hot(some, K).to(z.dtype).flatten(1)  # (P, K²)
+            squares = ((places @ inner) * places).sum(-1)  # (L, B, P)
             parts.append(self.joint.log_prob_of_squares(squares.movedim(-1, 0)).logsumexp(0))
         return torch.stack(parts).logsumexp(0) - math.log(len(permutations))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from pyro import poutine
 from pyro.distributions import Unit
 from torch import Tensor, nn
 
+from pyro_compvae.device import memory_of
 from pyro_compvae.precision import exact_products
 from pyro_compvae.programs import leaving_no_parameters
 
@@ -50,10 +52,33 @@ class LogJoint:
         self._scenes_dim = _scenes_frame("z", site, "model").dim
         self.num_scenes = site["fn"].batch_shape[self._scenes_dim]
         self.dtype = site["value"].dtype
+        self._room: int | None = None
 
     def __call__(self, z: Tensor) -> Tensor:
         """log p(x, z) in nats: z (L, B, K, D) → (L, B) in float64, differentiable with respect to z."""
         return per_scene_log_prob(self._trace(z), len(z), self._nesting, "model").double()
+
+    def draws_that_fit(self, wanted: int, share: float = 0.5) -> int:
+        """How many draws of all scenes to evaluate at a time: no more than wanted, and than a GPU has room for.
+
+        A first draw shows how much memory each of them takes, with its gradient.
+
+        Args:
+            wanted: at most so many.
+            share: of the memory that is free now.
+        """
+        if self._room is None:
+            device = next((argument.device for argument in self.arguments), torch.device("cpu"))
+            z = torch.zeros(1, self.num_scenes, *self.event_shape, dtype=torch.float64, device=device)
+
+            def evaluate() -> None:
+                with torch.enable_grad(), naming_memory(z):
+                    leaf = z.clone().requires_grad_()
+                    torch.autograd.grad(self(leaf).sum(), leaf)
+
+            needed, free = memory_of(evaluate, device)
+            self._room = sys.maxsize if needed == 0 else max(1, int(share * free / needed))
+        return min(wanted, self._room)
 
     def terms(self, z: Tensor) -> dict[str, Tensor]:
         """The terms of log p(x, z), by site: z (L, B, K, D) → (L, B), or (L, V, B) for sites in a plate of views."""
@@ -130,23 +155,27 @@ def per_scene_log_prob(trace: poutine.Trace, num_particles: int, nesting: int, w
     Raises:
         FloatingPointError: if a site is NaN or +inf, with the scene and the site.
     """
-    total: Tensor | None = None
+    sites = []
     for name, site in sample_sites(trace):
         log_prob = site["log_prob"]
         log_prob = log_prob.reshape((1,) * (nesting + 1 - log_prob.dim()) + log_prob.shape)
         scenes_dim = _scenes_frame(name, site, what).dim
         other_plates = [dim for dim in range(-nesting, 0) if dim != scenes_dim]
         log_prob = (log_prob.sum(other_plates) if other_plates else log_prob).expand(num_particles, -1)
-        bad = log_prob.isnan() | log_prob.isposinf()
-        if bad.any():
-            particle, scene = bad.nonzero()[0].tolist()
-            raise FloatingPointError(
-                f"{what}: expected finite log-probabilities, got {float(log_prob[particle, scene])} at site {name!r} "
-                f"for scene {scene}"
-            )
-        total = log_prob if total is None else total + log_prob
-    assert total is not None
+        sites.append((name, log_prob))
+    total = torch.stack([log_prob for _, log_prob in sites]).sum(0)
+    if _is_bad(total).any():  # read once, as a GPU is waited for
+        for name, log_prob in sites:
+            for particle, scene in _is_bad(log_prob).nonzero().tolist():
+                raise FloatingPointError(
+                    f"{what}: expected finite log-probabilities, got {float(log_prob[particle, scene])} at site "
+                    f"{name!r} for scene {scene}"
+                )
     return total
+
+
+def _is_bad(log_prob: Tensor) -> Tensor:
+    return log_prob.isnan() | log_prob.isposinf()
 
 
 def sample_sites(trace: poutine.Trace) -> list[tuple[str, Any]]:

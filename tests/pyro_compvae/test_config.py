@@ -13,7 +13,7 @@ from torch import nn
 from pyro_compvae.config import SECTIONS, ConfigError, DatasetName, GuideName, flatten, from_yaml, to_yaml
 from pyro_compvae.presets import PRESETS, preset
 from pyro_compvae.schedules import learning_rate
-from pyro_compvae.training import make_optimiser
+from pyro_compvae.training_step import make_optimiser
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -260,11 +260,12 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path, guide: GuideName, mon
     with Waits() as waits:
         float(torch.ones(2).sum())
     assert waits.found, "the premise"
-    if isinstance(trainer.guide, MulmonGuide):  # drawn on the host, whatever the device
-        views = torch.tensor([2, 0, 1])
-        monkeypatch.setattr(trainer.guide, "draw_views", lambda viewpoints: (viewpoints, views, 1))
+    if isinstance(trainer.guide, MulmonGuide):
+        trainer.guide.num_observed = 1  # drawn on the host, whatever the device
     trainer._train_step()
-    trainer.optimiser = torch.optim.SGD(trainer.parameters, lr=0.0)  # Adam counts its steps on the host
+    weights = list(trainer.guide.parameters())
+    # Adam counts its steps on the host.
+    monkeypatch.setattr(trainer.take_step, "optimiser", torch.optim.SGD(weights, lr=0.0))
     with Waits() as waits:
         trainer._train_step()
     assert waits.found == []

@@ -116,7 +116,7 @@ def test_workers_observe_equally_many_views(tmp_path: Path) -> None:
         guide.draw_views = watch  # type: ignore[method-assign]
         workers = Pretending(rank, 2)
         Trainer(guide, config, scenes, tmp_path, torch.device("cpu"), lambda step: {}, (), workers).run()
-        assert guide.shared_draws is None
+        assert guide.num_observed is None
         counts.append(drawn)
         noises.append(noise)
     assert counts[0] == counts[1]
