@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pyro
 import pytest
 import torch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide a GPU from all tests, and the scripts that they run, but from those that want one."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from pyro_compvae.evidence.flow import Coupling, fit_flow
 from pyro_compvae.evidence.traces import LogJoint
 from pyro_compvae.precision import _settings, allow_tf32, exact_products
 
-K, D = 2, 2
+K, D, PILOT_CHAINS = 2, 2, 2
 
 
 def allowed() -> set[object]:
@@ -68,7 +68,7 @@ def estimate(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
 
 
 def anneal(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
-    return annealed_log_evidence(model, guide, x, num_chains=2, num_temperatures=3, pilot_chains=2)
+    return annealed_log_evidence(model, guide, x, num_chains=6, num_temperatures=3, pilot_chains=PILOT_CHAINS)
 
 
 def fit(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
@@ -119,6 +119,39 @@ def test_a_full_gpu_is_told_what_to_do(compute: Callable[..., Any]) -> None:
     message = r"no room for \d+ draws of 2 scenes at a time: lower chunk_size \(--chunk-size.*56.00 GiB\.$"
     with pytest.raises(torch.OutOfMemoryError, match=message):
         compute(model, FactorisedGuide(model), x)
+
+
+@pytest.mark.parametrize(("compute", "least"), [(estimate, 1), (fit, 1), (anneal, PILOT_CHAINS)])
+def test_a_gpu_gets_as_many_draws_at_a_time_as_it_has_room_for(
+    compute: Callable[..., Any], least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draw that takes a hundredth of what is free, of which half is to be used: fifty, however many are asked for."""
+    at_once = []
+    evaluate = LogJoint.__call__
+
+    def watch(self: LogJoint, z: Tensor) -> Tensor:
+        at_once.append(len(z))
+        return evaluate(self, z)
+
+    def memory_of(function: Callable[[], object], device: torch.device) -> tuple[int, int]:
+        function()
+        return 10, 1000
+
+    monkeypatch.setattr(LogJoint, "__call__", watch)
+    monkeypatch.setattr("pyro_compvae.evidence.traces.memory_of", memory_of)
+    model = LinearGaussian(K, D)
+    x = model.simulate(2)
+    compute(model, FactorisedGuide(model), x)
+    few = max(at_once)
+    log_joint = LogJoint(model, x)
+    assert log_joint.draws_that_fit(10_000) == 50
+    assert log_joint.draws_that_fit(10) == 10
+    monkeypatch.setattr("pyro_compvae.evidence.traces.memory_of", lambda function, device: (function(), (500, 1000))[1])
+    at_once.clear()
+    compute(model, FactorisedGuide(model), x)
+    assert few > max(at_once) == least
+    monkeypatch.undo()
+    assert LogJoint(model, x).draws_that_fit(10_000) == 10_000, "a CPU takes what it is given"
 
 
 def test_what_was_allowed_comes_back_after_an_error() -> None:
