@@ -19,61 +19,57 @@ from analysis.evaluation import evaluate
 from analysis.figures import PALETTE, save_figure
 from analysis.meanings import left_out
 from analysis.runs import load_run
+from analysis.study import Cell
 from pyro_compvae.checkpoint import write_text
+from pyro_compvae.config import RunConfig
 from pyro_compvae.data.scenes import SceneSet
 
 SCORES = ("mse", "miou", "ari_fg", "duplicates", "elbo")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of a sweep: σ_c, K in training, seed."""
+class Score:
+    """What a cell's run scores with so many slots in testing, by the names of `SCORES`."""
 
     scale: float
     slots: int
     seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its run folder."""
-        return f"scale{self.scale:g}-slots{self.slots}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a cell's run scores with so many slots in testing, by the names of `SCORES`."""
-
-    cell: Cell
     test_slots: int
     values: dict[str, float]
 
 
-def cells(scales: Sequence[float], slots: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
-    """A cross, not a grid: every scale with the first number of slots, and every number of slots with the first scale.
+def figure6_cells(config: RunConfig, scales: Sequence[float], slots: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
+    """A cross, not a grid: every σ_c with the first K, and every K with the first σ_c, all with L-NMS.
 
     Seed by seed, so that a sweep that is stopped early has whole seeds.
     """
     pairs = [(scale, slots[0]) for scale in scales] + [(scales[0], number) for number in slots[1:]]
-    return [Cell(scale, number, seed) for seed in seeds for scale, number in pairs]
+    return [
+        Cell(
+            f"scale{scale:g}-slots{number}-seed{seed}",
+            config.replace({"lnms_prior.scale": scale, "num_slots": number, "seed": seed, "lnms": True}),
+        )
+        for seed in seeds
+        for scale, number in pairs
+    ]
 
 
-def score_cell(
-    run_dir: Path, cell: Cell, test_slots: Sequence[int], scenes: SceneSet, device: torch.device
-) -> list[Score]:
-    """Evaluate a cell's run on all scenes with every K, or read from its folder what was found for its weights."""
+def score_run(run_dir: Path, test_slots: Sequence[int], scenes: SceneSet, device: torch.device) -> list[Score]:
+    """Evaluate a run on all scenes with every K, or read from its folder what was found for its weights."""
     path = run_dir / "test_slots.json"
     run = load_run(run_dir, device)
+    config = run.config
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     scores = []
     for K in test_slots:
         key = f"K {K}, step {run.step}, {len(scenes)} scenes"
         if key not in known:
             run.model.num_slots = K
-            torch.manual_seed(cell.seed)
+            torch.manual_seed(config.seed)
             metrics = evaluate(run.guide, scenes, device)
             known[key] = {name: metrics[name] for name in SCORES}
             write_text(path, json.dumps(known, indent=2) + "\n")
-        scores.append(Score(cell, K, known[key]))
+        scores.append(Score(config.lnms_prior.scale, config.num_slots, config.seed, K, known[key]))
     return scores
 
 
@@ -82,18 +78,18 @@ def undefined(scores: Sequence[Score]) -> list[str]:
     return [name for name in SCORES if all(math.isnan(s.values[name]) for s in scores)]
 
 
-def ablation_csv(scores: Sequence[Score]) -> str:
+def figure6_csv(scores: Sequence[Score]) -> str:
     """A row per cell and number of test slots; what is NaN is empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("scale", "train_slots", "seed", "test_slots", *SCORES))
     for s in scores:
         values = ("" if math.isnan(s.values[name]) else s.values[name] for name in SCORES)
-        table.writerow((s.cell.scale, s.cell.slots, s.cell.seed, s.test_slots, *values))
+        table.writerow((s.scale, s.slots, s.seed, s.test_slots, *values))
     return text.getvalue()
 
 
-def ablation_table(scores: Sequence[Score]) -> str:
+def figure6_table(scores: Sequence[Score]) -> str:
     """A line per scale, train K and test K: means over seeds, with the range that the seeds span.
 
     Metrics that want masks are left out without, and said to be.
@@ -101,8 +97,8 @@ def ablation_table(scores: Sequence[Score]) -> str:
     missing = undefined(scores)
     names = [name for name in SCORES if name not in missing]
     lines = [f"{'σ_c':>6}{'train K':>9}{'test K':>8}{'seeds':>7}" + "".join(f"{name:>26}" for name in names)]
-    for scale, slots, test_slots in sorted({(s.cell.scale, s.cell.slots, s.test_slots) for s in scores}):
-        found = [s for s in scores if (s.cell.scale, s.cell.slots, s.test_slots) == (scale, slots, test_slots)]
+    for scale, slots, test_slots in sorted({(s.scale, s.slots, s.test_slots) for s in scores}):
+        found = [s for s in scores if (s.scale, s.slots, s.test_slots) == (scale, slots, test_slots)]
         line = f"{scale:>6g}{slots:>9}{test_slots:>8}{len(found):>7}"
         for name in names:
             values = [s.values[name] for s in found]
@@ -114,7 +110,7 @@ def ablation_table(scores: Sequence[Score]) -> str:
     return "\n".join([*lines, left_out(missing)] if missing else lines)
 
 
-def ablation_figure(path: Path, scores: Sequence[Score], title: str = "") -> None:
+def figure6_figure(path: Path, scores: Sequence[Score], title: str = "") -> None:
     """Draw the paper's Figure 6: MSE and, with masks, mIoU against σ_c, and against the test K for every train K.
 
     Points are seeds, lines their means.
@@ -127,14 +123,14 @@ def ablation_figure(path: Path, scores: Sequence[Score], title: str = "") -> Non
     names = [name for name in ("mse", "miou") if name not in undefined(scores)]
     figure = Figure(figsize=(4 * len(names), 6), dpi=120, layout="constrained")
     axes = figure.subplots(2, len(names), squeeze=False)
-    base = scores[0].cell
-    by_scale = [s for s in scores if s.cell.slots == base.slots and s.test_slots == base.slots]
+    base = scores[0]
+    by_scale = [s for s in scores if s.slots == base.slots and s.test_slots == base.slots]
     for column, name in enumerate(names):
         axes[0, column].set_xscale("log")
         axes[0, column].set_xlabel("σ_c of L-NMS")
-        _lines(axes[0, column], [(s.cell.scale, s.values[name]) for s in by_scale], 0, None)
-        for index, slots in enumerate(sorted({s.cell.slots for s in scores})):
-            chosen = [s for s in scores if s.cell.slots == slots and s.cell.scale == base.scale]
+        _lines(axes[0, column], [(s.scale, s.values[name]) for s in by_scale], 0, None)
+        for index, slots in enumerate(sorted({s.slots for s in scores})):
+            chosen = [s for s in scores if s.slots == slots and s.scale == base.scale]
             _lines(
                 axes[1, column], [(s.test_slots, s.values[name]) for s in chosen], index, f"trained with K = {slots}"
             )

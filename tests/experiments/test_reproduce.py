@@ -1,0 +1,185 @@
+"""Studies, on tiny runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+from statistics import mean, stdev
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+from scripts import load_script
+
+from analysis import load_run
+from analysis.figure6 import SCORES, Score, figure6_csv, figure6_figure, figure6_table
+from analysis.study import Cell, train_cells
+from analysis.table1 import PAPER, table1, table1_cells, table1_csv, table1_figure
+from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.config import ConfigError, from_yaml
+from pyro_compvae.presets import preset
+
+TINY = ["--preset", "tiny", "--set", "training.steps=2", "--device", "cpu"]
+FIGURE6 = ["figure6", *TINY, "--guide", "iodine", "--scales", "0.1", "0.3", "--slots", "4", "5", "--seeds", "0"]
+FIGURE6 += ["--test-slots", "6"]
+TABLE1 = ["table1", *TINY, "--guides", "iodine", "mulmon", "--datasets", "solids", "--seeds", "0", "1"]
+TABLE1 += ["--at-once", "2", "--set", "data.num_test=4", "--set", "data.num_train=8"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return load_script("reproduce")
+
+
+def test_cells_are_runs_and_a_second_call_goes_on(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "sweep"
+    run, calls = subprocess.run, []
+
+    def killed_at_the_second(command: list[str], **options: object) -> None:
+        calls.append(command)
+        if len(calls) != 2:  # which has its config.yaml, and nothing else
+            run(command, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "run", killed_at_the_second)
+    assert script.main([*FIGURE6, "--out", str(out)]) == 1
+    message = capsys.readouterr().err
+    assert f"scale0.3-slots4-seed0 did not finish, see {out / 'scale0.3-slots4-seed0'}.log" in message
+    assert "0.3" not in (out / "figure6.csv").read_text()
+    assert script.main([*FIGURE6, "--out", str(out)]) == 0
+    assert len(calls) == 4, "two cells are not trained again"
+
+    with (out / "figure6.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    cells = {(row["scale"], row["train_slots"]) for row in rows}
+    assert cells == {("0.1", "4"), ("0.3", "4"), ("0.1", "5")}
+    assert {row["test_slots"] for row in rows} == {"4", "5", "6"}
+    assert len(rows) == 9
+    for scale, slots in cells:
+        config = load_run(out / f"scale{scale}-slots{slots}-seed0").config
+        assert (config.lnms_prior.scale, config.num_slots, config.lnms) == (float(scale), int(slots), True)
+    summary = json.loads((out / "scale0.1-slots5-seed0" / "summary.json").read_text())
+    row = next(row for row in rows if (row["train_slots"], row["test_slots"]) == ("5", "5"))
+    assert float(row["miou"]) == pytest.approx(summary["miou"], abs=1e-6)
+    assert (out / "figure6.png").stat().st_size > 10_000
+    assert (out / "figure6.txt").read_text().count("\n") == 11
+
+    for other in (["--preset", "default"], ["--set", "training.steps=3"], ["--set", "lnms_prior.strength=9"]):
+        assert script.main([*FIGURE6, "--out", str(out), *other]) == 1
+        assert "expected a run of this study, found one of another: " in capsys.readouterr().err
+    assert len(calls) == 4
+
+
+def test_table1_is_of_the_summaries(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([*TABLE1, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    with (tmp_path / "table1.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["guide"], row["group"], row["seed"]) for row in rows] == [
+        (guide, group, seed) for seed in "01" for guide in ("iodine", "mulmon") for group in "0+"
+    ]
+    scores = []
+    for row in rows:
+        folder = tmp_path / f"{row['guide']}-solids-{'lnms' if row['group'] == '+' else 'plain'}-seed{row['seed']}"
+        summary = json.loads((folder / "summary.json").read_text())
+        config = from_yaml((folder / "config.yaml").read_text())
+        assert (config.lnms, config.seed, config.guide) == (row["group"] == "+", int(row["seed"]), row["guide"])
+        assert float(row["mse"]) == pytest.approx(3 * summary["mse"]), "a sum over channels, as in the paper"
+        assert float(row["miou"]) == summary["miou"]
+        assert bool(row["query_miou"]) == (row["guide"] == "mulmon")
+        if (row["guide"], row["group"]) == ("iodine", "+"):
+            scores.append(summary["miou"])
+    assert f"{mean(scores):.3f} ± {stdev(scores):.3f}" in printed
+    assert printed == (tmp_path / "table1.txt").read_text()
+    lines = [line.split() for line in printed.splitlines()]
+    assert [line[:4] for line in lines[1:5]] == [
+        [guide, group, "solids", "2"] for guide in ("iodine", "mulmon") for group in "0+"
+    ]
+    assert (tmp_path / "table1.png").stat().st_size > 10_000
+
+
+def test_the_paper_stands_beside(tmp_path: Path) -> None:
+    cells = table1_cells(lambda guide, dataset: preset("tiny", guide, dataset), ["monet"], ["clevr-mv", "dolphin"], [3])
+    assert len(cells) == 4
+    assert all(tuple(cell.place[axis] for axis in ("guide", "group", "dataset")) in PAPER for cell in cells)
+    first = cells[0].config.replace({"lnms": True})
+    assert first == cells[1].config, "the groups differ in nothing but L-NMS"
+    nothing = dict.fromkeys(("ari", "ari_fg", "duplicates", "elbo", "query_mse", "query_miou"), float("nan"))
+    results = [(cell, nothing | {"mse": 0.001, "miou": 0.5, "elbo": 7.0}) for cell in cells]
+    head, row, *_ = str(table1(results)).splitlines()
+    assert head.split() == ["model", "data", "seeds", "mse", "paper", "miou", "paper", "elbo"]
+    assert row.split() == ["monet", "0", "clevr-mv", "1", "0.0010", "0.0037", "0.500", "0.681", "7"]
+    assert table1_csv(results).splitlines()[1] == "monet,0,clevr-mv,3,0.001,0.5,,,,7.0,,"
+    table1_figure(tmp_path / "table1.png", results)
+    assert (tmp_path / "table1.png").stat().st_size > 10_000
+
+
+def test_bad_studies_are_named(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    for arguments, message in (
+        (["figure6", "--scales", "0.1", "0.1"], "--scales: expected one or more values, each once; got (0.1, 0.1)"),
+        (["figure6", "--test-slots", "1"], "--slots, --test-slots: expected at least 2"),
+        (["table1", "--seeds", "1", "1"], "--seeds: expected one or more values, each once; got (1, 1)"),
+        (["table1", "--preset", "tiny", "--at-once", "0"], "--at-once: expected at least 1, got 0"),
+        (["table1", "--set", "training.stps=1"], "training.stps"),
+    ):
+        assert script.main([*arguments, *out]) == 1
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_data_all_runs_say_what_is_missing(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["table1", *TINY, "--guides", "iodine", "--datasets", "dolphin", "--seeds", "0"]
+    assert script.main([*arguments, "--out", str(tmp_path), "--data-root", str(tmp_path / "nowhere")]) == 1
+    assert "iodine-dolphin-plain-seed0 did not finish" in capsys.readouterr().err
+    assert "clevr_aug" in (tmp_path / "iodine-dolphin-plain-seed0.log").read_text()
+
+
+def test_cells_share_the_cores_and_want_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = preset("tiny")
+    threads: list[Any] = []
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(subprocess, "run", lambda command, env, **_: threads.append(env["OMP_NUM_THREADS"]))
+    cells = [Cell("a", config), Cell("b", config.replace({"seed": 1}))]
+    assert train_cells(cells, tmp_path, ["true"], at_once=2) == cells, "none of them has a summary"
+    assert threads == ["4", "4"]
+    with pytest.raises(ConfigError, match="names of their own, got a, a"):
+        train_cells([cells[0], cells[0]], tmp_path, ["true"])
+    with pytest.raises(CheckpointError, match="seed is 0 there and 1 here"):
+        train_cells([Cell("a", cells[1].config)], tmp_path, ["true"])
+
+
+def test_ctrl_c_begins_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def interrupted(command: list[str], **_: Any) -> None:
+        begun.append(command)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    cells = [Cell(name, preset("tiny")) for name in "abcdef"]
+    with pytest.raises(KeyboardInterrupt):
+        train_cells(cells, tmp_path, ["true"])
+    assert len(begun) < len(cells)
+
+
+def test_without_masks_their_metrics_are_left_out(tmp_path: Path) -> None:
+    unknown = dict.fromkeys(("miou", "ari_fg", "duplicates"), float("nan"))
+    values = {"mse": 0.01, "elbo": 5.0}
+    scores = [Score(0.1, 4, seed, 4, values | unknown) for seed in (0, 1)]
+    heads, line, *notes = figure6_table(scores).splitlines()
+    assert heads.split()[-2:] == ["mse", "elbo"]
+    assert "nan" not in line
+    assert notes[-1] == "no masks: miou, ari_fg, duplicates are left out"
+    assert "no masks" not in figure6_table([Score(0.1, 4, 0, 4, dict.fromkeys(SCORES, 1.0))])
+    assert figure6_csv(scores).splitlines()[1] == "0.1,4,0,4,0.01,,,,5.0"
+    figure6_figure(tmp_path / "figure.png", scores)
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width < picture.height, "one column"
