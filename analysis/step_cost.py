@@ -140,7 +140,7 @@ def training_step(case: Case) -> Callable[[], Tensor]:
         arguments = (torch.rand(B, V, 3, *size, device=case.device), torch.rand(B, V, 3, device=case.device))
         guide.num_observed = num_observed(config)
     loss: Loss = partial(plain_loss, guide) if case.variant == BASELINE else SceneElbo()(guide.model, guide)
-    optimiser = make_optimiser(config.training, list(guide.parameters()))
+    optimiser = make_optimiser(config.training, list(guide.parameters()), capturable=case.device == "cuda")
     take_step = TrainingStep(guide, loss, optimiser, config.training.clip_norm)
 
     def step() -> Tensor:

@@ -113,8 +113,6 @@ class MulmonGuide(RefinementGuide):
             with pyro.plate("scenes", len(x), dim=-1):
                 return self._sample(q)
         check_views(x, viewpoints, self.model)
-        if x.shape[1] < 2:
-            raise ValueError("x: expected at least 2 views to train on, one observed and one queried; got 1")
         viewpoints, order, n = self.draw_views(viewpoints)
         observed, queried = order[:n], order[n:]
         observations = self._observe(x[:, observed], viewpoints[:, observed])
@@ -129,7 +127,7 @@ class MulmonGuide(RefinementGuide):
 
     @contextmanager
     def planned(  # type: ignore[override]
-        self, x: Tensor, viewpoints: Tensor, generator: torch.Generator | None = None
+        self, x: Tensor, viewpoints: Tensor, *, generator: torch.Generator | None = None
     ) -> Iterator[Hashable]:
         """Decide n beforehand."""
         before = self.num_observed
@@ -147,9 +145,15 @@ class MulmonGuide(RefinementGuide):
         return noisy, torch.randperm(num_views, device=viewpoints.device), n
 
     def _draw_number(self, num_views: int, generator: torch.Generator | None = None) -> int:
-        if self.num_observed is not None:
-            return self.num_observed
-        return int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, (), generator=generator))
+        if num_views < 2:
+            raise ValueError(f"x: expected at least 2 views to train on, one observed and one queried; got {num_views}")
+        if self.num_observed is None:
+            return int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, (), generator=generator))
+        if not 1 <= self.num_observed < num_views:
+            raise ValueError(
+                f"num_observed: expected 1 to {num_views - 1} of {num_views} views, got {self.num_observed}"
+            )
+        return self.num_observed
 
     def _observe(self, x: Tensor, viewpoints: Tensor) -> Observations:
         """Take in views one after the other."""

@@ -76,12 +76,11 @@ class _AttachGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        # Unlike an `if`, this does not make the host wait for a GPU.
+        # Unlike an `if`, this does not make the host wait for a GPU, where a message has fewer than 255 characters.
         torch._assert_async(
             (grad_output == grad_output[0]).all(),
-            "expected scenes of equal weight: the decoder's gradient was summed over the batch in one pass. In train "
-            "mode RenyiELBO with several particles, poutine.mask and per-scene scales give them weights of their own; "
-            "take Trace_ELBO or TraceMeanField_ELBO, or eval mode.",
+            "expected scenes of equal weight: in train mode no RenyiELBO with several particles, poutine.mask or "
+            "per-scene scales; take Trace_ELBO or TraceMeanField_ELBO, or eval mode.",
         )
         z_gradient, *weight_gradients = ctx.gradients  # type: ignore[attr-defined]
         weight = grad_output[0]

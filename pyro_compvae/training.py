@@ -89,6 +89,7 @@ class Trainer:
 
     Raises:
         ConfigError: if minibatches do not divide among the workers.
+        ValueError: for a recorder beside other workers.
     """
 
     def __init__(
@@ -109,10 +110,12 @@ class Trainer:
                 f"training.batch_size: expected minibatches that the {workers.size} workers can share in equal parts, "
                 f"got {size} scenes (batch_size {config.training.batch_size}, {len(scenes)} training scenes)"
             )
+        if recorder is not None and workers.size > 1:
+            raise ValueError(f"recorder: expected None with several workers, got one with {workers.size}")
         self.guide = guide
         self.config = config
         scenes = scenes.without_masks()  # which no guide may see
-        self.scenes = scenes.to(device) if fits(scenes.num_bytes, device) else scenes
+        self.scenes = scenes.to(device, pinned=False) if fits(scenes.num_bytes, device) else scenes
         self.run_dir = run_dir
         self.device = device
         self.evaluate = evaluate
@@ -171,6 +174,8 @@ class Trainer:
                 self.save()
         except (WorkerError, DiskFullError) as error:
             raise type(error)(f"{error}. {self._what_is_kept()} Continue with --resume.") from error
+        finally:
+            self.take_step.finish()
         return self.step >= self.config.training.steps
 
     def _run(self, stop: list[int], progress: Any, events: SummaryWriter | None) -> None:

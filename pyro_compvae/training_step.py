@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_compvae.config import TrainingConfig
-from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guide import SceneGuide, Weight
 
 Loss = Callable[..., Tensor]
 """What is minimised, summed over scenes in nats, as a function of what model and guide are called with."""
@@ -53,7 +53,7 @@ class TrainingStep:
         self.optimiser = optimiser
         self.clip_norm = clip_norm
 
-    def set(self, learning_rate: float, weights: Mapping[str, float]) -> None:
+    def set(self, learning_rate: float, weights: Mapping[str, Weight]) -> None:
         """Set what schedules change: the learning rate, and weights of the objective by the guide's attribute."""
         for name, value in weights.items():
             setattr(self.guide, name, value)
@@ -75,3 +75,6 @@ class TrainingStep:
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.optimiser.step()
         return torch.stack((loss.detach(), norm))
+
+    def finish(self) -> None:
+        """Nothing is left to do."""

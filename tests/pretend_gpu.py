@@ -135,6 +135,8 @@ class PretendGpu(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = func.overloadpacket.__name__
+        if name == "_assert_async" and len(args) > 1 and len(args[1]) >= 255:
+            raise DeviceError(f"Message length must be smaller than 255, got {len(args[1])}")
         flat = tree_flatten((args, kwargs))[0]
         here = [t for t in flat if isinstance(t, OnGpu)]
         there = [t for t in flat if isinstance(t, Tensor) and not isinstance(t, OnGpu)]

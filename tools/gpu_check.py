@@ -31,9 +31,8 @@ from pyro_compvae.config import RunConfig
 from pyro_compvae.data import load_scenes
 from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.evidence import fit_gaussian, importance_log_evidence
-from pyro_compvae.evidence.fitting import log_joint_and_gradient
 from pyro_compvae.evidence.proposals import normal_proposal
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.evidence.traces import LogJoint, value_and_gradient
 from pyro_compvae.precision import allow_tf32
 from pyro_compvae.presets import preset
 from pyro_compvae.training import Trainer
@@ -127,7 +126,7 @@ def evidence_of_run(name: str, device: torch.device, num_scenes: int) -> dict[st
     q = Normal(start.loc.detach().to(device), start.scale.detach().to(device))  # the same z on both
     with noise_of_the_cpu(2):
         z = normal_proposal(q).rsample(16)
-        log_p, gradient = log_joint_and_gradient(log_joint, z, 16)
+        log_p, gradient = value_and_gradient(log_joint, z, 16)
         fit = fit_gaussian(log_joint, q, "full", steps=5)
         parts = {
             "log joint": log_p,

@@ -156,18 +156,24 @@ class SceneSet:
     def _map_all(self, function: Any) -> SceneSet:
         return self._map(images=function, labels=function, num_objects=function, viewpoints=function)
 
-    def to(self, device: torch.device) -> SceneSet:
-        """The same set on a device. To a CUDA GPU its bytes travel from pinned memory, while the host goes on."""
+    def to(self, device: torch.device, pinned: bool = True) -> SceneSet:
+        """The same set on a device.
+
+        Args:
+            device: where.
+            pinned: whether its bytes travel to a CUDA GPU from pinned memory, while the host goes on: for minibatches.
+        """
         if device.type == self.images.device.type == "cpu":
             return self
-        if device.type == "cuda" and self.images.device.type == "cpu":
+        if pinned and device.type == "cuda" and self.images.device.type == "cpu":
             return self._map_all(lambda field: field.pin_memory().to(device, non_blocking=True))
         return self._map_all(lambda field: field.to(device))
 
     def part(self, index: slice | Tensor) -> SceneSet:
         """Some of the scenes, as a set."""
         if isinstance(index, Tensor):
-            index = index.to(self.images.device, non_blocking=True)
+            device = self.images.device
+            index = (index.pin_memory() if device.type == "cuda" else index).to(device, non_blocking=True)
         return self._map_all(lambda field: field[index])
 
     def spread(self, num_scenes: int) -> SceneSet:

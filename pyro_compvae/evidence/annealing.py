@@ -58,9 +58,8 @@ def anneal(path: Path, plan: Plan, z: Tensor, chunk_size: int = 64, progress: Pr
     T = len(plan.temperatures) - 1
     parts: list[Tensor] = []
     ends, acceptances, sizes, evaluations = [], [], [], 0
-    chunks = z.split(path.chains_that_fit(chunk_size))
-    total = (T - 1) * len(chunks)
-    for part in chunks:
+    total = (T - 1) * len(z.split(chunk_size))
+    for part in z.split(chunk_size):
         point = path.at(plan.temperatures[0]).evaluate(part)
         log_weights = torch.zeros_like(point.log_factors[0])
         rates = []

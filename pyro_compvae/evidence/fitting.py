@@ -13,8 +13,7 @@ from pyro_compvae.evidence.convergence import step_share
 from pyro_compvae.evidence.elliptical import Elliptical
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, Proposal
-from pyro_compvae.evidence.traces import LogJoint, naming_memory
-from pyro_compvae.precision import exact_products
+from pyro_compvae.evidence.traces import LogJoint, value_and_gradient
 
 Family = Literal["diagonal", "block", "full"]
 """Gaussians with independent latents, with a covariance within each slot, and with one across all slots."""
@@ -109,7 +108,7 @@ def fit_gaussian(
         for step in range(steps):
             noise = torch.randn(num_samples, *loc.shape, dtype=loc.dtype, device=loc.device)
             z = loc + torch.einsum("bgij,lbgj->lbgi", scale_tril, noise)
-            log_p, gradient = log_joint_and_gradient(log_joint, z.reshape(num_samples, *shape), chunk_size)
+            log_p, gradient = value_and_gradient(log_joint, z.reshape(num_samples, *shape), chunk_size)
             finite = finite_draws(log_p, gradient)
             log_weights = log_p - _log_density_of_noise(noise, scale_tril)
             elbos.append(log_weights.mean(0))
@@ -157,19 +156,6 @@ def _natural_step(
     change = _within_trust_region(diagonal if family == "diagonal" else diagonal + change.tril(-1))
     factor = torch.diag_embed(change.diagonal(dim1=-2, dim2=-1).exp()) + change.tril(-1)
     return loc + torch.einsum("bgij,bgj->bgi", scale_tril, move), scale_tril @ factor
-
-
-@exact_products()
-def log_joint_and_gradient(log_joint: LogJoint, z: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
-    """log p(x, z) of draws (L, B, K, D), (L, B), and its gradient."""
-    values, gradients = [], []
-    for part in z.split(log_joint.draws_that_fit(chunk_size)):
-        with torch.enable_grad(), naming_memory(part):
-            leaf = part.detach().requires_grad_()
-            value = log_joint(leaf)
-            gradients += torch.autograd.grad(value.sum(), leaf)
-        values.append(value.detach())
-    return torch.cat(values), torch.cat(gradients)
 
 
 def finite_draws(log_p: Tensor, gradient: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pyro_compvae.evidence.convergence import step_share
 from pyro_compvae.evidence.elliptical import Elliptical
-from pyro_compvae.evidence.fitting import Fit, finite_draws, log_joint_and_gradient
+from pyro_compvae.evidence.fitting import Fit, finite_draws
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals import JointProposal, log_mean_over_permutations
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.evidence.traces import LogJoint, value_and_gradient
 from pyro_compvae.precision import exact_products
 
 LARGEST_LOG_SCALE = 2.0
@@ -193,7 +193,7 @@ def fit_flow(
     with torch.enable_grad():
         for step in range(steps):
             z = flow.rsample(num_samples)
-            log_p, gradient = log_joint_and_gradient(log_joint, z, chunk_size)
+            log_p, gradient = value_and_gradient(log_joint, z, chunk_size)
             finite = finite_draws(log_p, gradient)
             log_q = frozen.log_prob(z)
             elbos.append((log_p - log_q).detach().mean(0))

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_compvae.evidence.traces import naming_memory
-from pyro_compvae.precision import exact_products
+from pyro_compvae.evidence.traces import value_and_gradient
 
 LogDensity = Callable[[Tensor], Tensor]
 """z (L, B, K, D) → (L, B), nats, up to a constant."""
@@ -59,17 +58,9 @@ class Target:
     factors: tuple[LogDensity, ...]
     powers: Tensor
 
-    @exact_products()
     def evaluate(self, z: Tensor) -> Point:
         """The point at z (L, B, K, D): one evaluation of every factor, and of its gradient."""
-        values, gradients = [], []
-        for factor in self.factors:
-            with torch.enable_grad(), naming_memory(z):
-                leaf = z.detach().requires_grad_()
-                value = factor(leaf)
-                (gradient,) = torch.autograd.grad(value.sum(), leaf)
-            values.append(value.detach())
-            gradients.append(gradient)
+        values, gradients = zip(*(value_and_gradient(factor, z, len(z)) for factor in self.factors), strict=True)
         return Point(z.detach(), torch.stack(values), torch.stack(gradients))
 
     def log_density(self, point: Point) -> Tensor:

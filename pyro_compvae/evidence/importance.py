@@ -75,8 +75,9 @@ def importance_log_evidence(
     log_weights = []
     with torch.no_grad():
         for size in chunk_sizes(num_samples, chunk_size):
-            q_trace = particles_trace(guide, arguments, size, nesting)
-            p_trace = particles_trace(poutine.replay(model, q_trace), arguments, size, nesting)
+            with naming_memory(size, len(arguments[0]) if arguments else 1):
+                q_trace = particles_trace(guide, arguments, size, nesting)
+                p_trace = particles_trace(poutine.replay(model, q_trace), arguments, size, nesting)
             log_p = per_scene_log_prob(p_trace, size, nesting, "model")
             log_weights.append(log_p - per_scene_log_prob(q_trace, size, nesting, "guide"))
     return estimate_from_log_weights(torch.cat(log_weights))
@@ -113,10 +114,9 @@ def _sample(
     check_counts(num_samples=num_samples, chunk_size=chunk_size)
     log_weights: list[list[Tensor]] = [[] for _ in log_qs]
     with torch.no_grad():
-        for size in chunk_sizes(num_samples, log_joint.draws_that_fit(chunk_size)):
+        for size in chunk_sizes(num_samples, chunk_size):
             z = proposal.rsample(size)
-            with naming_memory(z):
-                log_p = log_joint(z)
+            log_p = log_joint(z)
             for parts, log_q in zip(log_weights, log_qs, strict=True):
                 parts.append(log_p - log_q(z))
     return [estimate_from_log_weights(torch.cat(parts)) for parts in log_weights]

@@ -104,7 +104,7 @@ class JointProposal:
         inner = torch.einsum("lbpn,lbqn->lbpq", y, y)
         parts = []
         for some in permutations.split(max(1, PERMUTED_DRAWS // inner[..., 0, 0].numel())):
-            places = F.one_hot(some, K).to(z.dtype).flatten(1)  # (P, K²)
+            places = F.one_hot(some, K).to(inner.dtype).flatten(1)  # (P, K²)
             squares = ((places @ inner) * places).sum(-1)  # (L, B, P)
             parts.append(self.joint.log_prob_of_squares(squares.movedim(-1, 0)).logsumexp(0))
         return torch.stack(parts).logsumexp(0) - math.log(len(permutations))

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pyro_compvae.evidence.hmc import LogDensity, Point, Target, hmc_step, jittered
 from pyro_compvae.evidence.proposals import ExchangeableProposal, FactorisedProposal, JointProposal, Proposal
-from pyro_compvae.evidence.traces import LogJoint
 
 PILOT_STEP = 0.5
 """Nats by which log weights of the pilot chains spread from one temperature to the next."""
@@ -61,11 +60,6 @@ class Path:
         self.symmetrise = symmetrise
         self.event_shape = log_joint.event_shape
         self.is_exchangeable = isinstance(start, ExchangeableProposal)
-
-    def chains_that_fit(self, wanted: int) -> int:
-        """How many chains of all scenes to walk at a time: no more than wanted, and than a GPU has room for."""
-        log_joint = self.factors[2]
-        return log_joint.draws_that_fit(wanted) if isinstance(log_joint, LogJoint) else wanted
 
     def at(self, beta: Tensor) -> Target:
         """f_β of temperatures β (B,)."""

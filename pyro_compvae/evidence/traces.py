@@ -52,33 +52,38 @@ class LogJoint:
         self._scenes_dim = _scenes_frame("z", site, "model").dim
         self.num_scenes = site["fn"].batch_shape[self._scenes_dim]
         self.dtype = site["value"].dtype
+        self._typical = site["value"].detach().reshape(1, self.num_scenes, *self.event_shape)
         self._room: int | None = None
 
     def __call__(self, z: Tensor) -> Tensor:
-        """log p(x, z) in nats: z (L, B, K, D) → (L, B) in float64, differentiable with respect to z."""
+        """log p(x, z) in nats: z (L, B, K, D) → (L, B) in float64, differentiable with respect to z.
+
+        Where no gradient is wanted, as many draws are evaluated at a time as a GPU has room for.
+        """
+        if not (z.requires_grad and torch.is_grad_enabled()) and len(z) > (room := self.draws_that_fit(len(z))):
+            return torch.cat([self(part) for part in z.split(room)])
+        with naming_memory(*z.shape[:2]):
+            return self._evaluate(z)
+
+    def _evaluate(self, z: Tensor) -> Tensor:
         return per_scene_log_prob(self._trace(z), len(z), self._nesting, "model").double()
 
-    def draws_that_fit(self, wanted: int, share: float = 0.5) -> int:
-        """How many draws of all scenes to evaluate at a time: no more than wanted, and than a GPU has room for.
-
-        A first draw shows how much memory each of them takes, with its gradient.
-
-        Args:
-            wanted: at most so many.
-            share: of the memory that is free now.
-        """
+    def draws_that_fit(self, wanted: int) -> int:
+        """How many draws of all scenes to evaluate at a time, with their gradients: no more than wanted, and than half
+        of what was free of a GPU when this was first asked has room for. Where z is drawn is not decided by this."""
         if self._room is None:
-            device = next((argument.device for argument in self.arguments), torch.device("cpu"))
-            z = torch.zeros(1, self.num_scenes, *self.event_shape, dtype=torch.float64, device=device)
-
-            def evaluate() -> None:
-                with torch.enable_grad(), naming_memory(z):
-                    leaf = z.clone().requires_grad_()
-                    torch.autograd.grad(self(leaf).sum(), leaf)
-
-            needed, free = memory_of(evaluate, device)
-            self._room = sys.maxsize if needed == 0 else max(1, int(share * free / needed))
+            self._room = self._measure_room()
         return min(wanted, self._room)
+
+    def _measure_room(self) -> int:
+        leaf = self._typical.double().requires_grad_()
+
+        def evaluate() -> None:
+            with torch.enable_grad(), exact_products(), naming_memory(*leaf.shape[:2]):
+                torch.autograd.grad(self._evaluate(leaf).sum(), leaf)
+
+        needed, free = memory_of(evaluate, leaf.device)
+        return sys.maxsize if needed == 0 else max(1, free // (2 * needed))
 
     def terms(self, z: Tensor) -> dict[str, Tensor]:
         """The terms of log p(x, z), by site: z (L, B, K, D) → (L, B), or (L, V, B) for sites in a plate of views."""
@@ -118,9 +123,23 @@ def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str
     return max(-frame.dim for frame in frames), trace
 
 
+@exact_products()
+def value_and_gradient(log_density: Callable[[Tensor], Tensor], z: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
+    """A log-density of draws z (L, B, K, D), (L, B), and its gradient, of at most chunk_size draws at a time."""
+    values, gradients = [], []
+    room = log_density.draws_that_fit(chunk_size) if isinstance(log_density, LogJoint) else chunk_size
+    for part in z.split(room):
+        with torch.enable_grad(), naming_memory(*part.shape[:2]):
+            leaf = part.detach().requires_grad_()
+            value = log_density(leaf)
+            gradients += torch.autograd.grad(value.sum(), leaf)
+        values.append(value.detach())
+    return torch.cat(values), torch.cat(gradients)
+
+
 @contextmanager
-def naming_memory(z: Tensor) -> Iterator[None]:
-    """Evaluate draws z (L, B, K, D), and say what to do where a GPU has no room for them.
+def naming_memory(num_draws: int, num_scenes: int) -> Iterator[None]:
+    """Evaluate draws, and say what to do where a GPU has no room for them.
 
     Raises:
         torch.OutOfMemoryError: in these words.
@@ -128,12 +147,17 @@ def naming_memory(z: Tensor) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        L, B = z.shape[:2]
         reason = str(error).partition("\n")[0]
+        if reason.startswith(NO_ROOM):  # said already
+            raise
+        lower = "lower chunk_size (--chunk-size), or " if num_draws > 1 else ""
         raise torch.OutOfMemoryError(
-            f"the GPU has no room for {L} draws of {B} scenes at a time: lower chunk_size (--chunk-size), or "
-            f"give fewer scenes at once (--batch-scenes). {reason}"
+            f"{NO_ROOM} {num_draws} draws of {num_scenes} scenes at a time: {lower}give fewer scenes at once "
+            f"(--batch-scenes). {reason}"
         ) from error
+
+
+NO_ROOM = "the GPU has no room for"
 
 
 @exact_products()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,8 +13,8 @@ from gpu_check import evidence_of_run, loss_and_gradients
 from torch import Tensor
 
 from experiments import run_svi
-from guides import build_guide
-from pyro_compvae.captured_step import CudaGraphs
+from guides import MulmonGuide, build_guide
+from pyro_compvae.captured_step import CapturedStep, CudaGraphs
 from pyro_compvae.config import GuideName
 from pyro_compvae.data import load_scenes
 from pyro_compvae.precision import allow_tf32
@@ -23,6 +25,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU with CUDA"),
 ]
+SCHEDULED = {
+    "training.warmup_steps": 5,
+    "training.kl_warmup_steps": 9,
+    "lnms_prior.warmup_steps": 11,
+    "training.log_every": 1,
+    "training.evaluate_every": 6,
+    "training.checkpoint_every": 12,
+}
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
@@ -47,29 +57,57 @@ def test_evidence_is_that_of_the_cpu(run: str) -> None:
         torch.testing.assert_close(on_gpu[part], values, rtol=1e-4, atol=0.02, msg=part)
 
 
+class Interrupted(CudaGraphs):
+    """Its first recording waits for the GPU, which is not permitted."""
+
+    def record(self, function: Callable[[], Tensor]) -> Any:
+        def reads() -> Tensor:
+            result = function()
+            float(result.sum())
+            return result
+
+        return super().record(reads)
+
+
+def train(folder: Path, name: GuideName, steps: int, recorder: CudaGraphs | None) -> tuple[list[float], Trainer]:
+    """Losses of all steps, up to so many, going on where the folder's checkpoint is."""
+    config = preset("tiny", name).replace({**SCHEDULED, "lnms": True, "training.steps": steps})
+    torch.manual_seed(0)
+    guide = build_guide(config).to(GPU)
+    if isinstance(guide, MulmonGuide):
+        guide.max_observed = 2
+    scenes = load_scenes(config.data, "train", multi_view=name == "mulmon")
+    folder.mkdir(exist_ok=True)
+    trainer = Trainer(guide, config, scenes, folder, GPU, lambda step: {}, (), recorder=recorder)
+    trainer.restore()
+    assert trainer.run()
+    with (folder / "metrics.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)], trainer
+
+
+@pytest.mark.filterwarnings("error:--cuda-graph")
 @pytest.mark.parametrize("name", get_args(GuideName))
-def test_recorded_steps_are_the_eager_ones(name: GuideName, tmp_path: Path) -> None:
-    """And a run that was stopped and resumed is the same too."""
+def test_recorded_steps_are_the_eager_ones(name: GuideName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their losses, while all that changes does; and a run that was stopped and resumed goes on as the whole one."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    eager, _ = train(tmp_path / "eager", name, 24, None)
+    captured, trainer = train(tmp_path / "captured", name, 24, CudaGraphs(GPU))
+    assert isinstance(trainer.take_step, CapturedStep)
+    assert len(trainer.take_step._recorded) == (2 if name == "mulmon" else 1)
+    train(tmp_path / "resumed", name, 12, CudaGraphs(GPU))
+    resumed, _ = train(tmp_path / "resumed", name, 24, CudaGraphs(GPU))
+    assert len(eager) == 24
+    assert captured == pytest.approx(eager, rel=1e-3)
+    assert resumed == pytest.approx(captured, rel=1e-3)
 
-    def train(folder: str, steps: int, captured: bool) -> dict[str, Tensor]:
-        changes = {"training.steps": steps, "training.evaluate_every": 100, "training.checkpoint_every": 8}
-        config = preset("tiny", name).replace(changes)
-        torch.manual_seed(0)
-        guide = build_guide(config).to(GPU)
-        scenes = load_scenes(config.data, "train", multi_view=name == "mulmon")
-        (tmp_path / folder).mkdir(exist_ok=True)
-        recorder = CudaGraphs(GPU) if captured else None
-        trainer = Trainer(guide, config, scenes, tmp_path / folder, GPU, lambda step: {}, (), recorder=recorder)
-        trainer.restore()
-        assert trainer.run()
-        return {key: value.cpu() for key, value in guide.state_dict().items()}
 
-    eager, captured = train("eager", 16, False), train("captured", 16, True)
-    train("resumed", 8, True)
-    resumed = train("resumed", 16, True)
-    for key, value in eager.items():
-        torch.testing.assert_close(captured[key], value, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(resumed[key], captured[key], rtol=1e-4, atol=1e-6)
+def test_what_cannot_be_recorded_goes_on_as_it_is(tmp_path: Path) -> None:
+    """After a recording that failed in the middle, with the random numbers of a run without."""
+    eager, _ = train(tmp_path / "eager", "iodine", 12, None)
+    with pytest.warns(UserWarning, match="--cuda-graph: every step is launched kernel by kernel"):
+        found, _ = train(tmp_path / "interrupted", "iodine", 12, Interrupted(GPU))
+    assert found == pytest.approx(eager, rel=1e-3)
+    torch.cuda.empty_cache()  # an allocator that believed in a recording would refuse
 
 
 def test_the_main_job(tmp_path: Path, recwarn: Any) -> None:

@@ -19,6 +19,7 @@ from pyro_compvae.data import load_scenes
 from pyro_compvae.presets import preset
 from pyro_compvae.schedules import SCHEDULES, changing
 from pyro_compvae.training import Trainer
+from pyro_compvae.workers import Workers
 
 STEPS = 14
 SCHEDULED = {
@@ -125,6 +126,65 @@ def test_what_waits_for_the_host_is_not_recorded(tmp_path: Path, monkeypatch: py
         with pytest.warns(UserWarning, match=r"^--cuda-graph: every step is launched kernel by kernel, .*$") as caught:
             assert trainer.run()
     assert len(caught) == 1
+
+
+def test_steps_without_room_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was recorded is given back first."""
+    config = preset("tiny", "mulmon").replace(SCHEDULED)
+    with PretendGpu() as gpu:
+        recorder = RecordedOperations(gpu)
+        trainer = make(gpu, config, tmp_path, recorder)
+        run = recorder.run
+        step = trainer.take_step
+        assert isinstance(step, CapturedStep)
+
+        def full(function: Callable[[], Tensor]) -> Tensor:
+            if recorder.repeats:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+            return run(function)
+
+        monkeypatch.setattr(recorder, "run", full)
+        with pytest.warns(UserWarning, match="out of memory"):
+            assert trainer.run()
+        assert recorder.repeats, "the premise: one number of views was recorded when the other one came"
+        assert not step._recorded
+
+
+def test_a_batch_of_another_size_is_refused(tmp_path: Path) -> None:
+    """It would be spread over the memory of the first one."""
+    with PretendGpu() as gpu:
+        trainer = make(gpu, preset("tiny", "iodine").replace(SCHEDULED), tmp_path, RecordedOperations(gpu))
+        trainer._train_step()
+        x = torch.rand(4, 3, 16, 16).to(gpu.device)
+        with pytest.raises(ValueError, match=r"arguments: expected those of the steps before, .*\(4, 3, 16, 16\)"):
+            trainer.take_step(x[:1])
+
+
+def test_afterwards_weights_are_numbers(tmp_path: Path) -> None:
+    with PretendGpu() as gpu:
+        config = preset("tiny", "iodine").replace(SCHEDULED)
+        trainer = make(gpu, config, tmp_path, RecordedOperations(gpu))
+        trainer._train_step()
+        assert isinstance(trainer.guide.kl_weight, Tensor)
+        assert trainer.run()
+        assert trainer.guide.kl_weight == pytest.approx(1.0)
+        assert isinstance(trainer.guide.kl_weight, float)
+
+
+def test_several_workers_record_nothing(tmp_path: Path) -> None:
+    config = preset("tiny", "iodine")
+    with PretendGpu() as gpu, pytest.raises(ValueError, match="recorder: expected None with several workers"):
+        Trainer(
+            build_guide(config),
+            config,
+            load_scenes(config.data, "train"),
+            tmp_path,
+            torch.device("cpu"),
+            lambda step: {},
+            (),
+            Workers(0, 2),
+            RecordedOperations(gpu),
+        )
 
 
 def test_schedules_that_change() -> None:
