@@ -60,6 +60,28 @@ def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition,
     _draw(path, pictures, columns, title=title)
 
 
+def compared_figure(path: Path, rows: Mapping[str, tuple[Scene, Decomposition]], title: str = "") -> None:
+    """Draw decompositions by several models as rows, laid out as in `decomposition_figure`.
+
+    Models may differ in K; rows of fewer slots have empty places.
+
+    Args:
+        path: PNG file, written atomically.
+        rows: a batch of one scene and its decomposition, by the name of the row.
+        title: above the picture.
+    """
+    num_slots = max(decomposition.masks.shape[1] for _, decomposition in rows.values())
+    columns: list[str] = []
+    pictures = []
+    for scene, decomposition in rows.values():
+        missing = num_slots - decomposition.masks.shape[1]
+        columns, (row,) = _decomposition_rows(scene, decomposition)
+        place = 2 + num_slots - missing
+        pictures.append([*row[:place], *[np.ones_like(row[0])] * missing, *row[place:]])
+    columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), *columns[-2:]]
+    _draw(path, pictures, columns[: len(pictures[0])], rows=list(rows), title=title)
+
+
 def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int, title: str = "") -> None:
     """Draw the views of one scene as rows, the first ones observed, the rest queried.
 

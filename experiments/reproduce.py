@@ -3,7 +3,8 @@
 Every cell of a study is an ordinary run folder in the folder of the study. What is done there is not done again, and
 what was stopped goes on. Beside the runs, and a log of each, there are
 
-    table1      table1.csv (a row per run), table1.txt (the paper's Table 1, with its numbers), table1.png
+    table1      table1.csv (a row per run), table1.txt (the paper's Table 1, with its numbers), table1.png, and
+                figure3.png (an image as all models decompose it, the paper's Figures 3 and 4)
     figure6     figure6.csv (a row per run and number of slots in testing), figure6.txt (means), figure6.png
 """
 
@@ -17,6 +18,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from analysis.figure3 import figure3
 from analysis.figure6 import figure6_cells, figure6_csv, figure6_figure, figure6_table, score_run
 from analysis.study import Cell, is_done, train_cells
 from analysis.table1 import read_scores, table1, table1_cells, table1_csv, table1_figure
@@ -74,6 +76,8 @@ class Table1(Study):
     """Data sets; sprites and solids need no --data-root."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of every cell of the table."""
+    image: int = 0
+    """Test image of figure3.png."""
 
     def run(self) -> int:
         """Train, then write the table of what is done; returns the exit code."""
@@ -87,6 +91,7 @@ class Table1(Study):
         write_text(self.out / "table1.csv", table1_csv(results))
         write_text(self.out / "table1.txt", table + "\n")
         table1_figure(self.out / "table1.png", results)
+        figure3(self.out / "figure3.png", self.out, done, choose_device(self.device), self.image)
         print(table)
         return 0 if len(done) == len(cells) else 1
 

@@ -30,11 +30,12 @@ def make_optimiser(
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Continue from a state, wherever it was saved: a run that began on a GPU may go on without one."""
-    kept = [{name: group[name] for name in ("lr", "capturable")} for group in optimiser.param_groups]
-    groups = [group | own for group, own in zip(state["param_groups"], kept, strict=True)]
-    optimiser.load_state_dict(state | {"param_groups": groups})
-    for group, own in zip(optimiser.param_groups, kept, strict=True):  # which loading has copied
-        group.update(own)
+    own = [{name: group[name] for name in ("lr", "capturable")} for group in optimiser.param_groups]
+    groups = [group | kept for group, kept in zip(state["param_groups"], own, strict=True)]
+    optimiser.load_state_dict(state | {"param_groups": groups})  # which copies them
+    for group, saved, kept in zip(optimiser.param_groups, state["param_groups"], own, strict=True):
+        is_on_device = isinstance(kept["lr"], Tensor)
+        group["lr"] = kept["lr"].fill_(saved["lr"]) if is_on_device else float(saved["lr"])
 
 
 class TrainingStep:

@@ -11,15 +11,21 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from scripts import load_script
 
 from analysis import load_run
+from analysis.figure3 import decomposed
 from analysis.figure6 import SCORES, Score, figure6_csv, figure6_figure, figure6_table
+from analysis.figures import compared_figure, decomposition_figure
+from analysis.runs import Run
 from analysis.study import Cell, train_cells
 from analysis.table1 import PAPER, table1, table1_cells, table1_csv, table1_figure
+from guides import build_guide
 from pyro_compvae.checkpoint import CheckpointError
 from pyro_compvae.config import ConfigError, from_yaml
+from pyro_compvae.data import load_scenes
 from pyro_compvae.presets import preset
 
 TINY = ["--preset", "tiny", "--set", "training.steps=2", "--device", "cpu"]
@@ -95,6 +101,34 @@ def test_table1_is_of_the_summaries(script: ModuleType, tmp_path: Path, capsys: 
     lines = [line.split() for line in printed.splitlines()]
     assert [line[:4] for line in lines[1:3]] == [["iodine", group, "sprites", "2"] for group in "0+"]
     assert (tmp_path / "table1.png").stat().st_size > 10_000
+    with Image.open(tmp_path / "figure3.png") as picture:
+        assert picture.width > picture.height > 200, "two rows"
+    assert script.main([*TABLE1, "--out", str(tmp_path), "--image", "16"]) == 1
+    assert "--image: expected 0 to 15, got 16" in capsys.readouterr().err
+
+
+def test_views_are_images_one_after_the_other() -> None:
+    """The scene of MulMON's picture is that of the others."""
+    config = preset("tiny", "mulmon")
+    guide = build_guide(config).eval()
+    scenes = load_scenes(config.data, "test", multi_view=True)
+    V = scenes.num_views
+    assert V is not None
+    shown, decomposition = decomposed(Run(Path(), config, 0, guide.model, guide), 2 * V + 1)
+    assert torch.equal(shown.image, scenes.as_images()[2 * V + 1 : 2 * V + 2].image)
+    assert decomposition.masks.shape[:2] == (1, config.num_slots)
+
+
+def test_models_of_different_k_stand_under_one_another(tmp_path: Path) -> None:
+    rows = {}
+    for K in (4, 6):
+        config = preset("tiny").replace({"num_slots": K})
+        guide = build_guide(config).eval()
+        rows[str(K)] = decomposed(Run(Path(), config, 0, guide.model, guide), 0)
+    compared_figure(tmp_path / "both.png", rows)
+    decomposition_figure(tmp_path / "six.png", *rows["6"])
+    with Image.open(tmp_path / "both.png") as both, Image.open(tmp_path / "six.png") as six:
+        assert both.width == six.width
 
 
 def test_the_paper_stands_beside(tmp_path: Path) -> None:
