@@ -74,12 +74,13 @@ def compared_figure(path: Path, rows: Mapping[str, tuple[Scene, Decomposition]],
     columns: list[str] = []
     pictures = []
     for scene, decomposition in rows.values():
-        missing = num_slots - decomposition.masks.shape[1]
-        columns, (row,) = _decomposition_rows(scene, decomposition)
-        place = 2 + num_slots - missing
+        names, (row,) = _decomposition_rows(scene, decomposition)
+        own = decomposition.masks.shape[1]
+        missing, place = num_slots - own, 2 + own
         pictures.append([*row[:place], *[np.ones_like(row[0])] * missing, *row[place:]])
-    columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), *columns[-2:]]
-    _draw(path, pictures, columns[: len(pictures[0])], rows=list(rows), title=title)
+        if not missing:
+            columns = names
+    _draw(path, pictures, columns, rows=list(rows), title=title)
 
 
 def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int, title: str = "") -> None:
