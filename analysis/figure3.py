@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from analysis.evaluation import Decomposition, decompose, infer
 from analysis.figures import compared_figure
 from analysis.runs import Run, load_run
 from analysis.study import Cell
-from pyro_compvae.data import Scene, load_scenes
+from pyro_compvae.data import Scene, SceneSet, load_scenes
 
 
 def figure3(path: Path, out: Path, cells: Sequence[Cell], device: torch.device, image: int = 0) -> None:
@@ -29,24 +30,26 @@ def figure3(path: Path, out: Path, cells: Sequence[Cell], device: torch.device, 
     Raises:
         ValueError: if a test set has no such image.
     """
+    load = cache(load_scenes)  # the runs of a data set share its images
     rows: dict[str, tuple[Scene, Decomposition]] = {}
     for dataset in dict.fromkeys(str(cell.place["dataset"]) for cell in cells):
         for cell in cells:
             name = f"{cell.place['guide']} {cell.place['group']}\n{dataset}"
             if cell.place["dataset"] == dataset and name not in rows:
                 torch.manual_seed(0)
-                rows[name] = decomposed(load_run(out / cell.name, device), image)
+                run = load_run(out / cell.name, device)
+                scenes = load(run.config.data, "test", multi_view=run.config.guide == "mulmon")
+                rows[name] = decomposed(run, scenes, image)
     compared_figure(path, rows)
 
 
 @torch.no_grad()
-def decomposed(run: Run, image: int) -> tuple[Scene, Decomposition]:
-    """A test image and what a run makes of it; of several views, the first half of its scene is observed.
+def decomposed(run: Run, scenes: SceneSet, image: int) -> tuple[Scene, Decomposition]:
+    """An image of some scenes and what a run makes of it; of several views, the first half of its scene is observed.
 
     Raises:
         ValueError: if there is no such image.
     """
-    scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
     num_views = scenes.num_views or 1
     if not 0 <= image < len(scenes) * num_views:
         raise ValueError(f"--image: expected 0 to {len(scenes) * num_views - 1}, got {image}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from analysis.figures import PALETTE, save_figure
 from analysis.meanings import left_out
 from analysis.runs import load_run
 from analysis.study import Cell
+from analysis.tables import csv_text
 from pyro_compvae.checkpoint import write_text
 from pyro_compvae.config import RunConfig
 from pyro_compvae.data.scenes import SceneSet
@@ -80,13 +79,8 @@ def undefined(scores: Sequence[Score]) -> list[str]:
 
 def figure6_csv(scores: Sequence[Score]) -> str:
     """A row per cell and number of test slots; what is NaN is empty."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("scale", "train_slots", "seed", "test_slots", *SCORES))
-    for s in scores:
-        values = ("" if math.isnan(s.values[name]) else s.values[name] for name in SCORES)
-        table.writerow((s.scale, s.slots, s.seed, s.test_slots, *values))
-    return text.getvalue()
+    rows = [(s.scale, s.slots, s.seed, s.test_slots, *(s.values[name] for name in SCORES)) for s in scores]
+    return csv_text(("scale", "train_slots", "seed", "test_slots", *SCORES), rows)
 
 
 def figure6_table(scores: Sequence[Score]) -> str:

@@ -29,7 +29,7 @@ class Cell:
     place: dict[str, str | float] = field(default_factory=dict)
 
 
-def is_done(out: Path, cell: Cell) -> bool:
+def _is_done(out: Path, cell: Cell) -> bool:
     """Whether the run of a cell has its summary."""
     return (out / cell.name / "summary.json").is_file()
 
@@ -55,7 +55,7 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
         raise ConfigError(f"expected cells with names of their own, got {', '.join(cell.name for cell in cells)}")
     for cell in cells:
         _check_own(out / cell.name, cell)
-    todo = [cell for cell in cells if not is_done(out, cell)]
+    todo = [cell for cell in cells if not _is_done(out, cell)]
     threads = max(1, (os.cpu_count() or 1) // at_once)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
 
@@ -73,7 +73,7 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
         except BaseException:  # Ctrl-C reaches the runs too, and no other is to begin
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return [cell for cell in cells if not is_done(out, cell)]
+    return [cell for cell in cells if not _is_done(out, cell)]
 
 
 def _check_own(folder: Path, cell: Cell) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import PALETTE, save_figure
 from analysis.study import Cell
-from analysis.tables import Table
+from analysis.tables import Table, csv_text
 from pyro_compvae.config import DatasetName, GuideName, RunConfig
 
 GROUPS = {"0": False, "+": True}
@@ -87,14 +85,8 @@ Results = Sequence[tuple[Cell, dict[str, float]]]
 
 def table1_csv(results: Results) -> str:
     """A row per run; what it does not have is empty."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    axes = tuple(results[0][0].place)
-    rows.writerow((*axes, *SCORES))
-    for cell, scores in results:
-        values = ("" if math.isnan(scores[name]) else scores[name] for name in SCORES)
-        rows.writerow((*(cell.place[axis] for axis in axes), *values))
-    return text.getvalue()
+    rows = [(*cell.place.values(), *(scores[name] for name in SCORES)) for cell, scores in results]
+    return csv_text((*results[0][0].place, *SCORES), rows)
 
 
 def table1(results: Results) -> Table:

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+
+def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows of values under their heads as the text of a CSV file; what is NaN is empty."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(heads)
+    for row in rows:
+        table.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in row])
+    return text.getvalue()
 
 
 @dataclass(frozen=True)

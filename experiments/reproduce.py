@@ -20,7 +20,7 @@ import tyro
 
 from analysis.figure3 import figure3
 from analysis.figure6 import figure6_cells, figure6_csv, figure6_figure, figure6_table, score_run
-from analysis.study import Cell, is_done, train_cells
+from analysis.study import Cell, train_cells
 from analysis.table1 import read_scores, table1, table1_cells, table1_csv, table1_figure
 from pyro_compvae.checkpoint import CheckpointError, DiskFullError, write_text
 from pyro_compvae.config import ConfigError, DatasetName, GuideName, RunConfig, parse_assignments
@@ -58,12 +58,13 @@ class Study:
         """Train what is not done; the cells that are done now, and a line for each of the others."""
         choose_device(self.device)
         command = [sys.executable, str(RUN_SVI), "--resume", "--device", self.device]
-        for cell in train_cells(cells, self.out, command, self.at_once):
+        failed = train_cells(cells, self.out, command, self.at_once)
+        for cell in failed:
             print(
                 f"error: {cell.name} did not finish, see {self.out / cell.name}.log; the same call tries again",
                 file=sys.stderr,
             )
-        return [cell for cell in cells if is_done(self.out, cell)]
+        return [cell for cell in cells if cell not in failed]
 
 
 @dataclass

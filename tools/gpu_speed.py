@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from analysis.step_cost import num_observed
 from guides import MulmonGuide, build_guide
 from pyro_compvae.captured_step import WARM_STEPS, CapturedStep, CudaGraphs
 from pyro_compvae.config import GuideName, RunConfig
@@ -59,7 +60,7 @@ def make_step(config: RunConfig, device: torch.device, batch: int, captured: boo
     guide = make_guide(config, device)
     arguments = make_inputs(config, batch, device)
     if isinstance(guide, MulmonGuide):
-        guide.num_observed = min(guide.max_observed, config.data.num_views - 1) // 2 + 1
+        guide.num_observed = num_observed(config)
     optimiser = make_optimiser(config.training, list(guide.parameters()), capturable=device.type == "cuda")
     step = TrainingStep(guide, SceneElbo()(guide.model, guide), optimiser, config.training.clip_norm)
     take: Any = CapturedStep(step, CudaGraphs(device), SCHEDULES, _refuse) if captured else step

@@ -60,10 +60,11 @@ class LogJoint:
 
         Where no gradient is wanted, as many draws are evaluated at a time as a GPU has room for.
         """
-        if not (z.requires_grad and torch.is_grad_enabled()) and len(z) > (room := self.draws_that_fit(len(z))):
-            return torch.cat([self(part) for part in z.split(room)])
-        with naming_memory(*z.shape[:2]):
+        if z.requires_grad and torch.is_grad_enabled():
             return self._evaluate(z)
+        parts = z.split(self.draws_that_fit(len(z)))
+        with naming_memory(*parts[0].shape[:2]):
+            return torch.cat([self._evaluate(part) for part in parts])
 
     def _evaluate(self, z: Tensor) -> Tensor:
         return per_scene_log_prob(self._trace(z), len(z), self._nesting, "model").double()
@@ -148,16 +149,11 @@ def naming_memory(num_draws: int, num_scenes: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).partition("\n")[0]
-        if reason.startswith(NO_ROOM):  # said already
-            raise
         lower = "lower chunk_size (--chunk-size), or " if num_draws > 1 else ""
         raise torch.OutOfMemoryError(
-            f"{NO_ROOM} {num_draws} draws of {num_scenes} scenes at a time: {lower}give fewer scenes at once "
-            f"(--batch-scenes). {reason}"
+            f"the GPU has no room for {num_draws} draws of {num_scenes} scenes at a time: {lower}give fewer scenes at "
+            f"once (--batch-scenes). {reason}"
         ) from error
-
-
-NO_ROOM = "the GPU has no room for"
 
 
 @exact_products()

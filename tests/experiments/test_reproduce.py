@@ -114,7 +114,7 @@ def test_views_are_images_one_after_the_other() -> None:
     scenes = load_scenes(config.data, "test", multi_view=True)
     V = scenes.num_views
     assert V is not None
-    shown, decomposition = decomposed(Run(Path(), config, 0, guide.model, guide), 2 * V + 1)
+    shown, decomposition = decomposed(Run(Path(), config, 0, guide.model, guide), scenes, 2 * V + 1)
     assert torch.equal(shown.image, scenes.as_images()[2 * V + 1 : 2 * V + 2].image)
     assert decomposition.masks.shape[:2] == (1, config.num_slots)
 
@@ -124,7 +124,8 @@ def test_models_of_different_k_stand_under_one_another(tmp_path: Path) -> None:
     for K in (4, 6):
         config = preset("tiny").replace({"num_slots": K})
         guide = build_guide(config).eval()
-        rows[str(K)] = decomposed(Run(Path(), config, 0, guide.model, guide), 0)
+        scenes = load_scenes(config.data, "test")
+        rows[str(K)] = decomposed(Run(Path(), config, 0, guide.model, guide), scenes, 0)
     compared_figure(tmp_path / "both.png", rows)
     decomposition_figure(tmp_path / "six.png", *rows["6"])
     with Image.open(tmp_path / "both.png") as both, Image.open(tmp_path / "six.png") as six:
