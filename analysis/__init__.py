@@ -1,15 +1,22 @@
 """Analysis of trained models: decomposition metrics, health, figures, run folders."""
 
-from analysis.duplicates import DuplicateScore, active_slots, duplicate_score
-from analysis.evaluation import Decomposition, decompose, evaluate, infer, query_mse_by_views, scene_metrics
-from analysis.export import export_run
-from analysis.figures import decomposition_figure, traversal_figure, views_figure
-from analysis.inference_data import save_inference_data, to_inference_data
-from analysis.nuts import nuts_draws
-from analysis.posterior_draws import Draws, guide_draws, importance_draws, weighted_draws
-from analysis.runs import Run, load_run
-from analysis.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
-from analysis.slot_alignment import align_slots
+from pyro_compvae.analysis.figures.decompositions import decomposition_figure, traversal_figure, views_figure
+from pyro_compvae.analysis.metrics.duplicates import DuplicateScore, active_slots, duplicate_score
+from pyro_compvae.analysis.metrics.evaluation import (
+    Decomposition,
+    decompose,
+    evaluate,
+    infer,
+    query_mse_by_views,
+    scene_metrics,
+)
+from pyro_compvae.analysis.metrics.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
+from pyro_compvae.analysis.posterior.data_set import save_inference_data, to_inference_data
+from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws, weighted_draws
+from pyro_compvae.analysis.posterior.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.slot_alignment import align_slots
+from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.analysis.sharing.export import export_run
 
 __all__ = [
     "Decomposition",

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guides import build_guide
-from pyro_compvae.checkpoint import CHECKPOINT, CheckpointError, check_opens, load_checkpoint
-from pyro_compvae.config import MODEL_FIELDS, ConfigError, RunConfig, differences, from_yaml
 from pyro_compvae.device import check_device, torch_defaults
 from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guides import build_guide
 from pyro_compvae.models import SlotModel
-from pyro_compvae.schedules import kl_weight
-from pyro_compvae.weights import WEIGHTS, load_weights
+from pyro_compvae.runs.checkpoint import CHECKPOINT, CheckpointError, check_opens, load_checkpoint
+from pyro_compvae.runs.config import MODEL_FIELDS, ConfigError, RunConfig, differences, from_yaml
+from pyro_compvae.runs.weights import WEIGHTS, load_weights
+from pyro_compvae.training.schedules import kl_weight
 
 
 @dataclass(frozen=True)

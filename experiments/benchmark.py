@@ -34,10 +34,10 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from analysis import evidence_cost
-from analysis.evidence_cost import OURS_WAY, WAYS, SamplingCase
-from analysis.growth import AXES, growth_cases, growth_row
-from analysis.step_cost import (
+from pyro_compvae.analysis.benchmark import evidence_cost
+from pyro_compvae.analysis.benchmark.evidence_cost import OURS_WAY, WAYS, SamplingCase
+from pyro_compvae.analysis.benchmark.growth import AXES, growth_cases, growth_row
+from pyro_compvae.analysis.benchmark.step_cost import (
     BASELINE,
     COMPILED,
     OURS,
@@ -47,10 +47,10 @@ from analysis.step_cost import (
     measure_in_new_process,
     num_observed,
 )
-from pyro_compvae.checkpoint import DiskFullError, write_text
-from pyro_compvae.config import ConfigError, GuideName
 from pyro_compvae.device import choose_device
-from pyro_compvae.presets import preset
+from pyro_compvae.runs.checkpoint import DiskFullError, write_text
+from pyro_compvae.runs.config import ConfigError, GuideName
+from pyro_compvae.runs.presets import preset
 
 NUM_SAMPLES = 40
 """Importance samples that are timed at every size."""

@@ -19,15 +19,16 @@ from typing import Literal
 
 import tyro
 
-from analysis.batches import save
-from analysis.comparison import ComparisonError, check_comparable, compare, ladders, same_model
-from analysis.comparison_report import comparison_figure, comparison_table
-from analysis.evidence import QUICK, EvidenceConfig
-from analysis.runs import Run, load_run
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError, write_text
+from pyro_compvae.analysis.comparison.compute import ComparisonError, check_comparable, compare, ladders, same_model
+from pyro_compvae.analysis.comparison.figure import comparison_figure
+from pyro_compvae.analysis.comparison.table import comparison_table
+from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
+from pyro_compvae.analysis.results import save
+from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
+from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError, write_text
 
 
 @dataclass

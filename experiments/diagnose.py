@@ -24,22 +24,23 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from analysis.batches import check_identity, is_of, read, save
-from analysis.calibration import calibrate
-from analysis.calibration_report import calibration_figure, calibration_table
-from analysis.evidence import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
-from analysis.inference_data import Groups, load_groups, save_inference_data, score, to_inference_data
-from analysis.loo import held_out_views, loo_over_views, loo_table
-from analysis.marginals import agreement
-from analysis.nuts import nuts_draws
-from analysis.posterior_draws import Draws, guide_draws, importance_draws
-from analysis.posterior_figures import checks_figure, khat_figure, khats_of, marginals_figure
-from analysis.predictive_checks import checks_table, join_sources, predictive_checks
-from analysis.runs import Run, load_run
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError
+from pyro_compvae.analysis.calibration.compute import calibrate
+from pyro_compvae.analysis.calibration.figure import calibration_figure
+from pyro_compvae.analysis.calibration.table import calibration_table
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
+from pyro_compvae.analysis.posterior.data_set import Groups, load_groups, save_inference_data, score, to_inference_data
+from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws
+from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
+from pyro_compvae.analysis.posterior.loo import held_out_views, loo_over_views, loo_table
+from pyro_compvae.analysis.posterior.marginals import agreement
+from pyro_compvae.analysis.posterior.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
+from pyro_compvae.analysis.results import check_identity, is_of, read, save
+from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
+from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError
 
 Stage = Literal["draws", "checks", "nuts", "calibration"]
 

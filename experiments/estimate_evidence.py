@@ -20,17 +20,17 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.batches import is_of, read, save
-from analysis.evidence import EvidenceConfig, certify
-from analysis.evidence_data import evidence_of_scenes, evidence_settings, sandwich_data
-from analysis.evidence_figure import evidence_figure
-from analysis.evidence_report import evidence_table, sandwich_table
-from analysis.runs import Run, load_run
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, certify
+from pyro_compvae.analysis.evidence.data_set import evidence_of_scenes, evidence_settings, sandwich_data
+from pyro_compvae.analysis.evidence.figure import evidence_figure
+from pyro_compvae.analysis.evidence.table import evidence_table, sandwich_table
+from pyro_compvae.analysis.results import is_of, read, save
+from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
+from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError
+from pyro_compvae.training.distributed import ALONE, WorkerError, Workers, start_workers
 
 
 @dataclass

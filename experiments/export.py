@@ -16,8 +16,8 @@ from pathlib import Path
 
 import tyro
 
-from analysis.export import export_run
-from pyro_compvae.checkpoint import CheckpointError
+from pyro_compvae.analysis.sharing.export import export_run
+from pyro_compvae.runs.checkpoint import CheckpointError
 
 
 @dataclass

@@ -20,16 +20,18 @@ import torch
 import tyro
 import xarray
 
-from analysis.batches import Show, in_batches
-from analysis.evidence import ESTIMATORS, log_joint_and_posterior
-from analysis.ladder import LADDERS, LadderConfig, gap_ladder
-from analysis.ladder_report import ladder_data, ladder_figure, ladder_table
-from analysis.runs import load_run
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError
+from pyro_compvae.analysis.evidence.compute import ESTIMATORS, log_joint_and_posterior
+from pyro_compvae.analysis.ladder.compute import LADDERS, LadderConfig, gap_ladder
+from pyro_compvae.analysis.ladder.data_set import ladder_data
+from pyro_compvae.analysis.ladder.figure import ladder_figure
+from pyro_compvae.analysis.ladder.table import ladder_table
+from pyro_compvae.analysis.results import Show, in_batches
+from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
+from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError
+from pyro_compvae.training.distributed import ALONE, WorkerError, Workers, start_workers
 
 
 @dataclass

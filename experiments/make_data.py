@@ -16,14 +16,14 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
-from analysis.figures import contact_sheet
-from analysis.tables import Table
-from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.analysis.figures.decompositions import contact_sheet
+from pyro_compvae.analysis.tables import Table
 from pyro_compvae.data.convert import ConvertConfig, convert
-from pyro_compvae.data.meshes import load_meshes
 from pyro_compvae.data.scene_file import FileInfo, read_scene_file, verify
 from pyro_compvae.data.scenes import SPLITS
-from pyro_compvae.data.solids import CLE_MV, SolidScene, SolidsConfig, solid_scenes
+from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.solids.meshes import load_meshes
+from pyro_compvae.data.solids.scenes import CLE_MV, SolidScene, SolidsConfig, solid_scenes
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
 SHEET_SCENES = 12

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from analysis.report import write_report
+from pyro_compvae.analysis.report import write_report
 
 
 @dataclass

@@ -18,15 +18,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from analysis.figure3 import figure3
-from analysis.figure6 import figure6_cells, figure6_csv, figure6_figure, figure6_table, score_run
-from analysis.study import Cell, train_cells
-from analysis.table1 import read_scores, table1, table1_cells, table1_csv, table1_figure
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError, write_text
-from pyro_compvae.config import ConfigError, DatasetName, GuideName, RunConfig, parse_assignments
+from pyro_compvae.analysis.studies.figure3 import figure3
+from pyro_compvae.analysis.studies.figure6 import figure6_cells, figure6_csv, figure6_figure, figure6_table, score_run
+from pyro_compvae.analysis.studies.grid import Cell, train_cells
+from pyro_compvae.analysis.studies.table1 import read_scores, table1, table1_cells, table1_csv, table1_figure
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import choose_device
-from pyro_compvae.presets import preset
+from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError, write_text
+from pyro_compvae.runs.config import ConfigError, DatasetName, GuideName, RunConfig, parse_assignments
+from pyro_compvae.runs.presets import preset
 
 NOTE = "Means ± standard deviations over seeds, of all test scenes. The MSE is the paper's, a sum over channels."
 RUN_SVI = Path(__file__).with_name("run_svi.py")

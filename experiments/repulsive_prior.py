@@ -19,19 +19,19 @@ import torch
 import tyro
 import xarray
 
-from analysis.batches import save
-from analysis.evidence import QUICK, EvidenceConfig
-from analysis.evidence_data import evidence_of_scenes
-from analysis.evidence_report import interval
-from analysis.figures import samples_figure
-from analysis.runs import load_run
 from pyro_compvae import repulsive
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError
+from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
+from pyro_compvae.analysis.evidence.data_set import evidence_of_scenes
+from pyro_compvae.analysis.evidence.table import interval
+from pyro_compvae.analysis.figures.decompositions import samples_figure
+from pyro_compvae.analysis.results import save
+from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.repulsion import Normaliser, estimate_log_normaliser
+from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError
 
 DRAWN_SCENES = 10
 

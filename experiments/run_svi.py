@@ -14,14 +14,23 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from analysis.evaluation import MASK_METRICS, decompose, evaluate, infer, metric_names, query_mse_by_views
-from analysis.figures import decomposition_figure, traversal_figure, views_figure
-from analysis.runs import run_name, take_over_model
-from guides import build_guide
-from pyro_compvae.captured_step import CudaGraphs
-from pyro_compvae.checkpoint import CHECKPOINT, CheckpointError, naming_full_disk, write_text
-from pyro_compvae.compilation import CompilationError, compile_networks
-from pyro_compvae.config import (
+from pyro_compvae.analysis.figures.decompositions import decomposition_figure, traversal_figure, views_figure
+from pyro_compvae.analysis.metrics.evaluation import (
+    MASK_METRICS,
+    decompose,
+    evaluate,
+    infer,
+    metric_names,
+    query_mse_by_views,
+)
+from pyro_compvae.analysis.runs import run_name, take_over_model
+from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
+from pyro_compvae.device import choose_device
+from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guides import build_guide
+from pyro_compvae.precision import allow_tf32
+from pyro_compvae.runs.checkpoint import CHECKPOINT, CheckpointError, naming_full_disk, write_text
+from pyro_compvae.runs.config import (
     ConfigError,
     DatasetName,
     GuideName,
@@ -31,15 +40,13 @@ from pyro_compvae.config import (
     parse_assignments,
     to_yaml,
 )
-from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
-from pyro_compvae.device import choose_device
-from pyro_compvae.environment import read_environment, write_environment
-from pyro_compvae.guide import SceneGuide
-from pyro_compvae.precision import allow_tf32
-from pyro_compvae.presets import preset
-from pyro_compvae.training import DivergenceError, Trainer
-from pyro_compvae.weights import WEIGHTS
-from pyro_compvae.workers import ALONE, WorkerError, Workers, start_workers
+from pyro_compvae.runs.environment import read_environment, write_environment
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.weights import WEIGHTS
+from pyro_compvae.training.captured_step import CudaGraphs
+from pyro_compvae.training.compilation import CompilationError, compile_networks
+from pyro_compvae.training.distributed import ALONE, WorkerError, Workers, start_workers
+from pyro_compvae.training.trainer import DivergenceError, Trainer
 
 VALIDATION_SCENES = 64
 FIGURE_SCENES = 6

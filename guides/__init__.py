@@ -1,8 +1,8 @@
 """Amortised posteriors as Pyro guides."""
 
-from guides.build import build_guide
-from guides.iodine import IodineGuide
-from guides.monet import MonetGuide
-from guides.mulmon import MulmonGuide
+from pyro_compvae.guides.build import build_guide
+from pyro_compvae.guides.iodine import IodineGuide
+from pyro_compvae.guides.monet import MonetGuide
+from pyro_compvae.guides.mulmon import MulmonGuide
 
 __all__ = ["IodineGuide", "MonetGuide", "MulmonGuide", "build_guide"]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from guides.iodine import IodineGuide
-from guides.monet import MonetGuide
-from guides.monet_networks import AttentionNetwork, ComponentEncoder
-from guides.mulmon import MulmonGuide
-from guides.refinement_network import RefinementNetwork
-from pyro_compvae.config import RunConfig
+from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guides.iodine import IodineGuide
+from pyro_compvae.guides.monet import MonetGuide
+from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
+from pyro_compvae.guides.mulmon import MulmonGuide
+from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import VIEWPOINT_DIM, MultiViewSceneModel, SceneModel
-from pyro_compvae.networks import SpatialBroadcastDecoder
+from pyro_compvae.runs.config import RunConfig
 
 
 def build_guide(config: RunConfig) -> SceneGuide:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_compvae.networks import convolution_precision
+from pyro_compvae.decoder import convolution_precision
 
 LOGIT_GAIN = 10
 """Masks start decisive, by this factor on the weights of the last layer.
@@ -33,7 +33,7 @@ class AttentionNetwork(nn.Module):
         precision: of convolutions and bottleneck, "float32" or "bfloat16".
 
     Attributes:
-        layout: in which it computes; see `pyro_compvae.networks.channels_last`.
+        layout: in which it computes; see `pyro_compvae.decoder.channels_last`.
     """
 
     layout: torch.memory_format = torch.channels_last
@@ -116,7 +116,7 @@ class ComponentEncoder(nn.Module):
         precision: of the convolutions, "float32" or "bfloat16".
 
     Attributes:
-        layout: in which it computes; see `pyro_compvae.networks.channels_last`.
+        layout: in which it computes; see `pyro_compvae.decoder.channels_last`.
     """
 
     layout: torch.memory_format = torch.channels_last

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from guides.refinement import Divergence, RefinementGuide
-from guides.refinement_network import RefinementNetwork
-from guides.single_pass import Gaussian, evaluate
 from pyro_compvae.data.scenes import Scene
+from pyro_compvae.decoder import own_precision
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
+from pyro_compvae.guides.refinement.evaluation import Gaussian, evaluate
+from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide
+from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import MultiViewSceneModel, check_views
-from pyro_compvae.networks import own_precision
 
 UNIT_RAW_SCALE = 0.5413248546129181  # log(e − 1), which softplus maps to 1
 

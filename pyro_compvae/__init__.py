@@ -1,10 +1,10 @@
 """Multi-object variational autoencoders with the L-NMS correlation prior, in Pyro."""
 
+from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.lnms import lnms_factor, lnms_log_density, slot_correlation
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import MultiViewSceneModel, SceneModel, repulsive
-from pyro_compvae.networks import SpatialBroadcastDecoder
 from pyro_compvae.permutation import log_permanent
 from pyro_compvae.repulsion import RepulsivePrior
 

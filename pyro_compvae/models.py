@@ -12,8 +12,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pyro_compvae.decoder import SpatialBroadcastDecoder, own_precision
 from pyro_compvae.mixture import SpatialGaussianMixture
-from pyro_compvae.networks import SpatialBroadcastDecoder, own_precision
 from pyro_compvae.programs import Program
 from pyro_compvae.repulsion import RepulsivePrior
 

@@ -15,7 +15,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
 
-from pyro_compvae.networks import own_precision
+from pyro_compvae.decoder import own_precision
 
 
 class ParameterStoreError(RuntimeError):

@@ -19,12 +19,12 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
-from pyro_compvae.checkpoint import write_text
-from pyro_compvae.evidence.annealing import Annealing, anneal
+from pyro_compvae.evidence.annealing.chains import Annealing, anneal
+from pyro_compvae.evidence.annealing.path import Path, make_plan
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.evidence.proposals import standard_normal_proposal
-from pyro_compvae.evidence.tempering import Path, make_plan
+from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
 from pyro_compvae.lnms import lnms_log_density
+from pyro_compvae.runs.checkpoint import write_text
 
 CHAINS, TEMPERATURES, LEAPFROG_STEPS = 2048, 200, 5
 """Of the annealing behind log Z: seconds."""

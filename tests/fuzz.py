@@ -26,16 +26,16 @@ import torch
 import trimesh
 from PIL import Image
 
-from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_compvae.config import ConfigError, from_yaml, to_yaml
 from pyro_compvae.data import DataError, SceneSet, read_clevr_mv, scene_file
-from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
-from pyro_compvae.data.meshes import load_meshes
+from pyro_compvae.data.readers.sources import open_source
 from pyro_compvae.data.scenes import StoredScene
-from pyro_compvae.data.solids import solid_scenes
-from pyro_compvae.data.sources import open_source
-from pyro_compvae.presets import preset
-from pyro_compvae.weights import load_weights, save_weights
+from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.solids.meshes import load_meshes
+from pyro_compvae.data.solids.scenes import solid_scenes
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pyro_compvae.runs.config import ConfigError, from_yaml, to_yaml
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.weights import load_weights, save_weights
 
 CPU_SECONDS = 20
 WALL_SECONDS = 120

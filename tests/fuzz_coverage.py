@@ -13,7 +13,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["pyro_compvae.data", "pyro_compvae.config"]):
+with atheris.instrument_imports(include=["pyro_compvae.data", "pyro_compvae.runs.config"]):
     import fuzz
 
 

@@ -12,12 +12,12 @@ import pyro
 import torch
 from torch import Tensor
 
-from guides import build_guide
-from pyro_compvae.config import GuideName
 from pyro_compvae.data import load_scenes
-from pyro_compvae.elbo import SceneElbo
-from pyro_compvae.presets import preset
-from pyro_compvae.workers import Workers, start_workers
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.config import GuideName
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.distributed import Workers, start_workers
+from pyro_compvae.training.elbo import SceneElbo
 
 
 def joint_gradients(workers: Workers) -> dict[str, dict[str, Tensor]]:

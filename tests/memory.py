@@ -77,9 +77,9 @@ def watch(name: str, guide: str, calls: int, leaking_calls: int) -> dict[str, An
 def training(name: str, steps: int, called: Callable[[int, Any], None]) -> None:
     """A run with its log, events, looks at validation scenes, and checkpoints."""
     torch, guide, config, scenes = prepared(name, {"log_every": 10, "evaluate_every": 50, "checkpoint_every": 10})
-    evaluation, cpu = import_module("analysis.evaluation"), torch.device("cpu")
+    evaluation, cpu = import_module("pyro_compvae.analysis.metrics.evaluation"), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = import_module("pyro_compvae.training").Trainer(
+        trainer = import_module("pyro_compvae.training.trainer").Trainer(
             guide,
             config.replace({"training.steps": steps}),
             scenes,
@@ -117,7 +117,7 @@ def prepared(name: str, changes: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """PyTorch, a tiny guide, its configuration and a few scenes."""
     torch = import_module("torch")
     torch.manual_seed(0)
-    config = import_module("pyro_compvae.presets").preset("tiny", name)
+    config = import_module("pyro_compvae.runs.presets").preset("tiny", name)
     config = config.replace({f"training.{field}": value for field, value in changes.items()})
     scenes = import_module("pyro_compvae.data").load_scenes(config.data, "test", multi_view=name == "mulmon")
     return torch, import_module("guides").build_guide(config), config, scenes

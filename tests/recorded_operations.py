@@ -39,7 +39,7 @@ class _Recording(TorchDispatchMode):
 
 
 class RecordedOperations:
-    """A `pyro_compvae.captured_step.Recorder`.
+    """A `pyro_compvae.training.captured_step.Recorder`.
 
     Attributes:
         recordings: how many operations each recording has.

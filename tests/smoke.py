@@ -15,17 +15,16 @@ from typing import get_args
 
 import torch
 
-import analysis
-import guides
 import pyro_compvae
-from analysis import evaluate, export_run, load_run
-from analysis.evaluation import metric_names
-from analysis.report.page import write_report
-from pyro_compvae.config import GuideName, to_yaml
+from pyro_compvae import analysis, guides
+from pyro_compvae.analysis import evaluate, export_run, load_run
+from pyro_compvae.analysis.metrics.evaluation import metric_names
+from pyro_compvae.analysis.report.page import write_report
 from pyro_compvae.data import load_scenes
 from pyro_compvae.evidence import importance_log_evidence
-from pyro_compvae.presets import preset
-from pyro_compvae.training import Trainer
+from pyro_compvae.runs.config import GuideName, to_yaml
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

@@ -25,17 +25,17 @@ from gpu_speed import GUIDES, evidence_times, graphs_equal_eager, make_guide, ma
 from torch import Tensor
 from torch.distributions import Normal
 
-from analysis import load_run
-from guides import build_guide
-from pyro_compvae.config import RunConfig
+from pyro_compvae.analysis import load_run
 from pyro_compvae.data import load_scenes
-from pyro_compvae.elbo import SceneElbo
 from pyro_compvae.evidence import fit_gaussian, importance_log_evidence
-from pyro_compvae.evidence.proposals import normal_proposal
-from pyro_compvae.evidence.traces import LogJoint, value_and_gradient
+from pyro_compvae.evidence.density import LogJoint, value_and_gradient
+from pyro_compvae.evidence.proposals.symmetric import normal_proposal
+from pyro_compvae.guides import build_guide
 from pyro_compvae.precision import allow_tf32
-from pyro_compvae.presets import preset
-from pyro_compvae.training import Trainer
+from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.elbo import SceneElbo
+from pyro_compvae.training.trainer import Trainer
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 CPU = torch.device("cpu")

@@ -10,17 +10,17 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from analysis.step_cost import num_observed
-from guides import MulmonGuide, build_guide
-from pyro_compvae.captured_step import WARM_STEPS, CapturedStep, CudaGraphs
-from pyro_compvae.config import GuideName, RunConfig
-from pyro_compvae.elbo import SceneElbo
-from pyro_compvae.evidence.traces import LogJoint, value_and_gradient
+from pyro_compvae.analysis.benchmark.step_cost import num_observed
+from pyro_compvae.evidence.density import LogJoint, value_and_gradient
 from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.precision import allow_tf32
-from pyro_compvae.presets import preset
-from pyro_compvae.schedules import SCHEDULES
-from pyro_compvae.training_step import TrainingStep, make_optimiser
+from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.captured_step import WARM_STEPS, CapturedStep, CudaGraphs
+from pyro_compvae.training.elbo import SceneElbo
+from pyro_compvae.training.schedules import SCHEDULES
+from pyro_compvae.training.step import TrainingStep, make_optimiser
 
 GUIDES: tuple[GuideName, ...] = get_args(GuideName)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from analysis.report.folders import Missing, RunFolder
-from analysis.tables import Table
+from pyro_compvae.analysis.report.folders import Missing, RunFolder
+from pyro_compvae.analysis.tables import Table
 
 
 @dataclass(frozen=True)

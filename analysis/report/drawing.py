@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from numpy.typing import NDArray
 from PIL import Image
 
-from analysis.report.blocks import Picture
+from pyro_compvae.analysis.report.blocks import Picture
 
 INK = "#010203"
 """Stands for the colour of text while matplotlib draws; no figure uses it for anything else."""

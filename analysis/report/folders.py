@@ -11,12 +11,12 @@ from typing import Any
 
 import xarray
 
-from analysis.batches import IdentityError, check_identity
-from analysis.runs import Run, load_run
-from pyro_compvae.checkpoint import CheckpointError
-from pyro_compvae.config import RunConfig, from_yaml
-from pyro_compvae.environment import read_environment
-from pyro_compvae.run_log import whole_lines
+from pyro_compvae.analysis.results import IdentityError, check_identity
+from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.runs.config import RunConfig, from_yaml
+from pyro_compvae.runs.environment import read_environment
+from pyro_compvae.runs.log import whole_lines
 
 
 class ReportError(ValueError):

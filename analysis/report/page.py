@@ -10,12 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from analysis.figures import PALETTE
-from analysis.report.blocks import Numbers, Part, Picture, Scenes, Section
-from analysis.report.folders import Missing, RunFolder, open_folders
-from analysis.report.scenes import duplicates_part, shown_scenes
-from analysis.report.sections import sections
-from pyro_compvae.checkpoint import write_text
+from pyro_compvae.analysis.figures.decompositions import PALETTE
+from pyro_compvae.analysis.report.blocks import Numbers, Part, Picture, Scenes, Section
+from pyro_compvae.analysis.report.folders import Missing, RunFolder, open_folders
+from pyro_compvae.analysis.report.scenes import duplicates_part, shown_scenes
+from pyro_compvae.analysis.report.sections import sections
+from pyro_compvae.runs.checkpoint import write_text
 
 HERE = Path(__file__).parent
 

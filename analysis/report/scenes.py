@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from analysis.evaluation import Decomposition, decompose, infer, scene_metrics
-from analysis.figures import colour_labels, colour_truth, components, pixels
-from analysis.report.blocks import Numbers, Part, Scenes
-from analysis.report.drawing import data_uri, label_string
-from analysis.report.folders import Missing, RunFolder
-from analysis.tables import Table
+from pyro_compvae.analysis.figures.decompositions import colour_labels, colour_truth, components, pixels
+from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, infer, scene_metrics
+from pyro_compvae.analysis.report.blocks import Numbers, Part, Scenes
+from pyro_compvae.analysis.report.drawing import data_uri, label_string
+from pyro_compvae.analysis.report.folders import Missing, RunFolder
+from pyro_compvae.analysis.tables import Table
 from pyro_compvae.data import DataError, load_scenes
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.guide import slot_kl

@@ -6,21 +6,25 @@ import json
 from collections.abc import Sequence
 from functools import partial
 
-from analysis import batches, calibration_report, ladder_report
-from analysis.curves import curves_figure
-from analysis.evidence_data import estimates_of
-from analysis.evidence_figure import evidence_figure
-from analysis.evidence_report import comparisons, evidence_rows, how_to_read, sandwich_table
-from analysis.loo import loo_table
-from analysis.marginals import agreement
-from analysis.meanings import MEANINGS, left_out, number
-from analysis.posterior_figures import checks_figure, khat_figure, khats_of, marginals_figure
-from analysis.predictive_checks import checks_table
-from analysis.report.blocks import Block, Numbers, Part, Section, Show, Text, part_of
-from analysis.report.drawing import picture
-from analysis.report.folders import Missing, RunFolder
-from analysis.tables import Table
-from pyro_compvae.config import flatten, to_yaml
+from pyro_compvae.analysis import results
+from pyro_compvae.analysis.calibration import table as calibration_table
+from pyro_compvae.analysis.calibration.figure import calibration_figure
+from pyro_compvae.analysis.evidence.data_set import estimates_of
+from pyro_compvae.analysis.evidence.figure import evidence_figure
+from pyro_compvae.analysis.evidence.table import comparisons, evidence_rows, how_to_read, sandwich_table
+from pyro_compvae.analysis.figures.curves import curves_figure
+from pyro_compvae.analysis.ladder import table as ladder_table
+from pyro_compvae.analysis.ladder.figure import ladder_figure
+from pyro_compvae.analysis.metrics.meanings import MEANINGS, left_out, number
+from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
+from pyro_compvae.analysis.posterior.loo import loo_table
+from pyro_compvae.analysis.posterior.marginals import agreement
+from pyro_compvae.analysis.posterior.predictive_checks import checks_table
+from pyro_compvae.analysis.report.blocks import Block, Numbers, Part, Section, Show, Text, part_of
+from pyro_compvae.analysis.report.drawing import picture
+from pyro_compvae.analysis.report.folders import Missing, RunFolder
+from pyro_compvae.analysis.tables import Table
+from pyro_compvae.runs.config import flatten, to_yaml
 
 
 def sections(folders: Sequence[RunFolder]) -> list[Section]:
@@ -122,14 +126,14 @@ def ladder(folder: RunFolder) -> list[Block]:
     """Rungs and gaps."""
     data = folder.read("ladder.nc", folder.command("gap_ladder"))
     mean = ", ".join(
-        f"{ladder_report.NAMES[str(name)]} {float(data['gap'].sel(gap_name=name).mean()):.1f}"
+        f"{ladder_table.NAMES[str(name)]} {float(data['gap'].sel(gap_name=name).mean()):.1f}"
         for name in data["gap_name"].values
     )
     alt = f"Parts of the gap of {data.sizes['scene']} scenes as stacked bars; means in nats: {mean}."
     return [
-        picture(partial(ladder_report.ladder_figure, data=data), f"ladder-{folder.name}", alt),
-        Numbers("Parts of the gap, nats", ladder_report.gap_rows(data)),
-        Numbers("Rungs, nats", ladder_report.rung_rows(data), [ladder_report.how_to_read(data)]),
+        picture(partial(ladder_figure, data=data), f"ladder-{folder.name}", alt),
+        Numbers("Parts of the gap, nats", ladder_table.gap_rows(data)),
+        Numbers("Rungs, nats", ladder_table.rung_rows(data), [ladder_table.how_to_read(data)]),
     ]
 
 
@@ -174,13 +178,13 @@ def checks(folder: RunFolder) -> list[Block]:
 def calibration(folder: RunFolder) -> list[Block]:
     """Ranks and coverage."""
     data = folder.read("calibration.nc", folder.command("diagnose"))
-    sentences = calibration_report.calibration_sentences(data)
+    sentences = calibration_table.calibration_sentences(data)
     alt = f"ECDF differences of ranks with 99 % bands. {'; '.join(sentences)}. The table has means and p-values."
-    figure = partial(calibration_report.calibration_figure, data=data)
-    notes = [*sentences, calibration_report.how_to_read(data)]
+    figure = partial(calibration_figure, data=data)
+    notes = [*sentences, calibration_table.how_to_read(data)]
     return [
         picture(figure, f"calibration-{folder.name}", alt),
-        Numbers("Ranks", calibration_report.calibration_rows(data), notes),
+        Numbers("Ranks", calibration_table.calibration_rows(data), notes),
     ]
 
 
@@ -202,7 +206,7 @@ def comparison_among(folders: Sequence[RunFolder]) -> Show:
         others = [other for other in folders if other is not folder]
         found: list[Block] = []
         for path in sorted(folder.path.glob("against-*/comparison.nc")):
-            sides = json.loads(batches.read(path).attrs.get("settings", "[]"))
+            sides = json.loads(results.read(path).attrs.get("settings", "[]"))
             for other in others:
                 if sides == [[other.loaded().identity, folder.loaded().identity]]:
                     text = path.with_suffix(".txt").read_text(encoding="utf-8")
@@ -251,5 +255,5 @@ def environment(folder: RunFolder) -> list[Block]:
 
 def settings(folder: RunFolder) -> list[Block]:
     """With what settings the files of the run folder were computed."""
-    lines = [f"{path.name}: {batches.read(path).attrs.get('settings')}" for path in sorted(folder.path.glob("*.nc"))]
+    lines = [f"{path.name}: {results.read(path).attrs.get('settings')}" for path in sorted(folder.path.glob("*.nc"))]
     return [Text("Settings of the files", "\n".join(lines), folded=True)] if lines else []

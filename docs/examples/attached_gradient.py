@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
-from analysis import load_run
-from guides.refinement import RefinementGuide
+from pyro_compvae.analysis import load_run
 from pyro_compvae.data import load_scenes
+from pyro_compvae.guides.refinement.guide import RefinementGuide
 
 
 def training_gradient(guide: RefinementGuide, arguments: tuple[Tensor, ...], seed: int, attached: bool) -> Tensor:

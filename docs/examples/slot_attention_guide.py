@@ -11,12 +11,12 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from analysis import evaluate
 from pyro_compvae import SceneGuide, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.analysis import evaluate
 from pyro_compvae.data import SceneSet, make_sprites
+from pyro_compvae.decoder import coordinate_grid, own_precision
 from pyro_compvae.evidence import importance_log_evidence
 from pyro_compvae.models import check_images
-from pyro_compvae.networks import coordinate_grid, own_precision
 
 
 class SlotAttention(nn.Module):

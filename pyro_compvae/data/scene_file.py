@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyro_compvae.checkpoint import atomic_path
-from pyro_compvae.data.hdf5 import find_dataset, open_hdf5, read_rows
 from pyro_compvae.data.patient_file import PatientFile
-from pyro_compvae.data.resize import resize
+from pyro_compvae.data.readers.hdf5 import find_dataset, open_hdf5, read_rows
+from pyro_compvae.data.readers.resize import resize
 from pyro_compvae.data.scenes import ARRAYS, SPLITS, DataError, SceneSet, StoredScene, stack_scenes
-from pyro_compvae.signals import stop_signals
+from pyro_compvae.runs.checkpoint import atomic_path
+from pyro_compvae.training.signals import stop_signals
 
 FORMAT = "pyro_compvae scenes"
 VERSION = 1

@@ -11,10 +11,8 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
-from pyro_compvae.evidence.hmc import LogDensity
-from pyro_compvae.evidence.proposals import Proposal, normal_proposal
-from pyro_compvae.evidence.traces import (
+from pyro_compvae.evidence.annealing.hmc import LogDensity
+from pyro_compvae.evidence.density import (
     LogJoint,
     TraceError,
     check_eval,
@@ -24,6 +22,8 @@ from pyro_compvae.evidence.traces import (
     prototype,
     sample_sites,
 )
+from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
+from pyro_compvae.evidence.proposals.symmetric import Proposal, normal_proposal
 
 
 def importance_log_evidence(

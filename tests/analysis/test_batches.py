@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray
 
-from analysis.batches import Show, in_batches, is_of
+from pyro_compvae.analysis.results import Show, in_batches, is_of
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeroed"])

@@ -13,9 +13,9 @@ import xarray
 from linear_gaussian import FactorisedGuide, LinearGaussian
 from torch import Tensor
 
-from analysis.calibration import FEW_DRAWS, QUANTITIES, calibrate
-from analysis.evidence import EvidenceConfig
-from analysis.uniformity import uniformity
+from pyro_compvae.analysis.calibration.compute import FEW_DRAWS, QUANTITIES, calibrate
+from pyro_compvae.analysis.calibration.uniformity import uniformity
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig
 
 EFFORT = EvidenceConfig(fit_steps=40, cover_steps=10, cover_samples=32, ais_chains=64, ais_temperatures=3)
 

@@ -12,9 +12,9 @@ from linear_gaussian import FactorisedGuide, LinearGaussian
 from scipy.stats import binom
 from torch import Tensor
 
-from analysis.calibration import QUANTITIES, invariants, ranks, scene_ranks
-from analysis.uniformity import uniformity
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.analysis.calibration.compute import QUANTITIES, invariants, ranks, scene_ranks
+from pyro_compvae.analysis.calibration.uniformity import uniformity
+from pyro_compvae.evidence.density import LogJoint
 
 LEVEL = 0.01
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import xarray
 
-from analysis.calibration import QUANTITIES
-from analysis.calibration_report import calibration_figure, calibration_rows, calibration_table, ranks_by_source
+from pyro_compvae.analysis.calibration.compute import QUANTITIES
+from pyro_compvae.analysis.calibration.figure import calibration_figure
+from pyro_compvae.analysis.calibration.table import calibration_rows, calibration_table, ranks_by_source
 
 N = 200
 

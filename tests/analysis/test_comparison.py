@@ -9,8 +9,9 @@ import pytest
 import xarray
 from matplotlib.figure import Figure
 
-from analysis.comparison import Interval, bootstrap, delta
-from analysis.comparison_report import comparison_figure, comparison_table, sentence
+from pyro_compvae.analysis.comparison.compute import Interval, bootstrap, delta
+from pyro_compvae.analysis.comparison.figure import comparison_figure
+from pyro_compvae.analysis.comparison.table import comparison_table, sentence
 
 
 def differences(rng: np.random.Generator, pairs: int, scenes: int) -> np.ndarray:
@@ -97,7 +98,9 @@ def test_without_masks_their_metrics_are_left_out(tmp_path: Path, monkeypatch: p
     assert [line.split()[1] for line in text.splitlines() if line.startswith("Δ ")][2:] == ["MSE", "duplicates_latent"]
     assert "no masks" not in comparison_table(whole, None, False)
     panels = []
-    monkeypatch.setattr("analysis.comparison_report.save_figure", lambda _, figure: panels.append(labels(figure)))
+    monkeypatch.setattr(
+        "pyro_compvae.analysis.comparison.figure.save_figure", lambda _, figure: panels.append(labels(figure))
+    )
     comparison_figure(tmp_path / "a.png", found)
     comparison_figure(tmp_path / "a.png", whole)
     assert panels == [["ΔL⁺, nats", "Δ MSE", "nats"], ["ΔL⁺, nats", "Δ mIoU", "Δ MSE", "nats"]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis import DuplicateScore, active_slots, duplicate_score
+from pyro_compvae.analysis import DuplicateScore, active_slots, duplicate_score
 
 
 def strips(*widths: int, height: int = 10) -> Tensor:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-import analysis.figures
-from analysis import (
+from pyro_compvae import MultiViewSceneModel, SceneGuide, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.analysis import (
     decompose,
     decomposition_figure,
     evaluate,
@@ -24,8 +24,8 @@ from analysis import (
     traversal_figure,
     views_figure,
 )
-from analysis.evaluation import metric_names, uncertainty
-from pyro_compvae import MultiViewSceneModel, SceneGuide, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.analysis.figures import decompositions
+from pyro_compvae.analysis.metrics.evaluation import metric_names, uncertainty
 from pyro_compvae.data import Scene, SceneSet
 
 CPU = torch.device("cpu")
@@ -323,7 +323,7 @@ Drawing = dict[str, list]
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawing:
     """What the last figure was made of; it is drawn all the same."""
     drawing: Drawing = {}
-    draw = analysis.figures._draw
+    draw = decompositions._draw
 
     def spy(
         path: Path, pictures: list[list[NDArray]], columns: list[str], rows: list[str] | None = None, title: str = ""
@@ -331,7 +331,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawing:
         drawing.update(pictures=pictures, columns=columns, rows=list(rows or ()))
         draw(path, pictures, columns, rows or (), title)
 
-    monkeypatch.setattr(analysis.figures, "_draw", spy)
+    monkeypatch.setattr(decompositions, "_draw", spy)
     return drawing
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from analysis.evidence_cost import OURS_WAY, WAYS, SamplingCase, Way, measure, sampler
-from guides import build_guide
-from pyro_compvae.presets import preset
+from pyro_compvae.analysis.benchmark.evidence_cost import OURS_WAY, WAYS, SamplingCase, Way, measure, sampler
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.presets import preset
 
 
 def test_both_ways_estimate_the_same() -> None:

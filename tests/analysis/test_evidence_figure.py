@@ -8,7 +8,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from analysis.evidence_figure import draw_counts, evidence_figure
+from pyro_compvae.analysis.evidence.figure import draw_counts, evidence_figure
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.evidence_data import sandwich_data
-from analysis.evidence_report import comparisons, evidence_table, sandwich_table
+from pyro_compvae.analysis.evidence.data_set import sandwich_data
+from pyro_compvae.analysis.evidence.table import comparisons, evidence_table, sandwich_table
 from pyro_compvae.evidence import Sandwich
-from pyro_compvae.evidence.annealing import Annealing
+from pyro_compvae.evidence.annealing.chains import Annealing
 from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
 
 B, L = 3, 3000

@@ -14,12 +14,12 @@ import torch
 import yaml
 from scripts import load_script
 
-from analysis import evaluate, export_run, load_run
-from analysis.export import ExportError, without_places
-from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_compvae.config import GuideName, from_yaml, to_yaml
+from pyro_compvae.analysis import evaluate, export_run, load_run
+from pyro_compvae.analysis.sharing.export import ExportError, without_places
 from pyro_compvae.data import load_scenes
-from pyro_compvae.weights import load_weights, save_weights
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pyro_compvae.runs.config import GuideName, from_yaml, to_yaml
+from pyro_compvae.runs.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.growth import AXES, growth_cases, growth_row
-from analysis.step_cost import OURS, training_step
-from pyro_compvae.presets import preset
+from pyro_compvae.analysis.benchmark.growth import AXES, growth_cases, growth_row
+from pyro_compvae.analysis.benchmark.step_cost import OURS, training_step
+from pyro_compvae.runs.presets import preset
 
 
 @pytest.mark.parametrize("axis", AXES)

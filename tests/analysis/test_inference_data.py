@@ -14,14 +14,21 @@ import torch
 import xarray
 from matplotlib import pyplot
 
-from analysis import load_run, to_inference_data
-from analysis.inference_data import IMAGE, InferenceDataError, bundle, groups_of, load_groups, save_inference_data
-from analysis.posterior_draws import Draws
-from guides import build_guide
+from pyro_compvae.analysis import load_run, to_inference_data
+from pyro_compvae.analysis.posterior.data_set import (
+    IMAGE,
+    InferenceDataError,
+    bundle,
+    groups_of,
+    load_groups,
+    save_inference_data,
+)
+from pyro_compvae.analysis.posterior.draws import Draws
 from pyro_compvae.data import Scene, load_scenes
 from pyro_compvae.evidence.pareto import ARVIZ
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.presets import preset
 
 GROUPS = {"posterior", "sample_stats", "log_likelihood", "posterior_predictive", "prior", "prior_predictive"}
 GROUPS |= {"observed_data", "constant_data"}

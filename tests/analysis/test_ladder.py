@@ -12,9 +12,11 @@ from linear_gaussian import FactorisedGuide, LinearGaussian
 from torch import Tensor
 from torch.distributions import Normal
 
-from analysis.ladder import GAPS, Ladder, LadderConfig, gap_ladder
-from analysis.ladder_report import ladder_data, ladder_figure, ladder_table
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.analysis.ladder.compute import GAPS, Ladder, LadderConfig, gap_ladder
+from pyro_compvae.analysis.ladder.data_set import ladder_data
+from pyro_compvae.analysis.ladder.figure import ladder_figure
+from pyro_compvae.analysis.ladder.table import ladder_table
+from pyro_compvae.evidence.density import LogJoint
 
 B, K, D = 3, 3, 2
 QUICK = LadderConfig(approach_steps=60, fit_steps=60, flow_steps=40, num_samples=4000, chunk_size=2000, ais_chains=32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from analysis.limit import measure_limit
+from pyro_compvae.analysis.benchmark.limit import measure_limit
 
 
 def test_products_are_counted_forwards_and_backwards() -> None:

@@ -12,12 +12,12 @@ import xarray
 from torch import Tensor
 from torch.distributions import Normal
 
-from analysis.inference_data import bundle
-from analysis.loo import ViewsError, held_out_views, loo_over_views, loo_table
-from guides import build_guide
+from pyro_compvae.analysis.posterior.data_set import bundle
+from pyro_compvae.analysis.posterior.loo import ViewsError, held_out_views, loo_over_views, loo_table
 from pyro_compvae.data import load_scenes
 from pyro_compvae.evidence.pareto import ARVIZ
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.presets import preset
 
 
 def exact_groups(x: np.ndarray, noise: float, num_draws: int) -> dict[str, xarray.Dataset]:

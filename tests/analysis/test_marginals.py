@@ -10,8 +10,14 @@ import torch
 import xarray
 from torch.distributions import Normal
 
-from analysis.marginals import FLOOR, agreement, align_sources, marginal_distances, mean_differences
-from analysis.slot_alignment import align_slots
+from pyro_compvae.analysis.posterior.marginals import (
+    FLOOR,
+    agreement,
+    align_sources,
+    marginal_distances,
+    mean_differences,
+)
+from pyro_compvae.analysis.posterior.slot_alignment import align_slots
 
 
 def gaussian(loc: np.ndarray, scale: float = 1.0, seed: int = 0, chains: int = 2) -> xarray.DataArray:

@@ -10,11 +10,11 @@ import xarray
 from linear_gaussian import FactorisedGuide, LinearGaussian, SlotMixture
 from torch import Tensor
 
-from analysis.nuts import nuts_draws
-from analysis.posterior_draws import Draws
-from analysis.slot_alignment import align_slots
+from pyro_compvae.analysis.posterior.draws import Draws
+from pyro_compvae.analysis.posterior.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.slot_alignment import align_slots
 from pyro_compvae.evidence import fit_gaussian
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.evidence.density import LogJoint
 
 
 def rhat(z: Tensor) -> float:

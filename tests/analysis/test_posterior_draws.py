@@ -9,10 +9,10 @@ import torch
 from linear_gaussian import FactorisedGuide, LinearGaussian, SlotMixture
 from torch.distributions import Normal
 
-from analysis.posterior_draws import guide_draws, importance_draws, resample, weighted_draws
-from pyro_compvae.evidence.annealing import annealed
-from pyro_compvae.evidence.proposals import normal_proposal
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.analysis.posterior.draws import guide_draws, importance_draws, resample, weighted_draws
+from pyro_compvae.evidence.annealing.chains import annealed
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 
 
 def test_guide_draws_are_weighed_by_the_symmetrised_guide() -> None:

@@ -11,9 +11,9 @@ from scipy.stats import kstest
 from torch import Tensor
 from torch.distributions import Normal
 
-from analysis.posterior_draws import Draws
-from analysis.predictive_checks import channel_cdf, checks_table, join_sources, predictive_checks
 from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder, SpatialGaussianMixture
+from pyro_compvae.analysis.posterior.draws import Draws
+from pyro_compvae.analysis.posterior.predictive_checks import channel_cdf, checks_table, join_sources, predictive_checks
 
 SIZE = 8
 

@@ -9,14 +9,14 @@ from typing import get_args
 import pytest
 import torch
 
-from analysis import evaluate, infer, load_run
-from analysis.evaluation import metric_names
-from guides import build_guide
-from pyro_compvae.checkpoint import load_checkpoint, save_checkpoint
-from pyro_compvae.config import ConfigError, GuideName, from_yaml, to_yaml
+from pyro_compvae.analysis import evaluate, infer, load_run
+from pyro_compvae.analysis.metrics.evaluation import metric_names
 from pyro_compvae.data import SceneSet
-from pyro_compvae.presets import preset
-from pyro_compvae.training import Trainer
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.checkpoint import load_checkpoint, save_checkpoint
+from pyro_compvae.runs.config import ConfigError, GuideName, from_yaml, to_yaml
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 B, V, D, SIZE = 3, 4, 4, 16

@@ -5,8 +5,8 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from analysis import adjusted_rand_index, mean_iou, mean_squared_error
-from analysis.segmentation import contingency_table
+from pyro_compvae.analysis import adjusted_rand_index, mean_iou, mean_squared_error
+from pyro_compvae.analysis.metrics.segmentation import contingency_table
 
 
 def label_map(*rows: list[int]) -> Tensor:

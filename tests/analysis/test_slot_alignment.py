@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from analysis.slot_alignment import align_slots, match_slots
+from pyro_compvae.analysis.posterior.slot_alignment import align_slots, match_slots
 from pyro_compvae.permutation import all_permutations
 
 

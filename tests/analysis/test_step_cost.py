@@ -8,7 +8,7 @@ import pyro.poutine as poutine
 import pytest
 import torch
 
-from analysis.step_cost import (
+from pyro_compvae.analysis.benchmark.step_cost import (
     BASELINE,
     COMPILED,
     OURS,
@@ -20,9 +20,9 @@ from analysis.step_cost import (
     num_observed,
     training_step,
 )
-from guides import MulmonGuide
-from pyro_compvae.config import GuideName
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import MulmonGuide
+from pyro_compvae.runs.config import GuideName
+from pyro_compvae.runs.presets import preset
 
 GUIDES = get_args(GuideName)
 

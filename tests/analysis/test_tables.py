@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.tables import Table
+from pyro_compvae.analysis.tables import Table
 
 
 def test_columns_are_aligned_also_under_hats() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from analysis.uniformity import uniformity
+from pyro_compvae.analysis.calibration.uniformity import uniformity
 
 
 def test_error_rates_are_those_stated() -> None:

@@ -11,8 +11,8 @@ from pyro.infer import Trace_ELBO
 from scripts import EXAMPLES, load_script
 from torch import Tensor
 
-from analysis import evaluate
 from pyro_compvae import lnms_log_density
+from pyro_compvae.analysis import evaluate
 from pyro_compvae.data import make_sprites
 from pyro_compvae.data.sprites import SpriteConfig
 from pyro_compvae.evidence import importance_log_evidence

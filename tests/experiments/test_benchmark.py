@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 from scripts import load_script
 
-from analysis.evidence_cost import OURS_WAY, PYRO_WAY
-from analysis.step_cost import BASELINE, COMPILED, OURS, VARIANTS, Case, Measurement
+from pyro_compvae.analysis.benchmark.evidence_cost import OURS_WAY, PYRO_WAY
+from pyro_compvae.analysis.benchmark.step_cost import BASELINE, COMPILED, OURS, VARIANTS, Case, Measurement
 
 UNCOMPILED = [variant for variant in VARIANTS if variant != COMPILED]
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from scripts import load_script
 
-from analysis import evidence_data, load_run
-from analysis.batches import read
-from analysis.evidence_data import estimates_of
-from pyro_compvae.checkpoint import load_checkpoint, save_checkpoint
-from pyro_compvae.config import from_yaml, to_yaml
+from pyro_compvae.analysis import load_run
+from pyro_compvae.analysis.evidence import data_set
+from pyro_compvae.analysis.evidence.data_set import estimates_of
+from pyro_compvae.analysis.results import read
+from pyro_compvae.runs.checkpoint import load_checkpoint, save_checkpoint
+from pyro_compvae.runs.config import from_yaml, to_yaml
 
 QUICK = ["--num-samples", "30", "--fit-steps", "2", "--cover-steps", "1", "--cover-samples", "4", "--num-scenes", "8"]
 TINY = ["--preset", "tiny", "--device", "cpu", "--steps", "2"]
@@ -60,7 +61,7 @@ def test_pairs_of_runs(
     assert "95 % bootstrap intervals over 2 pairs of runs and 8 scenes" in text
     assert "is Δ log p̂(x) =" in text.splitlines()[-1]
 
-    monkeypatch.setattr(evidence_data, "estimate_scenes", None)  # what is there is not estimated again
+    monkeypatch.setattr(data_set, "estimate_scenes", None)  # what is there is not estimated again
     assert script.main([str(runs / "plain1"), str(runs / "lnms1"), *QUICK, "--out", str(runs / "other")]) == 0
     text = capsys.readouterr().out
     assert "8 scenes, for this one pair of runs" in text

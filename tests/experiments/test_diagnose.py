@@ -13,8 +13,8 @@ import xarray
 from matplotlib import pyplot
 from scripts import load_script
 
-from analysis.batches import read
-from analysis.inference_data import bundle, groups_of, save_inference_data
+from pyro_compvae.analysis.posterior.data_set import bundle, groups_of, save_inference_data
+from pyro_compvae.analysis.results import read
 
 TINY = ["--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2", "--device", "cpu"]
 TINY += ["--fit-steps", "3", "--cover-steps", "1", "--ais-chains", "60", "--ais-temperatures", "2"]

@@ -12,8 +12,8 @@ import torch
 import xarray
 from scripts import load_script
 
-from analysis import evidence_data
-from analysis.evidence import EvidenceConfig
+from pyro_compvae.analysis.evidence import data_set
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig
 
 TINY = ["--num-samples", "40", "--fit-steps", "3", "--cover-steps", "2"]
 AIS = ["--ais-chains", "3", "--ais-temperatures", "2"]
@@ -65,13 +65,13 @@ def test_a_second_call_goes_on_and_repeats_nothing(
 ) -> None:
     run = trained(tmp_path / "run", "iodine")
     assert script.main([str(run), "--num-scenes", "2", *TINY, *NO_AIS, *PAIRS]) == 0
-    batches, estimate = [], evidence_data.estimate_scenes
+    batches, estimate = [], data_set.estimate_scenes
 
     def counted(*args: object) -> object:
         batches.append(args)
         return estimate(*args)
 
-    monkeypatch.setattr(evidence_data, "estimate_scenes", counted)
+    monkeypatch.setattr(data_set, "estimate_scenes", counted)
     other = ["--bdmc-chains", "7"]  # of no concern to the batches
     assert script.main([str(run), "--num-scenes", "4", *TINY, *NO_AIS, *PAIRS, *other]) == 0
     assert len(batches) == 1

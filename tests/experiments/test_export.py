@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scripts import load_script
 
-from analysis.batches import read
+from pyro_compvae.analysis.results import read
 
 
 def test_other_scripts_take_an_export_for_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,9 @@ import xarray
 from full_disk import largest_file, small_disk
 from scripts import load_script
 
-from analysis.batches import Show, in_batches
-from analysis.inference_data import bundle, load_groups, save_inference_data
-from pyro_compvae.checkpoint import DiskFullError, load_checkpoint
+from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
+from pyro_compvae.analysis.results import Show, in_batches
+from pyro_compvae.runs.checkpoint import DiskFullError, load_checkpoint
 
 TINY = ["--preset", "tiny", "--device", "cpu", "--set", "data.num_train=8", "--set", "data.num_test=2"]
 TINY += ["--set", "training.evaluate_every=100"]

@@ -10,8 +10,9 @@ import pytest
 import xarray
 from scripts import load_script
 
-from analysis import batches, ladder
-from analysis.batches import read
+from pyro_compvae.analysis import results
+from pyro_compvae.analysis.ladder import compute
+from pyro_compvae.analysis.results import read
 
 TINY = ["--approach-steps", "3", "--fit-steps", "20", "--flow-steps", "20", "--num-samples", "30", "--cover-steps", "2"]
 TINY += ["--ais-chains", "3", "--ais-temperatures", "2", "--symmetry-samples", "5", "--batch-scenes", "2"]
@@ -30,16 +31,16 @@ def test_table_file_and_figure(
     assert load_script("run_svi").main(["--preset", "tiny", "--guide", guide, "--run-dir", str(run)]) == 0
     assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(ladder, "fit_gaussian", None)  # what is there is not computed again
+    monkeypatch.setattr(compute, "fit_gaussian", None)  # what is there is not computed again
     assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
     table = capsys.readouterr().out
     data = read(run / "ladder.nc")
     whole = data["log_evidence"] - data["rung_elbo"].sel(rung="amortised")
     np.testing.assert_allclose(data["gap"].sum("gap_name"), whole, atol=1e-8)
-    assert list(data["gap_name"].values) == list(ladder.GAPS)
-    assert list(data["rung"].values) == list(ladder.RUNGS)
-    assert [line.split()[0] for line in table.splitlines()[1:6]] == list(ladder.RUNGS)
-    for name in ladder.GAPS:
+    assert list(data["gap_name"].values) == list(compute.GAPS)
+    assert list(data["rung"].values) == list(compute.RUNGS)
+    assert [line.split()[0] for line in table.splitlines()[1:6]] == list(compute.RUNGS)
+    for name in compute.GAPS:
         row = next(line for line in table.splitlines() if line.startswith(name))
         assert f"{float(data['gap'].sel(gap_name=name).mean()):.2f}" in row
     assert (data["rung_evaluations"].sel(rung="diagonal") == 3 * 16 + 20 * 128 + 30).all()
@@ -65,16 +66,16 @@ def test_bad_arguments_are_one_line(script: ModuleType, tmp_path: Path, capsys: 
 def test_batches_are_put_together_in_order(tmp_path: Path) -> None:
     calls = []
 
-    def compute(start: int, stop: int, show: batches.Show) -> xarray.Dataset:
+    def compute(start: int, stop: int, show: results.Show) -> xarray.Dataset:
         calls.append((start, stop))
         return xarray.Dataset({"square": ("scene", np.arange(start, stop) ** 2)})
 
-    data = batches.in_batches(tmp_path / "squares.nc", compute, 5, 2, "a")
+    data = results.in_batches(tmp_path / "squares.nc", compute, 5, 2, "a")
     assert data["square"].values.tolist() == [0, 1, 4, 9, 16]
     assert data["scene"].values.tolist() == [0, 1, 2, 3, 4]
     assert calls == [(0, 2), (2, 4), (4, 5)]
-    batches.in_batches(tmp_path / "squares.nc", compute, 4, 2, "a")
+    results.in_batches(tmp_path / "squares.nc", compute, 4, 2, "a")
     assert len(calls) == 3
     assert read(tmp_path / "squares.nc").sizes["scene"] == 4
-    batches.in_batches(tmp_path / "squares.nc", compute, 4, 2, "b")
+    results.in_batches(tmp_path / "squares.nc", compute, 4, 2, "b")
     assert len(calls) == 5, "other settings"

@@ -24,8 +24,8 @@ from PIL import Image
 from scripts import EXPERIMENTS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pyro_compvae.checkpoint import load_checkpoint
-from pyro_compvae.training import RESUMED
+from pyro_compvae.runs.checkpoint import load_checkpoint
+from pyro_compvae.training.trainer import RESUMED
 
 CHECKPOINT_EVERY = 3
 TINY = ["--preset", "tiny", "--device", "cpu", "--set", "data.num_train=8", "--set", "data.num_test=2"]

@@ -16,7 +16,7 @@ from PIL import Image
 from scripts import load_script
 
 from pyro_compvae.data import read_clevr_mv
-from pyro_compvae.data.solids import CLE_MV, make_solids
+from pyro_compvae.data.solids.scenes import CLE_MV, make_solids
 
 NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 

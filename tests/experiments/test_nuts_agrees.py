@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import importance_draws, load_run, to_inference_data
-from analysis.evidence import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
-from analysis.inference_data import groups_of
-from analysis.marginals import agreement, mean_differences
-from analysis.nuts import nuts_draws
-from analysis.posterior_draws import guide_draws
+from pyro_compvae.analysis import importance_draws, load_run, to_inference_data
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
+from pyro_compvae.analysis.posterior.data_set import groups_of
+from pyro_compvae.analysis.posterior.draws import guide_draws
+from pyro_compvae.analysis.posterior.marginals import agreement, mean_differences
+from pyro_compvae.analysis.posterior.nuts import nuts_draws
 from pyro_compvae.data import load_scenes
 from pyro_compvae.evidence import Fit
 

@@ -18,8 +18,8 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-import analysis.report
-from analysis.inference_data import bundle, load_groups, save_inference_data
+from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
+from pyro_compvae.analysis.report import page as report_page
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -131,7 +131,7 @@ def luminance(colour: str) -> float:
 
 
 def test_text_has_the_contrast_that_wcag_asks_for() -> None:
-    style = (Path(analysis.report.__file__).parent / "style.css").read_text()
+    style = (Path(report_page.__file__).parent / "style.css").read_text()
     schemes = [
         dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block)) for block in re.findall(r":root \{([^}]*)\}", style)
     ]

@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 from scripts import load_script
 
-from analysis import load_run
-from analysis.figure3 import decomposed
-from analysis.figure6 import SCORES, Score, figure6_csv, figure6_figure, figure6_table
-from analysis.figures import compared_figure, decomposition_figure
-from analysis.runs import Run
-from analysis.study import Cell, train_cells
-from analysis.table1 import PAPER, table1, table1_cells, table1_csv, table1_figure
-from guides import build_guide
-from pyro_compvae.checkpoint import CheckpointError
-from pyro_compvae.config import ConfigError, from_yaml
+from pyro_compvae.analysis import load_run
+from pyro_compvae.analysis.figures.decompositions import compared_figure, decomposition_figure
+from pyro_compvae.analysis.runs import Run
+from pyro_compvae.analysis.studies.figure3 import decomposed
+from pyro_compvae.analysis.studies.figure6 import SCORES, Score, figure6_csv, figure6_figure, figure6_table
+from pyro_compvae.analysis.studies.grid import Cell, train_cells
+from pyro_compvae.analysis.studies.table1 import PAPER, table1, table1_cells, table1_csv, table1_figure
 from pyro_compvae.data import load_scenes
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.runs.config import ConfigError, from_yaml
+from pyro_compvae.runs.presets import preset
 
 TINY = ["--preset", "tiny", "--set", "training.steps=2", "--device", "cpu"]
 FIGURE6 = ["figure6", *TINY, "--guide", "iodine", "--scales", "0.1", "0.3", "--slots", "4", "5", "--seeds", "0"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scripts import load_script
 
-from analysis.batches import read
-from analysis.evidence_data import estimates_of
+from pyro_compvae.analysis.evidence.data_set import estimates_of
+from pyro_compvae.analysis.results import read
 
 QUICK = ["--num-samples", "30", "--fit-steps", "2", "--cover-steps", "1", "--cover-samples", "4", "--num-scenes", "2"]
 

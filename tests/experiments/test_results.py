@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
-from analysis import evaluate, load_run
-from analysis.batches import read
-from analysis.comparison_report import comparison_table
-from analysis.ladder_report import ladder_table
-from analysis.runs import run_name
+from pyro_compvae.analysis import evaluate, load_run
+from pyro_compvae.analysis.comparison.table import comparison_table
+from pyro_compvae.analysis.ladder.table import ladder_table
+from pyro_compvae.analysis.results import read
+from pyro_compvae.analysis.runs import run_name
 from pyro_compvae.data import load_scenes
-from pyro_compvae.environment import read_environment
+from pyro_compvae.runs.environment import read_environment
 
 RESULTS = Path(__file__).parents[2] / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/model.safetensors"))

@@ -20,11 +20,11 @@ import pytest
 import torch
 from scripts import EXPERIMENTS, load_script
 
-from analysis import export_run, load_run
-from guides import build_guide
-from pyro_compvae.checkpoint import CheckpointError
-from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
-from pyro_compvae.data.solids import SolidsConfig, solid_scenes
+from pyro_compvae.analysis import export_run, load_run
+from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.solids.scenes import SolidsConfig, solid_scenes
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.checkpoint import CheckpointError
 
 TINY = ["--preset", "tiny", "--device", "cpu"]
 

@@ -13,13 +13,13 @@ from gpu_check import evidence_of_run, loss_and_gradients
 from torch import Tensor
 
 from experiments import run_svi
-from guides import MulmonGuide, build_guide
-from pyro_compvae.captured_step import CapturedStep, CudaGraphs
-from pyro_compvae.config import GuideName
 from pyro_compvae.data import load_scenes
+from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.precision import allow_tf32
-from pyro_compvae.presets import preset
-from pyro_compvae.training import Trainer
+from pyro_compvae.runs.config import GuideName
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.captured_step import CapturedStep, CudaGraphs
+from pyro_compvae.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.gpu,

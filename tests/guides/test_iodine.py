@@ -12,12 +12,12 @@ from gradients import assert_same_loss_and_gradients, gradients
 from pyro.infer import Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from guides import IodineGuide
-from guides.normalisation import LayerNorm, normalise_gradient, normalise_images
-from guides.plain import plain_iodine_loss
-from guides.refinement_network import RefinementNetwork
-from guides.single_pass import leave_one_out_logsumexp
 from pyro_compvae import SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.guides import IodineGuide
+from pyro_compvae.guides.reference import plain_iodine_loss
+from pyro_compvae.guides.refinement.evaluation import leave_one_out_logsumexp
+from pyro_compvae.guides.refinement.network import RefinementNetwork
+from pyro_compvae.guides.refinement.normalisation import LayerNorm, normalise_gradient, normalise_images
 
 B, K, D, H, W, T = 3, 3, 4, 8, 10, 3
 

@@ -12,10 +12,10 @@ from gradients import assert_same_loss_and_gradients
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from guides import MonetGuide
-from guides.monet_networks import LOGIT_GAIN, AttentionNetwork, ComponentEncoder, _block
-from guides.plain import plain_monet_loss
 from pyro_compvae import SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.guides import MonetGuide
+from pyro_compvae.guides.monet_networks import LOGIT_GAIN, AttentionNetwork, ComponentEncoder, _block
+from pyro_compvae.guides.reference import plain_monet_loss
 
 B, K, D, SIZE = 3, 4, 4, 16
 

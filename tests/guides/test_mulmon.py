@@ -12,10 +12,10 @@ from gradients import assert_same_loss_and_gradients
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from guides import IodineGuide, MulmonGuide
-from guides.plain import plain_mulmon_loss
-from guides.refinement_network import RefinementNetwork
 from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.guides import IodineGuide, MulmonGuide
+from pyro_compvae.guides.reference import plain_mulmon_loss
+from pyro_compvae.guides.refinement.network import RefinementNetwork
 
 B, V, K, D, H, W, T = 2, 4, 3, 4, 8, 10, 3
 

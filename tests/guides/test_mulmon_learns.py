@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from analysis import decompose, infer, mean_squared_error
-from guides import MulmonGuide
-from guides.refinement_network import RefinementNetwork
 from pyro_compvae import MultiViewSceneModel, SpatialBroadcastDecoder
+from pyro_compvae.analysis import decompose, infer, mean_squared_error
 from pyro_compvae.data import SceneSet
-from pyro_compvae.presets import preset
-from pyro_compvae.training import Trainer
+from pyro_compvae.guides import MulmonGuide
+from pyro_compvae.guides.refinement.network import RefinementNetwork
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.trainer import Trainer
 
 V, K, D, H, W = 4, 3, 4, 4, 8
 LIGHTS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 1.0))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
+from pyro_compvae.runs.presets import preset
 
 K, D, SIZE = 7, 16, 64
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guides import build_guide
-from guides.refinement import RefinementGuide
-from guides.single_pass import SLOT_CHANNELS, Gaussian, RefinementInputs
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import build_guide
+from pyro_compvae.guides.refinement.evaluation import SLOT_CHANNELS, Gaussian, RefinementInputs
+from pyro_compvae.guides.refinement.guide import RefinementGuide
+from pyro_compvae.runs.presets import preset
 
 B, K, D, SIZE = 2, 7, 16, 64
 

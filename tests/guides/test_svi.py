@@ -16,16 +16,16 @@ import torch
 from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from analysis import load_run
-from guides import build_guide
-from pyro_compvae.config import GuideName, RunConfig, to_yaml
+from pyro_compvae.analysis import load_run
 from pyro_compvae.data import SceneSet
 from pyro_compvae.evidence import annealed_log_evidence, importance_log_evidence, simulate
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import build_guide
 from pyro_compvae.programs import ParameterStoreError, TrainModeWarning
-from pyro_compvae.training import Trainer, minibatch
-from pyro_compvae.weights import WEIGHTS, save_weights
+from pyro_compvae.runs.config import GuideName, RunConfig, to_yaml
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.weights import WEIGHTS, save_weights
+from pyro_compvae.training.trainer import Trainer, minibatch
 
 GUIDES = get_args(GuideName)
 CPU = torch.device("cpu")

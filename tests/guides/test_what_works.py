@@ -29,10 +29,10 @@ from pyro.infer import (
 from pyro.infer.autoguide import AutoGaussian, AutoNormal
 from torch import Tensor
 
-from guides import build_guide
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import build_guide
 from pyro_compvae.programs import TrainModeWarning
+from pyro_compvae.runs.presets import preset
 
 PAGE = Path(__file__).parents[2] / "docs" / "pyro.md"
 B, V = 3, 4

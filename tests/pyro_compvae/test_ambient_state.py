@@ -18,26 +18,26 @@ import torch
 from PIL import Image
 from pyro.infer import TraceMeanField_ELBO
 
-from analysis import evaluate, load_run
-from analysis.evaluation import query_mse_by_views
-from guides import build_guide
-from pyro_compvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_compvae.config import ConfigError, GuideName, from_yaml, to_yaml
+from pyro_compvae.analysis import evaluate, load_run
+from pyro_compvae.analysis.metrics.evaluation import query_mse_by_views
 from pyro_compvae.data import DataError, SceneSet, load_scenes
-from pyro_compvae.data.clevr_mv import read_clevr_mv
-from pyro_compvae.data.hdf5 import open_hdf5
-from pyro_compvae.data.image_folder import read_images
-from pyro_compvae.data.meshes import load_meshes
+from pyro_compvae.data.readers.clevr_mv import read_clevr_mv
+from pyro_compvae.data.readers.hdf5 import open_hdf5
+from pyro_compvae.data.readers.image_folder import read_images
+from pyro_compvae.data.readers.tfrecords import read_tfrecords
 from pyro_compvae.data.scene_file import read_scene_file, write_scenes
 from pyro_compvae.data.scenes import StoredScene
-from pyro_compvae.data.tfrecords import read_tfrecords
+from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.evidence import fit_gaussian, importance_log_evidence, proposal_log_evidence
-from pyro_compvae.evidence.flow import fit_flow
-from pyro_compvae.evidence.traces import LogJoint
-from pyro_compvae.presets import preset
-from pyro_compvae.signals import stop_signals
-from pyro_compvae.training import Trainer
-from pyro_compvae.weights import load_weights, save_weights
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.fitting.flow import fit_flow
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pyro_compvae.runs.config import ConfigError, GuideName, from_yaml, to_yaml
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.weights import load_weights, save_weights
+from pyro_compvae.training.signals import stop_signals
+from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 RESULTS = Path(__file__).parents[2] / "results"

@@ -11,12 +11,17 @@ from annealing_models import FixedGuide, LinearGaussianModel, SeparatedModel, li
 from torch import Tensor, nn
 
 from pyro_compvae.evidence import annealed_log_evidence, importance_log_evidence, proposal_log_evidence
-from pyro_compvae.evidence.annealing import anneal, default_start
-from pyro_compvae.evidence.elliptical import Elliptical
-from pyro_compvae.evidence.hmc import Target
-from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, Proposal, standard_normal_proposal
-from pyro_compvae.evidence.tempering import Path, make_plan, power_temperatures, sigmoidal_temperatures
-from pyro_compvae.evidence.traces import LogJoint, TraceError
+from pyro_compvae.evidence.annealing.chains import anneal, default_start
+from pyro_compvae.evidence.annealing.hmc import Target
+from pyro_compvae.evidence.annealing.path import Path, make_plan, power_temperatures, sigmoidal_temperatures
+from pyro_compvae.evidence.density import LogJoint, TraceError
+from pyro_compvae.evidence.proposals.elliptical import Elliptical
+from pyro_compvae.evidence.proposals.symmetric import (
+    FactorisedProposal,
+    JointProposal,
+    Proposal,
+    standard_normal_proposal,
+)
 
 
 @pytest.mark.parametrize("start", ["prior", "guide"])

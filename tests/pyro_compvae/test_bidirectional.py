@@ -11,11 +11,11 @@ from torch.distributions import Normal
 
 from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.evidence import bidirectional_log_evidence, simulate
-from pyro_compvae.evidence.annealing import default_start
-from pyro_compvae.evidence.elliptical import Elliptical
-from pyro_compvae.evidence.labelling import draw_matching, labelled
-from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, normal_proposal
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.evidence.annealing.chains import default_start
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.proposals.elliptical import Elliptical
+from pyro_compvae.evidence.proposals.labelling import draw_matching, labelled
+from pyro_compvae.evidence.proposals.symmetric import FactorisedProposal, JointProposal, normal_proposal
 from pyro_compvae.permutation import all_permutations
 
 

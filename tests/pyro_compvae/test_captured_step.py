@@ -12,14 +12,14 @@ from pretend_gpu import PretendGpu
 from recorded_operations import RecordedOperations
 from torch import Tensor
 
-from guides import MulmonGuide, build_guide
-from pyro_compvae.captured_step import WARM_STEPS, CapturedStep
-from pyro_compvae.config import GuideName, RunConfig
 from pyro_compvae.data import load_scenes
-from pyro_compvae.presets import preset
-from pyro_compvae.schedules import SCHEDULES, changing
-from pyro_compvae.training import Trainer
-from pyro_compvae.workers import Workers
+from pyro_compvae.guides import MulmonGuide, build_guide
+from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.captured_step import WARM_STEPS, CapturedStep
+from pyro_compvae.training.distributed import Workers
+from pyro_compvae.training.schedules import SCHEDULES, changing
+from pyro_compvae.training.trainer import Trainer
 
 STEPS = 14
 SCHEDULED = {
@@ -106,7 +106,7 @@ def test_a_weight_that_changes_and_is_recorded_as_a_number_is_found(
     config = preset("tiny", "iodine").replace(SCHEDULED)
     found = []
     for names in (changing(config), ("lnms_strength",)):
-        monkeypatch.setattr("pyro_compvae.training.changing", lambda _, names=names: names)
+        monkeypatch.setattr("pyro_compvae.training.trainer.changing", lambda _, names=names: names)
         with PretendGpu() as gpu:
             trainer = make(gpu, config, tmp_path / str(len(names)), RecordedOperations(gpu))
             assert trainer.run()

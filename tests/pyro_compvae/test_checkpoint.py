@@ -10,7 +10,7 @@ import pytest
 import torch
 from full_disk import largest_file
 
-from pyro_compvae.checkpoint import (
+from pyro_compvae.runs.checkpoint import (
     STALE,
     CheckpointError,
     DiskFullError,

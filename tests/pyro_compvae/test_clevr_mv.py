@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_compvae.data import DataError, clevr_mv, read_clevr_mv
+from pyro_compvae.data import DataError, read_clevr_mv
+from pyro_compvae.data.readers import clevr_mv
 from pyro_compvae.data.scenes import SceneSet
 
 SIZE = 8

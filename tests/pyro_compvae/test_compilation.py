@@ -10,10 +10,10 @@ import torch
 import torch._dynamo
 from scripts import load_script
 
-from guides import build_guide
-from pyro_compvae.compilation import CompilationError, compile_networks
-from pyro_compvae.elbo import SceneElbo
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.compilation import CompilationError, compile_networks
+from pyro_compvae.training.elbo import SceneElbo
 
 CPU = torch.device("cpu")
 

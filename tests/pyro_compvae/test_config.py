@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_compvae.config import SECTIONS, ConfigError, DatasetName, GuideName, flatten, from_yaml, to_yaml
-from pyro_compvae.presets import PRESETS, preset
-from pyro_compvae.schedules import learning_rate
-from pyro_compvae.training_step import make_optimiser
+from pyro_compvae.runs.config import SECTIONS, ConfigError, DatasetName, GuideName, flatten, from_yaml, to_yaml
+from pyro_compvae.runs.presets import PRESETS, preset
+from pyro_compvae.training.schedules import learning_rate
+from pyro_compvae.training.step import make_optimiser
 
 
 @pytest.mark.parametrize("name", PRESETS)

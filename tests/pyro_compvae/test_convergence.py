@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pyro_compvae.evidence.convergence import elbo_slope, step_share
+from pyro_compvae.evidence.fitting.convergence import elbo_slope, step_share
 
 STEPS, HELD = 80, 0.5
 

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from pyro_compvae.data import SceneSet, convert, read_scene_file
-from pyro_compvae.data.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.convert import ConvertConfig
 from pyro_compvae.data.scene_file import FileInfo, verify
 from pyro_compvae.data.scenes import DataError
-from pyro_compvae.data.solids import solid_scenes
+from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.solids.scenes import solid_scenes
 
 to_file = convert.convert
 

@@ -9,11 +9,11 @@ import torch
 from gradients import assert_same_loss_and_gradients
 from pyro.infer import TraceMeanField_ELBO
 
-from guides import build_guide
-from pyro_compvae.config import GuideName
 from pyro_compvae.data import load_scenes
-from pyro_compvae.elbo import SceneElbo
-from pyro_compvae.presets import preset
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.config import GuideName
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.elbo import SceneElbo
 
 
 @pytest.mark.parametrize("guide_name", get_args(GuideName))

@@ -8,9 +8,9 @@ from linear_gaussian import FactorisedGuide, LinearGaussian
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.evidence.fitting import Fit, _tempered_weights, fit_gaussian
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.fitting.gaussian import Fit, _tempered_weights, fit_gaussian
 from pyro_compvae.evidence.importance import proposal_log_evidence
-from pyro_compvae.evidence.traces import LogJoint
 
 B, K, D = 3, 3, 2
 

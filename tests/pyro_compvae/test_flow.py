@@ -11,11 +11,11 @@ import torch
 from linear_gaussian import FactorisedGuide, LinearGaussian
 from torch import Tensor
 
-from pyro_compvae.evidence.elliptical import Elliptical
-from pyro_compvae.evidence.fitting import fit_gaussian
-from pyro_compvae.evidence.flow import Coupling, FlowProposal, fit_flow
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.fitting.flow import Coupling, FlowProposal, fit_flow
+from pyro_compvae.evidence.fitting.gaussian import fit_gaussian
 from pyro_compvae.evidence.importance import proposal_log_evidence
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.evidence.proposals.elliptical import Elliptical
 from pyro_compvae.permutation import all_permutations
 
 B, K, D = 2, 3, 2

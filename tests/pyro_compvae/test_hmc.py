@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from pyro_compvae.evidence.hmc import BOX, Target, hmc_step, jittered, leapfrog
+from pyro_compvae.evidence.annealing.hmc import BOX, Target, hmc_step, jittered, leapfrog
 
 L, B, K, D = 4000, 2, 2, 4
 

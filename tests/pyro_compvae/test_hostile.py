@@ -27,12 +27,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from pyro_compvae.checkpoint import CheckpointError, load_checkpoint
-from pyro_compvae.config import ConfigError, from_yaml
-from pyro_compvae.data import DataError, hdf5, image_folder, read_clevr_mv, read_scene_file, tfrecords, write_scenes
-from pyro_compvae.data.meshes import load_meshes
+from pyro_compvae.data import DataError, read_clevr_mv, read_scene_file, write_scenes
+from pyro_compvae.data.readers import hdf5, image_folder, tfrecords
+from pyro_compvae.data.readers.sources import open_source
 from pyro_compvae.data.scenes import StoredScene
-from pyro_compvae.data.sources import open_source
+from pyro_compvae.data.solids.meshes import load_meshes
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint
+from pyro_compvae.runs.config import ConfigError, from_yaml
 
 MANY = settings(
     max_examples=100,

@@ -24,10 +24,10 @@ from pyro_compvae.evidence import (
     plain_and_symmetric_log_evidence,
     proposal_log_evidence,
 )
-from pyro_compvae.evidence.elliptical import Elliptical
+from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.importance import chunk_sizes
-from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, normal_proposal
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.evidence.proposals.elliptical import Elliptical
+from pyro_compvae.evidence.proposals.symmetric import FactorisedProposal, JointProposal, normal_proposal
 
 B = 3
 

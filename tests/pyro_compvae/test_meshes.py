@@ -9,7 +9,7 @@ import pytest
 import trimesh
 
 from pyro_compvae.data import DataError
-from pyro_compvae.data.meshes import SHAPES, load_meshes
+from pyro_compvae.data.solids.meshes import SHAPES, load_meshes
 
 
 def export(path: Path) -> trimesh.Trimesh:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_compvae import networks
-from pyro_compvae.networks import BroadcastConv, SpatialBroadcastDecoder, coordinate_grid
+from pyro_compvae import decoder as networks
+from pyro_compvae.decoder import BroadcastConv, SpatialBroadcastDecoder, coordinate_grid
 
 
 @pytest.mark.parametrize("padded", [True, False])

@@ -11,10 +11,10 @@ import torch
 from linear_gaussian import FactorisedGuide, LinearGaussian
 from torch import Tensor
 
-from analysis.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.nuts import nuts_draws
 from pyro_compvae.evidence import annealed_log_evidence, fit_gaussian, importance_log_evidence, proposal_log_evidence
-from pyro_compvae.evidence.flow import Coupling, fit_flow
-from pyro_compvae.evidence.traces import LogJoint
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.fitting.flow import Coupling, fit_flow
 from pyro_compvae.precision import _settings, allow_tf32, exact_products
 
 K, D, PILOT_CHAINS = 2, 2, 2
@@ -138,7 +138,7 @@ def test_a_gpu_gets_as_many_draws_at_a_time_as_it_has_room_for(
         return 10, 1000
 
     monkeypatch.setattr(LogJoint, "_evaluate", watch)
-    monkeypatch.setattr("pyro_compvae.evidence.traces.memory_of", memory_of)
+    monkeypatch.setattr("pyro_compvae.evidence.density.memory_of", memory_of)
     model = LinearGaussian(K, D)
     x = model.simulate(2)
     torch.manual_seed(3)
@@ -147,7 +147,9 @@ def test_a_gpu_gets_as_many_draws_at_a_time_as_it_has_room_for(
     log_joint = LogJoint(model, x)
     assert log_joint.draws_that_fit(10_000) == 50
     assert log_joint.draws_that_fit(10) == 10
-    monkeypatch.setattr("pyro_compvae.evidence.traces.memory_of", lambda function, device: (function(), (500, 1000))[1])
+    monkeypatch.setattr(
+        "pyro_compvae.evidence.density.memory_of", lambda function, device: (function(), (500, 1000))[1]
+    )
     at_once.clear()
     torch.manual_seed(3)
     parts = compute(model, FactorisedGuide(model), x)

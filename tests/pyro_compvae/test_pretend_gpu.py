@@ -9,18 +9,18 @@ import pytest
 import torch
 from pretend_gpu import DeviceError, PretendGpu
 
-from analysis import to_inference_data
-from analysis.evaluation import decompose, evaluate, infer, metric_names
-from analysis.evidence import EvidenceConfig, certify, estimate_scenes, log_joint_and_posterior
-from analysis.figures import decomposition_figure
-from analysis.ladder import LadderConfig, gap_ladder
-from analysis.runs import Run
-from guides import build_guide
-from pyro_compvae.config import GuideName, RunConfig
+from pyro_compvae.analysis import to_inference_data
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, certify, estimate_scenes, log_joint_and_posterior
+from pyro_compvae.analysis.figures.decompositions import decomposition_figure
+from pyro_compvae.analysis.ladder.compute import LadderConfig, gap_ladder
+from pyro_compvae.analysis.metrics.evaluation import decompose, evaluate, infer, metric_names
+from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.presets import preset
-from pyro_compvae.training import Trainer
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.trainer import Trainer
 
 GUIDES = get_args(GuideName)
 QUICK = EvidenceConfig(

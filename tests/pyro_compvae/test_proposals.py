@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
-from pyro_compvae.evidence.elliptical import Elliptical
-from pyro_compvae.evidence.proposals import FactorisedProposal, JointProposal, Proposal, normal_proposal
+from pyro_compvae.evidence.proposals.elliptical import Elliptical
+from pyro_compvae.evidence.proposals.symmetric import FactorisedProposal, JointProposal, Proposal, normal_proposal
 
 B, K, D = 2, 3, 2
 
@@ -122,7 +122,7 @@ def test_permutations_are_summed_in_parts_without_a_trace(monkeypatch: pytest.Mo
     z = proposal.rsample(5)
     whole = proposal.symmetric_log_prob(z)
     for held in (1, 12, 29):  # one permutation at a time; two; five, and one left over
-        monkeypatch.setattr("pyro_compvae.evidence.proposals.PERMUTED_DRAWS", held)
+        monkeypatch.setattr("pyro_compvae.evidence.proposals.symmetric.PERMUTED_DRAWS", held)
         torch.testing.assert_close(proposal.symmetric_log_prob(z), whole)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from pyro_compvae.data.raycast import AMBIENT, DIFFUSE, GAMMA, LIGHT, Cameras, Raycaster, silhouettes
+from pyro_compvae.data.solids.raycast import AMBIENT, DIFFUSE, GAMMA, LIGHT, Cameras, Raycaster, silhouettes
 
 GREY = np.full(3, 0.2)
 RED = np.array([[0.8, 0.2, 0.1]])

@@ -12,15 +12,15 @@ from pyro import poutine
 from pyro.infer import Predictive
 from scipy.special import hyp1f1
 
-from guides import build_guide
 from pyro_compvae import RepulsivePrior, lnms_log_density, repulsive
-from pyro_compvae.evidence.annealing import anneal
-from pyro_compvae.evidence.proposals import standard_normal_proposal
-from pyro_compvae.evidence.tempering import Path as AnnealingPath
-from pyro_compvae.evidence.tempering import make_plan, power_temperatures
-from pyro_compvae.evidence.traces import LogJoint
-from pyro_compvae.presets import preset
+from pyro_compvae.evidence.annealing.chains import anneal
+from pyro_compvae.evidence.annealing.path import Path as AnnealingPath
+from pyro_compvae.evidence.annealing.path import make_plan, power_temperatures
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
+from pyro_compvae.guides import build_guide
 from pyro_compvae.repulsion import _cached, _Slots, cache_path, estimate_log_normaliser
+from pyro_compvae.runs.presets import preset
 
 EFFORT = {"num_chains": 512, "num_temperatures": 40}
 

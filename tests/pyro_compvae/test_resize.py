@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pyro_compvae.data.resize import resize, square
+from pyro_compvae.data.readers.resize import resize, square
 from pyro_compvae.data.scenes import DataError, StoredScene
 
 

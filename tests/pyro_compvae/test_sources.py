@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pyro_compvae.data.readers.sources import open_source
 from pyro_compvae.data.scenes import DataError, StoredScene
-from pyro_compvae.data.sources import open_source
 
 Scenes = list[tuple[NDArray, NDArray]]
 

@@ -16,13 +16,13 @@ import torch
 from full_disk import largest_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from guides import MulmonGuide, build_guide
-from pyro_compvae.checkpoint import CheckpointError, DiskFullError, load_checkpoint, save_checkpoint
-from pyro_compvae.config import GuideName, RunConfig
 from pyro_compvae.data import load_scenes
-from pyro_compvae.presets import preset
-from pyro_compvae.schedules import kl_weight, learning_rate, lnms_strength
-from pyro_compvae.training import DivergenceError, Trainer, minibatch
+from pyro_compvae.guides import MulmonGuide, build_guide
+from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError, load_checkpoint, save_checkpoint
+from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.schedules import kl_weight, learning_rate, lnms_strength
+from pyro_compvae.training.trainer import DivergenceError, Trainer, minibatch
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pyro_compvae.checkpoint import CheckpointError
-from pyro_compvae.weights import load_weights, save_weights
+from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.runs.weights import load_weights, save_weights
 
 WEIGHTS = {
     "a": torch.randn(3, 2, 4, 4).to(memory_format=torch.channels_last),

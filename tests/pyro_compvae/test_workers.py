@@ -18,15 +18,15 @@ from joint_gradients import joint_gradients
 from scripts import EXPERIMENTS, load_script
 from torch import Tensor, nn
 
-from analysis import load_run
-from guides import MulmonGuide, build_guide
-from pyro_compvae.checkpoint import load_checkpoint
-from pyro_compvae.config import ConfigError, GuideName
+from pyro_compvae.analysis import load_run
 from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
-from pyro_compvae.presets import preset
-from pyro_compvae.training import Trainer
-from pyro_compvae.workers import ALONE, WorkerError, Workers
+from pyro_compvae.guides import MulmonGuide, build_guide
+from pyro_compvae.runs.checkpoint import load_checkpoint
+from pyro_compvae.runs.config import ConfigError, GuideName
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.training.distributed import ALONE, WorkerError, Workers
+from pyro_compvae.training.trainer import Trainer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
 TORCHRUN += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]

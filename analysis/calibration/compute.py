@@ -1,0 +1,160 @@
+r"""Simulation-based calibration: does a posterior know what it does not know?
+
+Draw z* from the prior and x from p(x | z*). Then z* is one more draw from p(z | x), and the rank of any number T(z*, x)
+among those of draws from a posterior is uniform if that posterior is exact (Cook, Gelman & Rubin 2006; Talts et al.
+2018). T may depend on x (Modrák et al. 2023); the log-likelihood finds faults that functions of z alone do not. Slots
+are exchangeable, so T has to be invariant under their permutations: a rank of "slot 2" means nothing.
+
+With T the posterior's own density, the rank says in which of its regions of highest density z* lies: the expected
+coverage (Hermans et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import xarray
+from torch import Tensor
+from torch.distributions import Normal
+
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
+from pyro_compvae.analysis.posterior.draws import resample
+from pyro_compvae.analysis.runs import Run
+from pyro_compvae.evidence.annealing.bidirectional import simulate
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.importance import check_counts, chunk_sizes
+from pyro_compvae.evidence.proposals.symmetric import normal_proposal
+from pyro_compvae.lnms import slot_correlation
+
+QUANTITIES = {
+    "log_likelihood": "log p(x | z)",
+    "log_joint": "log p(x, z)",
+    "log_guide": "log q̄(z | x) of the guide",
+    "log_prior": "log p(z): the norm of all slots",
+    "largest_norm": "norm of the largest slot",
+    "smallest_norm": "norm of the smallest slot",
+    "largest_cosine": "cosine of the two slots most alike",
+    "total": "sum of all slots and latents",
+}
+"""What is ranked, all invariant under permutations of the slots; in words, for figures."""
+
+FEW_DRAWS = 8
+"""Of importance, among which an exact draw is ranked."""
+
+COVERAGE = {"guide": "log_guide", "importance": "log_joint"}
+"""The density whose regions are meant by the coverage of either kind of draws, up to a constant."""
+
+
+def invariants(log_joint: LogJoint, q: Normal, z: Tensor, chunk_size: int = 16) -> dict[str, Tensor]:
+    """The numbers T(z, x) of `QUANTITIES`, of draws z (L, B, K, D): (L, B) each.
+
+    Args:
+        log_joint: of the scenes x.
+        q: the guide's posterior, batch shape (B, K, D).
+        z: draws.
+        chunk_size: of them at a time.
+    """
+    K = z.shape[-2]
+    log_prior = Normal(0.0, 1.0).log_prob(z).sum((-2, -1))
+    log_p = torch.cat([log_joint(part) for part in z.split(chunk_size)])
+    norms = z.norm(dim=-1)
+    others = ~torch.eye(K, dtype=torch.bool, device=z.device)
+    cosines = slot_correlation(z)[..., others] if K > 1 else torch.zeros_like(norms)
+    return {
+        "log_likelihood": log_p - log_prior,
+        "log_joint": log_p,
+        "log_guide": torch.cat([normal_proposal(q).symmetric_log_prob(part) for part in z.split(chunk_size)]),
+        "log_prior": log_prior,
+        "largest_norm": norms.amax(-1),
+        "smallest_norm": norms.amin(-1),
+        "largest_cosine": cosines.amax(-1),
+        "total": z.sum((-2, -1)),
+    }
+
+
+def ranks(exact: Tensor, draws: Tensor) -> Tensor:
+    """Where the exact draw stands among the others, in [0, 1]: uniform if it is one more of them. Ties at random.
+
+    Args:
+        exact: (B,).
+        draws: (L, B).
+    """
+    below, equal = (draws < exact).sum(0), (draws == exact).sum(0)
+    return (below + torch.rand(exact.shape, dtype=torch.float64, device=exact.device) * (equal + 1)) / (len(draws) + 1)
+
+
+def scene_ranks(log_joint: LogJoint, q: Normal, z_exact: Tensor, z: Tensor) -> Tensor:
+    """The ranks of all `QUANTITIES` of simulated scenes, (quantity, B).
+
+    Args:
+        log_joint: of the scenes.
+        q: the guide's posterior, batch shape (B, K, D).
+        z_exact: what the scenes were simulated from, (B, K, D).
+        z: draws from any posterior, (L, B, K, D).
+    """
+    exact, drawn = invariants(log_joint, q, z_exact[None].to(z)), invariants(log_joint, q, z)
+    return torch.stack([ranks(exact[name][0], drawn[name]) for name in QUANTITIES])
+
+
+@torch.no_grad()
+def calibrate(
+    run: Run,
+    num_scenes: int,
+    num_draws: int = 200,
+    config: EvidenceConfig | None = None,
+    viewpoints: Tensor | None = None,
+    batch_scenes: int = 16,
+    progress: Callable[[int], object] = lambda scenes: None,
+) -> xarray.Dataset:
+    """Ranks of scenes simulated from a run's model, among draws of its guide, and of annealed chains resampled.
+
+    rank: (source, quantity, scene), sources "guide" and "importance".
+    num_draws: (source), among how many. Few of importance: ranks ask for independent draws, and there are no more than
+        the effective sample size.
+    khat: (scene), of the weights that were resampled, ``num_weights`` of them; draws of importance are only as good as
+        these are small.
+
+    Slots drawn from the prior make scenes that no guide was trained on. So this is a hard test, and the only one whose
+    truth is known.
+
+    Args:
+        run: with a prior of independent slots.
+        num_scenes: simulated.
+        num_draws: from the guide.
+        config: of fits and annealed chains; None leaves importance out.
+        viewpoints: (num_scenes, V, 3), if the model has any.
+        batch_scenes: at a time.
+        progress: called with the number of scenes of every batch that is done.
+
+    Raises:
+        ValueError: for counts below one, or a run whose slots repel one another.
+    """
+    check_counts(num_scenes=num_scenes, num_draws=num_draws, batch_scenes=batch_scenes)
+    if getattr(run.model, "repulsion", None) is not None:
+        raise ValueError("run: expected independent slots, which can be drawn exactly, got a repulsive prior")
+    counts = {"guide": num_draws} | ({} if config is None else {"importance": FEW_DRAWS})
+    parts, khats, start = [], [], 0
+    for size in chunk_sizes(num_scenes, batch_scenes):
+        conditions = () if viewpoints is None else (viewpoints[start : start + size],)
+        z_exact, arguments = simulate(run.model, *conditions, num_scenes=None if conditions else size)
+        log_joint, q = log_joint_and_posterior(run, arguments)
+        draws = [normal_proposal(q).rsample(num_draws)]
+        if config is not None:
+            chains = annealed_from(log_joint, refined_fit(log_joint, q, config), config)
+            draws.append(resample(chains.z, chains.log_weights, FEW_DRAWS)[0])
+            khats.append(chains.estimate.khat)
+        parts.append(torch.stack([scene_ranks(log_joint, q, z_exact, z) for z in draws]))
+        start += size
+        progress(size)
+    data = xarray.Dataset(
+        {
+            "rank": (("source", "quantity", "scene"), torch.cat(parts, -1).cpu().numpy()),
+            "num_draws": ("source", list(counts.values())),
+        },
+        coords={"source": list(counts), "quantity": list(QUANTITIES)},
+    )
+    if config is None:
+        return data
+    khat = ("scene", torch.cat(khats).cpu().numpy())
+    return data.assign(khat=khat).assign_attrs(num_weights=config.ais_chains)

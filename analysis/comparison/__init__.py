@@ -1,0 +1,1 @@
+"""Two kinds of runs, image by image."""

@@ -1,0 +1,228 @@
+r"""Two kinds of runs, image by image: does L-NMS change the model or the posterior?
+
+    ΔL⁺ = L[q⁺] − L[q⁰] = Δ log p(x) − Δ gap,      gap = log p(x) − L[q]        (ΔL⁺: paper, Eq. 6)
+
+The paper reads ΔL⁺ as a gap that closes, as if both runs had the same θ. They do not; with log p̂(x) the two terms can
+be told apart. Δ is always the run with (+) minus the run without (0).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior
+from pyro_compvae.analysis.evidence.data_set import evidence_of_scenes
+from pyro_compvae.analysis.metrics.evaluation import scene_batches, scene_metrics
+from pyro_compvae.analysis.results import read
+from pyro_compvae.analysis.runs import Run
+from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.evidence import proposal_log_evidence
+from pyro_compvae.evidence.proposals.symmetric import normal_proposal
+from pyro_compvae.runs.config import MODEL_FIELDS, differences
+
+MIN_SCENES = 8
+"""Fewer make no interval."""
+
+METRICS = ("miou", "mse", "duplicates", "duplicates_latent")
+
+QUANTITIES = ("elbo", "log_evidence", "gap", *METRICS)
+"""That are compared: nats, and metrics of `scene_metrics`."""
+
+RESAMPLES = 4000
+"""Of the bootstrap."""
+
+ASIDE = ("lnms ", "lnms_prior.", "frozen_model ", "data.root ")
+"""Fields in which the two sides of a comparison may differ: what phrases of `differences` begin with."""
+
+
+class ComparisonError(ValueError):
+    """Two runs cannot be compared."""
+
+
+def check_comparable(pair: tuple[Run, Run]) -> list[str]:
+    """What else than L-NMS tells the runs of a pair apart, a phrase per field.
+
+    Evidence and ELBO are densities of the same images, and may be compared between any two models of them, of other
+    K, D or σ as well; but then their difference is not that of L-NMS alone.
+
+    Raises:
+        ComparisonError: for runs on other images, whose nats have nothing to do with each other.
+    """
+    run_0, run_plus = pair
+    on_data = [
+        phrase
+        for phrase in differences(run_0.config, run_plus.config, ("data",))
+        if not phrase.startswith((*ASIDE, "data.num_train "))
+    ]
+    if on_data:
+        raise ComparisonError(
+            f"{run_plus.path}: expected a run on the data of {run_0.path}, but {'; '.join(on_data)}. Nats and scores "
+            "of other images are not comparable."
+        )
+    found = differences(run_0.config, run_plus.config)
+    if run_0.step != run_plus.step:
+        found.append(f"steps trained are {run_0.step} there and {run_plus.step} here")
+    return [phrase for phrase in found if not phrase.startswith(ASIDE)]
+
+
+def same_model(pair: tuple[Run, Run]) -> bool:
+    """Whether both runs have the same θ, as where only the guide was trained (``run_svi.py --frozen-model``)."""
+    if differences(pair[0].config, pair[1].config, MODEL_FIELDS):
+        return False
+    weights = [run.model.state_dict() for run in pair]
+    return all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def compare(
+    pairs: Sequence[tuple[Run, Run]],
+    scenes: SceneSet,
+    config: EvidenceConfig,
+    num_scenes: int,
+    batch_scenes: int = 16,
+    seed: int = 0,
+) -> xarray.Dataset:
+    """What both runs of every pair make of the same scenes, (pair, side, scene), side "0" or "+".
+
+    elbo, log_evidence, standard_error, gap: nats; with one θ, log p̂(x) is estimated once, from the run without.
+    reliable: whether k̂ says so of log p̂(x).
+    miou, mse, duplicates, duplicates_latent: as of `scene_metrics`, NaN for those of masks where there are none; of
+        several views, from the first V // 2, while nats are of all.
+
+    Evidence is kept in comparison.nc of every run folder, and not estimated again with the same settings.
+
+    Args:
+        pairs: (run without, run with).
+        scenes: test scenes of all runs.
+        config: how hard to try for log p̂(x).
+        num_scenes, batch_scenes, seed: as in `evidence_of_scenes`.
+
+    Raises:
+        ComparisonError: for runs on other images, or too few scenes for an interval.
+    """
+    num_scenes = min(num_scenes, len(scenes))
+    if num_scenes < MIN_SCENES:
+        raise ComparisonError(f"num_scenes: expected at least {MIN_SCENES} for intervals, got {num_scenes}")
+    for run in (run for pair in pairs for run in pair):
+        check_comparable((pairs[0][0], run))
+    scenes = scenes.part(slice(num_scenes))
+    sides = []
+    for pair in pairs:
+        effort = (scenes, config, batch_scenes, seed)
+        row_0 = _evidence(pair[0], *effort) | _scores(pair[0], scenes, batch_scenes, seed)
+        # With one θ, p(x) is the same, and estimates of it would differ by nothing but noise.
+        row_plus = row_0 | _elbo(pair[1], *effort) if same_model(pair) else _evidence(pair[1], *effort)
+        rows = [row_0, row_plus | _scores(pair[1], scenes, batch_scenes, seed)]
+        both = [xarray.Dataset({name: ("scene", v.cpu().numpy()) for name, v in row.items()}) for row in rows]
+        sides.append(xarray.concat(both, xarray.IndexVariable("side", ["0", "+"])))
+    data = xarray.concat(sides, "pair")
+    data["gap"] = data["log_evidence"] - data["elbo"]
+    return data
+
+
+def _evidence(run: Run, scenes: SceneSet, config: EvidenceConfig, batch_scenes: int, seed: int) -> dict[str, Tensor]:
+    effort = (config, len(scenes), batch_scenes, seed)
+    estimates = evidence_of_scenes(run, scenes, *effort, name="comparison", observed=False)
+    best = estimates[config.best(run.model.num_slots)]
+    return {
+        "elbo": estimates["guide"].elbo,
+        "log_evidence": best.log_evidence,
+        "standard_error": best.standard_error,
+        "reliable": best.reliable,
+    }
+
+
+def _elbo(run: Run, scenes: SceneSet, config: EvidenceConfig, batch_scenes: int, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    parts = []
+    for batch in scene_batches(scenes, run.device, batch_scenes):
+        log_joint, q = log_joint_and_posterior(run, run.guide.arguments(batch))
+        proposal, effort = normal_proposal(q), (config.num_samples, config.chunk_size)
+        parts.append(proposal_log_evidence(log_joint, proposal, *effort, symmetrise=False).elbo)
+    return {"elbo": torch.cat(parts)}
+
+
+def _scores(run: Run, scenes: SceneSet, batch_scenes: int, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    parts = [scene_metrics(run.guide, batch) for batch in scene_batches(scenes, run.device, batch_scenes)]
+    return {name: torch.cat([part[name] for part in parts]).double() for name in METRICS}
+
+
+def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
+    """The parts of the gap, "gap" (pair, side, gap_name, scene), that ``gap_ladder.py`` left in the run folders.
+
+    None unless all runs have a ladder of their present weights, of the same scenes, enough for an interval, and made
+    with the same settings.
+    """
+    found, settings = [], set()
+    for pair in pairs:
+        sides = []
+        for run in pair:
+            if not (run.path / "ladder.nc").is_file():
+                return None
+            side = read(run.path / "ladder.nc")
+            content = json.loads(side.attrs["settings"])
+            identity = {name: content.pop(name, None) for name in run.identity}
+            if identity != run.identity or side.sizes["scene"] < MIN_SCENES:
+                return None
+            settings.add((side.sizes["scene"], json.dumps(content)))
+            sides.append(side[["gap"]].drop_attrs())
+        found.append(xarray.concat(sides, xarray.IndexVariable("side", ["0", "+"])))
+    return xarray.concat(found, "pair") if len(settings) == 1 else None
+
+
+def undefined(data: xarray.Dataset) -> list[str]:
+    """Those of METRICS that are NaN in all scenes, as those of masks are where there are none."""
+    return [name for name in METRICS if bool(data[name].isnull().all())]
+
+
+def delta(data: xarray.Dataset, name: str) -> NDArray:
+    """The run with minus the run without, (pair, scene)."""
+    values = data[name].transpose("side", "pair", "scene").values.astype(float)
+    return values[1] - values[0]
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        digits = 2 if max(abs(self.low), abs(self.high)) >= 0.5 else 4
+        return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+
+    @property
+    def sign(self) -> int:
+        """1 or −1 where the interval is on one side of zero, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def bootstrap(values: NDArray, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """The mean of differences (pair, scene), with a percentile interval of the bootstrap.
+
+    All pairs of runs saw the same scenes, so that pairs and scenes are crossed, not nested: both are drawn anew,
+    independently of each other, and every chosen pair is taken at every chosen scene (Owen 2007, the pigeonhole
+    bootstrap). With one pair, scenes alone are drawn, and the interval is for these two runs and no others. A few pairs
+    make intervals that are too narrow: they cannot show what further seeds would do.
+
+    Args:
+        values: differences of each pair at each scene.
+        seed: of the draws.
+        resamples: how many.
+    """
+    rng = np.random.default_rng(seed)
+    P, N = values.shape
+    pair_weights = rng.multinomial(P, np.full(P, 1 / P), size=resamples) / P
+    scene_weights = rng.multinomial(N, np.full(N, 1 / N), size=resamples) / N
+    means = np.einsum("rp,pn,rn->r", pair_weights, values, scene_weights, optimize=True)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(float(values.mean()), float(low), float(high))

@@ -1,0 +1,84 @@
+"""Comparisons of two kinds of runs in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray
+
+from pyro_compvae.analysis.comparison.compute import QUANTITIES, bootstrap, delta, undefined
+from pyro_compvae.analysis.ladder.table import NAMES
+from pyro_compvae.analysis.metrics.meanings import left_out
+
+LABELS = {
+    "elbo": "ΔL⁺, the ELBO (Eq. 6)",
+    "log_evidence": "Δ log p̂(x)",
+    "gap": "Δ gap, log p̂(x) − ELBO",
+    "miou": "Δ mIoU",
+    "mse": "Δ MSE",
+    "duplicates": "Δ duplicates",
+    "duplicates_latent": "Δ duplicates_latent",
+}
+
+
+FEW_PAIRS = 10
+"""Fewer show too little of how seeds differ."""
+
+
+def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared: bool) -> str:
+    """A line per quantity and per part of the gap: both sides, the difference with its interval, in how many scenes it
+    is for the better, and the pairs one by one; then a sentence. Metrics that want masks are left out without.
+
+    Args:
+        data: as of `compare`.
+        parts: as of `ladders`.
+        shared: whether the runs of every pair have the same θ.
+    """
+    P, N = data.sizes["pair"], data.sizes["scene"]
+    lines = [f"{'':26}{'0':>10}{'+':>10}{'mean difference':>30}{'median':>10}{'better in':>11}   pairs"]
+    missing = undefined(data)
+    for name in (name for name in QUANTITIES if name not in missing):
+        more_is_better = name in ("elbo", "log_evidence", "miou")
+        lines.append(_row(LABELS[name], data, name, 4 if name in ("miou", "mse") else 2, more_is_better))
+    if missing:
+        lines.append(f"  {left_out(missing)}")
+    if parts is None:
+        lines.append("  (for the parts of Δ gap, run gap_ladder.py on every run, with the same settings)")
+    else:
+        n = parts.sizes["scene"]
+        lines.append(f"  its parts, by gap_ladder.py with an estimate of log p(x) of its own, in {n} scenes:")
+        for name in parts["gap_name"].values:
+            lines.append(_row(f"  {NAMES[str(name)]}", parts.sel(gap_name=name), "gap", 2, False))
+        lines.append(_row("  all parts", parts.sum("gap_name"), "gap", 2, False))
+    over = f"{P} pairs of runs and {N} scenes" if P > 1 else f"{N} scenes, for this one pair of runs"
+    few = ", which are too few not to make them too narrow" if 1 < P < FEW_PAIRS else ""
+    notes = (
+        f"Nats per scene; [ ] are 95 % bootstrap intervals over {over}{few}. log p̂(x) is low in expectation, and "
+        f"reliable by k̂ for {float(data['reliable'].mean()):.0%} of the scenes."
+    )
+    return "\n".join([*lines, "", notes, sentence(data, shared)])
+
+
+def _row(label: str, data: xarray.Dataset, name: str, digits: int, more_is_better: bool) -> str:
+    values = delta(data, name)
+    sides = "".join(f"{float(data[name].sel(side=side).mean()):>10.{digits}f}" for side in ("0", "+"))
+    better = float(((values > 0) if more_is_better else (values < 0)).mean())
+    pairs = " ".join(f"{value:+.{digits}f}" for value in values.mean(1))
+    middle = f"{np.median(values):+.{digits}f}"
+    return f"{label:26}{sides}{bootstrap(values)!s:>30}{middle:>10}{better:>11.0%}   {pairs}"
+
+
+def sentence(data: xarray.Dataset, shared: bool) -> str:
+    """What the difference of the ELBOs consists of."""
+    elbo, evidence, gap = (bootstrap(delta(data, name)) for name in ("elbo", "log_evidence", "gap"))
+    if shared:
+        verdict = {1: "grows", -1: "shrinks", 0: "does not change beyond noise"}[gap.sign]
+        return (
+            f"Both sides have the same θ, so that log p(x) is the same and ΔL⁺ = {elbo} nats is all posterior: "
+            f"the gap {verdict} on the side +."
+        )
+    model = {1: "a better model", -1: "a worse model", 0: "a model neither better nor worse beyond noise"}
+    posterior = {1: "a wider gap", -1: "a narrower gap", 0: "a gap neither wider nor narrower beyond noise"}
+    return (
+        f"ΔL⁺ = {elbo} nats is Δ log p̂(x) = {evidence} minus Δ gap = {gap}: {model[evidence.sign]}, and "
+        f"{posterior[gap.sign]}."
+    )

@@ -1,0 +1,137 @@
+"""Tables of evidence estimates, and how to read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import xarray
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_compvae.analysis.evidence.compute import OBSERVED
+from pyro_compvae.analysis.tables import Table
+from pyro_compvae.evidence import EvidenceEstimate, conditional_log_evidence
+from pyro_compvae.evidence.estimate import reliable_khat
+
+
+def evidence_table(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -> str:
+    """`evidence_rows`, what the estimates say of each other, and how to read them."""
+    return "\n".join([str(evidence_rows(estimates, dimensions)), *comparisons(estimates), how_to_read(estimates)])
+
+
+def evidence_rows(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -> Table:
+    """A row per estimator: means over scenes, in nats and bits per dimension, k̂ and ESS.
+
+    Args:
+        estimates: by name, of all scenes.
+        dimensions: observed numbers per scene, 3HW, times V with several views.
+    """
+    heads = ("estimator", "ELBO", "log p(x)", "s.e.", "smoothed", "bits/dim", "k̂ median, 90 %", "reliable", "ESS")
+    rows = []
+    for name, e in estimates.items():
+        bits = "" if name == OBSERVED else f"{-float(e.log_evidence.mean()) / (dimensions * math.log(2)):.4f}"
+        khat = "few draws" if bool(e.khat.isnan().all()) else " ".join(f"{q:.2f}" for q in _quantiles(e.khat))
+        cells = (
+            name,
+            interval(e.elbo),
+            interval(e.log_evidence),
+            f"{float(e.standard_error.median()):.2f}",
+            f"{float(e.smoothed().mean()):.2f}",
+            bits,
+            khat,
+            f"{float(e.reliable.double().mean()):.0%}",
+            f"{float(e.ess.median()):.1f}",
+        )
+        rows.append(cells)
+    return Table(heads, tuple(rows))
+
+
+def how_to_read(estimates: Mapping[str, EvidenceEstimate]) -> str:
+    """What the columns mean, with the thresholds of k̂ for so many draws."""
+    thresholds = sorted({len(e.log_weights) for e in estimates.values()}, reverse=True)
+    bands = ", ".join(f"{reliable_khat(L):.2f} with {L:,} draws" for L in thresholds if L > 1)
+    return HOW_TO_READ.format(bands=bands)
+
+
+HOW_TO_READ = """\
+Nats per scene; ± is a 95 % interval over scenes, s.e. the median standard error of a single scene's log p(x), which
+knows nothing of what no draw has seen. Every log p(x) is low in expectation; reliable: k̂ below {bands}.
+bits/dim is that of a density over colours in [0, 1]; add 8 for colours of 0 to 255."""
+
+
+def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
+    """What the estimates say of each other, in sentences."""
+    guide = estimates["guide_symmetric"]
+    symmetry = guide.elbo - estimates["guide"].elbo
+    lines = [f"symmetry term, ELBO of q̄ − ELBO of q: {interval(symmetry)} nats, {_range(symmetry)}"]
+    refined = [name for name in estimates if name.endswith("_covering")][-1]
+    # Lower bounds in expectation, so the larger one is the better one.
+    best = torch.stack([estimates[name].log_evidence for name in (refined, "ais") if name in estimates]).amax(0)
+    gap = best - guide.elbo
+    lines.append(f"gap of the guide, log p̂(x) − ELBO of q̄: at least {interval(gap)} nats, {_range(gap)}")
+    if "ais" in estimates:
+        difference = estimates["ais"].log_evidence - estimates[refined].log_evidence
+        near, reliable = difference.abs() < 1, estimates[refined].reliable
+        lines.append(
+            f"ais − {refined}: {interval(difference)} nats, {_range(difference)}; within 1 nat on {int(near.sum())} "
+            f"of {len(near)} scenes, and on {int((near & reliable).sum())} of the {int(reliable.sum())} where "
+            f"{refined} is reliable"
+        )
+    if OBSERVED in estimates:
+        conditional = conditional_log_evidence(estimates[refined], estimates[OBSERVED])
+        lines.append(
+            f"log p(query views | observed views): {interval(conditional.log_evidence)} nats per scene, reliable for "
+            f"{int(conditional.reliable.sum())} of {len(conditional.reliable)} scenes; {OBSERVED!r} above is log p of "
+            "the observed views alone"
+        )
+    return lines
+
+
+def sandwich_table(data: xarray.Dataset) -> str:
+    """A line per simulated scene: both bounds, and where the importance estimate lies, up to two standard errors.
+
+    Args:
+        data: as of `sandwich_data`.
+    """
+    heads = ("simulated scene", "lower", "upper", "width", "s.e.", "importance", "k̂")
+    columns = (16, 11, 11, 10, 7, 12, 8)
+    lines = ["".join(f"{head:>{column}}" for head, column in zip(heads, columns, strict=True))]
+    width = torch.from_numpy((data["upper"] - data["lower"]).values)
+    for b in range(data.sizes["scene"]):
+        row = {str(name): float(values) for name, values in data.isel(scene=b).items()}
+        below, above = row["lower"] - row["importance"], row["importance"] - row["upper"]
+        error = math.hypot(row["width_standard_error"], row["importance_standard_error"])
+        inside = max(below, above) <= (0.0 if math.isnan(error) else 2 * error)  # NaN of a single chain
+        where = "inside" if inside else f"{below:.2f} below" if below > above else f"{above:.2f} above"
+        if not inside and not row["reliable"]:
+            where += ", as k̂ warns"
+        numbers = (row["lower"], row["upper"], float(width[b]), row["width_standard_error"], row["importance"])
+        cells = (str(b), *(f"{number:.2f}" for number in (*numbers, row["khat"])))
+        lines.append("".join(f"{cell:>{column}}" for cell, column in zip(cells, columns, strict=True)) + f"  {where}")
+    lines.append(
+        f"width: median {float(width.median()):.2f} nats, {_range(width)}; below zero, by noise, where the bounds meet"
+    )
+    return "\n".join(lines)
+
+
+def _quantiles(khat: Tensor) -> list[float]:
+    return [float(khat.nanquantile(p)) for p in (0.5, 0.9)]
+
+
+def half_interval(values: Tensor) -> Tensor:
+    """1.96 standard errors of the mean over scenes, the last dimension; zero with a single scene."""
+    B = values.shape[-1]
+    return 1.96 * values.std(-1) / math.sqrt(B) if B > 1 else torch.zeros_like(values[..., 0])
+
+
+def interval(values: Tensor | NDArray) -> str:
+    """Mean with a 95 % interval over scenes; of a single scene, the value."""
+    values = torch.as_tensor(values)
+    error = f" ± {float(half_interval(values)):.2f}" if len(values) > 1 else ""
+    return f"{float(values.mean()):.2f}{error}"
+
+
+def _range(values: Tensor) -> str:
+    return f"from {float(values.min()):.2f} to {float(values.max()):.2f}"

@@ -1,0 +1,1 @@
+"""Pictures of decompositions and of training."""

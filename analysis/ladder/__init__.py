@@ -1,0 +1,1 @@
+"""The gap between a guide's ELBO and log p(x), in named parts."""

@@ -1,0 +1,217 @@
+r"""The gap between a guide's ELBO and log p(x), in named parts, per scene and on frozen weights.
+
+    L[q_φ] ≤ L[q*_diagonal] ≤ L[q*_block] ≤ L[q*_full] ≤ L[q*_flow] ≤ L[q̄*_flow] ≤ log p(x)
+
+Each rung is the best posterior of a larger family, fitted to every scene; what it gains is what the family before could
+not represent:
+
+    amortisation    a diagonal Gaussian of the scene's own instead of the guide's
+    within_slot     covariance within a slot
+    independence    covariance across slots, which L-NMS is about
+    non_gaussian    a normalising flow instead of a Gaussian
+    symmetry        KL(q ‖ q̄) ∈ [0, log K!]: q covers one of K! modes
+    residual        the rest up to log p̂(x)
+
+They sum to log p̂(x) − L[q_φ]. Only the first depends on the guide: all others are properties of the model and the
+image, as far as fits from different guides end in the same mode.
+
+"full" is a dense covariance for any K·D, not of low rank plus a diagonal: natural gradients fit one of 112 dimensions
+(K = 7, D = 16) exactly where the posterior is Gaussian.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, Progress, refined_estimate
+from pyro_compvae.evidence import EvidenceEstimate, fit_gaussian, proposal_log_evidence
+from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.fitting.convergence import NEGLIGIBLE, Slope, elbo_slope
+from pyro_compvae.evidence.fitting.flow import fit_flow
+from pyro_compvae.evidence.fitting.gaussian import Family
+from pyro_compvae.evidence.importance import check_counts, chunk_sizes
+from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS, Proposal, normal_proposal
+
+GAPS = ("amortisation", "within_slot", "independence", "non_gaussian", "symmetry", "residual")
+RUNGS = ("amortised", *get_args(Family), "flow")
+
+APPROACH_SAMPLES, FIT_SAMPLES = 16, 128
+"""Draws per step while a fit travels, and while it settles. Steps of few draws are cheap and noisy: with 16 draws the
+full covariance of 40 dimensions ends 2 nats below its best, and below the block's."""
+
+HELD = 1 / 2
+"""Share of the steps of a fit that are of constant size, to see whether it has arrived; the others let it settle."""
+
+LADDERS = 2
+"""To be raised whenever the same settings come to mean other numbers."""
+
+
+@dataclass(frozen=True)
+class LadderConfig:
+    """How hard to try.
+
+    approach_steps: of the diagonal Gaussian from where the guide stands, 16 draws each.
+    fit_steps: of every Gaussian from where the one before stands, 128 draws each.
+    flow_steps: of the flow, 16 draws each; 0 leaves it out.
+    num_samples: fresh draws that every rung is evaluated with.
+    symmetry_samples: fresh draws for the symmetry gap, each in all K! orders.
+    chunk_size: draws, or chains, per scene held at a time.
+    cover_steps, ais_chains, ais_temperatures: of log p̂(x), as in `EvidenceConfig`.
+    """
+
+    approach_steps: int = 100
+    fit_steps: int = 60
+    flow_steps: int = 500
+    num_samples: int = 1000
+    symmetry_samples: int = 200
+    chunk_size: int = 16
+    cover_steps: int = 25
+    ais_chains: int = 64
+    ais_temperatures: int = 20
+
+    def __post_init__(self) -> None:
+        check_counts(approach_steps=self.approach_steps, chunk_size=self.chunk_size, ais_chains=self.ais_chains)
+        if min(self.num_samples, self.symmetry_samples) < 2:
+            raise ValueError(
+                "num_samples, symmetry_samples: expected at least 2, or there is no error; got "
+                f"{self.num_samples} and {self.symmetry_samples}"
+            )
+        for name, value, allowed in (("fit_steps", self.fit_steps, ()), ("flow_steps", self.flow_steps, (0,))):
+            if value < 20 and value not in allowed:
+                raise ValueError(f"{name}: expected at least 20, or convergence cannot be judged; got {value}")
+        self.evidence()
+
+    def evidence(self) -> EvidenceConfig:
+        """The settings of log p̂(x).
+
+        Raises:
+            ValueError: for counts out of range.
+        """
+        return EvidenceConfig(
+            chunk_size=self.chunk_size,
+            cover_steps=self.cover_steps,
+            ais_chains=self.ais_chains,
+            ais_temperatures=self.ais_temperatures,
+        )
+
+
+class Rung(NamedTuple):
+    """A posterior family's best, by fresh draws.
+
+    elbo, standard_error: (B,), nats.
+    slope: of the fit's ELBO while steps were of constant size; of the amortised posterior 0.
+    seconds, evaluations: what fit and evaluation took, of all scenes, and of the log joint per scene.
+    """
+
+    elbo: Tensor
+    standard_error: Tensor
+    slope: Slope
+    seconds: float
+    evaluations: int
+
+
+class Ladder(NamedTuple):
+    """What `gap_ladder` finds.
+
+    rungs: by name, from "amortised" on.
+    symmetry, symmetry_error: KL(q ‖ q̄) of the last rung, and its standard error, (B,).
+    evidence: log p̂(x).
+    evidence_seconds: what symmetry and log p̂(x) took.
+    """
+
+    rungs: dict[str, Rung]
+    symmetry: Tensor
+    symmetry_error: Tensor
+    evidence: EvidenceEstimate
+    evidence_seconds: float
+
+    def gaps(self) -> dict[str, Tensor]:
+        """The parts of the gap by name, (B,) each, nats; without a flow there is no "non_gaussian"."""
+        rungs = list(self.rungs.values())
+        names = [name for name in GAPS if name != "non_gaussian" or "flow" in self.rungs]
+        gains = [after.elbo - before.elbo for before, after in pairwise(rungs)]
+        gains += [self.symmetry, self.evidence.log_evidence - rungs[-1].elbo - self.symmetry]
+        return dict(zip(names, gains, strict=True))
+
+    def standard_errors(self) -> dict[str, Tensor]:
+        """Of `gaps`, (B,) each; neighbours share a rung, so their errors are not independent."""
+        rungs = list(self.rungs.values())
+        errors = [torch.hypot(before.standard_error, after.standard_error) for before, after in pairwise(rungs)]
+        last = torch.stack((rungs[-1].standard_error, self.symmetry_error, self.evidence.standard_error)).norm(dim=0)
+        return dict(zip(self.gaps(), [*errors, self.symmetry_error, last], strict=True))
+
+    def failures(self) -> dict[str, Tensor]:
+        """Rungs below the one before, by more than two standard errors and not negligibly, (B,) bool by name: the
+        optimiser's failures, as a larger family has no worse optimum."""
+        gaps, errors = self.gaps(), self.standard_errors()
+        failures = {}
+        for name, gap in zip(list(self.rungs)[1:], gaps, strict=False):  # the last two gaps are of no rung
+            limit = (2 * errors[gap]).nan_to_num(nan=0.0).clamp(min=NEGLIGIBLE)
+            failures[name] = ~(gaps[gap] >= -limit)  # NaN fails too
+        return failures
+
+
+def gap_ladder(log_joint: LogJoint, q: Normal, config: LadderConfig, progress: Progress = lambda name: None) -> Ladder:
+    """Climb the ladder for all scenes of a batch at once.
+
+    The first family starts at the amortised posterior, and every other where the one before arrived: so all rungs are
+    of one mode, and none starts below its predecessor.
+
+    Args:
+        log_joint: log p(x, z) on frozen weights.
+        q: the guide's posterior, batch shape (B, K, D).
+        config: how hard to try.
+        progress: called with the name of every rung when it is done.
+
+    Raises:
+        ValueError: for more slots than have their permutations summed.
+    """
+    K = log_joint.event_shape[0]
+    if K > MAX_PERMUTED_SLOTS:
+        raise ValueError(f"slots: expected at most {MAX_PERMUTED_SLOTS}, of which all orders are summed, got {K}")
+    rungs: dict[str, Rung] = {}
+    clock, chunk = _Clock(), config.chunk_size
+
+    def evaluate(name: str, proposal: Proposal, slope: Slope, evaluations: int) -> Proposal:
+        plain = proposal_log_evidence(log_joint, proposal, config.num_samples, chunk, symmetrise=False)
+        error = plain.log_weights.std(0) / config.num_samples**0.5
+        rungs[name] = Rung(plain.elbo, error, slope, clock.lap(), evaluations + config.num_samples)
+        progress(name)
+        return proposal
+
+    zero = q.loc.new_zeros(log_joint.num_scenes, dtype=torch.float64)
+    evaluate("amortised", normal_proposal(q), Slope(zero, zero), 0)
+    fit = fit_gaussian(log_joint, q, "diagonal", config.approach_steps, APPROACH_SAMPLES, chunk_size=chunk)
+    before = APPROACH_SAMPLES * config.approach_steps
+    for family in get_args(Family):
+        fit = fit_gaussian(log_joint, fit, family, config.fit_steps, FIT_SAMPLES, chunk_size=chunk, held=HELD)
+        last = evaluate(family, fit.proposal(), elbo_slope(fit.elbo, HELD), before + FIT_SAMPLES * config.fit_steps)
+        before = 0
+    if config.flow_steps:
+        flow = fit_flow(log_joint, fit, config.flow_steps, APPROACH_SAMPLES, chunk_size=chunk, held=HELD)
+        last = evaluate("flow", flow.proposal(), elbo_slope(flow.elbo, HELD), APPROACH_SAMPLES * config.flow_steps)
+    with torch.no_grad():
+        parts = [last.rsample(size) for size in chunk_sizes(config.symmetry_samples, chunk)]
+        ratios = torch.cat([last.log_prob(z) - last.symmetric_log_prob(z) for z in parts])
+    estimate = refined_estimate(log_joint, fit, "full", config.evidence())
+    progress("log p(x)")
+    symmetry_error = ratios.std(0) / config.symmetry_samples**0.5
+    return Ladder(rungs, ratios.mean(0), symmetry_error, estimate, clock.lap())
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        seconds, self.started = now - self.started, now
+        return seconds

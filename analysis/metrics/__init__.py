@@ -1,0 +1,1 @@
+"""How well a guide explains and decomposes scenes."""

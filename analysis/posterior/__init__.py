@@ -1,0 +1,1 @@
+"""Posterior draws for ArviZ, and what can be said of them."""

@@ -1,0 +1,126 @@
+"""A model card in the form of the Hugging Face Hub: YAML for machines, then Markdown for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pyro_compvae.analysis.metrics.meanings import MEANINGS, left_out, number
+from pyro_compvae.runs.config import RunConfig
+
+GUIDES = {"iodine": "IODINE", "monet": "MONet", "mulmon": "MulMON"}
+
+OWN_DATA = {
+    "sprites": "images of flat superellipses that overlap",
+    "solids": "ray-cast scenes of solids, in several views each",
+}
+"""Data sets that the code of this project makes."""
+
+METRICS = {name: meaning for name, meaning in MEANINGS.items() if name not in ("steps", "seconds", "num_test_scenes")}
+
+
+def model_card(
+    name: str,
+    config: RunConfig,
+    num_weights: int,
+    summary: Mapping[str, Any],
+    calls: Sequence[Mapping[str, Any]],
+    licence: str | None = None,
+) -> str:
+    """The README.md of an exported run.
+
+    Args:
+        name: of the run.
+        config: of the run, fit to be shared.
+        num_weights: how many numbers guide and model have.
+        summary: the content of its summary.json.
+        calls: the content of its environment.json, if any.
+        licence: of the weights, by the Hub's name of it. By default "mit" for OWN_DATA, and "other" for data that
+            others may have rights in: whoever shares the weights has to say it then.
+    """
+    licence = licence or ("mit" if config.data.name in OWN_DATA else "other")
+    data = _data_name(config, summary)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("model_card.md.jinja").render(
+        name=name,
+        front_matter=_front_matter(name, config, summary, licence, data),
+        guide=GUIDES[config.guide],
+        config=config,
+        licence=licence,
+        data=data,
+        size=config.data.image_size,
+        num_weights=num_weights,
+        summary=summary,
+        metrics=_metrics(summary),
+        left_out=_left_out(summary),
+        own_data=OWN_DATA.get(config.data.name),
+        splits=_splits(summary),
+        calls=calls,
+        number=number,
+    )
+
+
+def _data_name(config: RunConfig, summary: Mapping[str, Any]) -> str:
+    """What the data are called; a file of scenes says it in the words on where its splits are from."""
+    name, colon, _ = _splits(summary).get("test", "").partition(": ")
+    return name if config.data.name == "file" and colon else config.data.name
+
+
+def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any], licence: str, data: str) -> str:
+    found = {key: summary[key] for key in METRICS if _known(summary, key)}
+    result = {
+        "task": {"type": "image-segmentation", "name": "unsupervised decomposition of scenes"},
+        "dataset": {"type": data, "name": _splits(summary).get("test", data), "split": "test"},
+        "metrics": [{"type": key, "name": METRICS[key][0], "value": value} for key, value in found.items()],
+    }
+    tags = ["pyro", "variational-autoencoder", "object-centric", "unsupervised", config.guide]
+    content = {
+        "license": licence,
+        "library_name": "pyro_compvae",
+        "tags": [*tags, "l-nms"] if config.lnms else tags,
+        "datasets": [data],
+        "metrics": list(found),
+        "model-index": [{"name": name, "results": [result]}],
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _splits(summary: Mapping[str, Any]) -> Mapping[str, str]:
+    """Where the scenes of every split are from."""
+    return summary.get("splits") or {}
+
+
+def _known(summary: Mapping[str, Any], key: str) -> bool:
+    return summary.get(key) is not None and math.isfinite(summary[key])
+
+
+def _left_out(summary: Mapping[str, Any]) -> str:
+    """A line on metrics that want masks, where there are none."""
+    missing = [key for key in METRICS if key in summary and not _known(summary, key)]
+    return left_out(f"`{key}`" for key in missing) if missing else ""
+
+
+def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The cells of the table."""
+    rows = [
+        (f"`{key}`", what, number(summary[key]), good) for key, (what, good) in METRICS.items() if _known(summary, key)
+    ]
+    kls = [number(value) for key, value in summary.items() if key.startswith("kl_slot_")]
+    if kls:
+        rows.append(("`kl_slot_k`", "KL of slots, nats", " ".join(kls), "a slot near 0 is unused"))
+    by_views = summary.get("query_mse_by_observed_views")
+    if by_views:
+        what = f"query MSE, {', '.join(by_views)} views observed"
+        rows.append(("`query_mse_by_observed_views`", what, " ".join(map(number, by_views.values())), "should fall"))
+    return rows

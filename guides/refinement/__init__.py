@@ -1,0 +1,1 @@
+"""Iterative refinement, which IODINE and MulMON share."""

@@ -1,0 +1,128 @@
+"""HDF5 files of others, opened with care."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pyro_compvae.data.scenes import DataError
+from pyro_compvae.runs.checkpoint import check_opens
+
+PROBE = Path(__file__).with_name("hdf5_probe.py")
+PROBE_SECONDS = 60
+"""A sound file of a million scenes takes less than a second."""
+
+FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+"""Those that come with h5py; others load libraries that the file names."""
+
+MAX_SCENE = 64 << 20
+"""Bytes of an array of one scene in memory. A scene of CLEVR has one MiB of masks."""
+
+MAX_CHUNK = 256 << 20
+MAX_DEFLATED_CHUNK = 4 << 20
+"""Bytes of a chunk in memory, and on disk where it is compressed, to at least a thousandth."""
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open a file for reading, after another process has visited its structure and survived.
+
+    Raises:
+        DataError: if the file is missing or damaged, refers to other files, or a read of it fails.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: expected an HDF5 file, found no such file.")
+    check_opens(path, DataError)
+    command = [sys.executable, "-I", str(PROBE), os.path.abspath(path)]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+        problem = run.stdout.strip() if run.returncode == 0 else f"libhdf5 ends with exit code {run.returncode}"
+    except subprocess.TimeoutExpired:
+        problem = f"libhdf5 is not through with it after {PROBE_SECONDS} seconds"
+    if problem:
+        raise DataError(
+            f"{path}: expected a sound HDF5 file that holds its own values, but {problem}. Unless another process is "
+            "writing it, download or convert it again."
+        )
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:
+        raise DataError(f"{path}: expected a sound HDF5 file, but it cannot be read ({error}).") from error
+
+
+def find_dataset(group: h5py.Group, name: str, shape: str, ndim: int | tuple[int, ...], kinds: str) -> h5py.Dataset:
+    """A dataset of a group whose declaration is believable.
+
+    Args:
+        group: where.
+        name: of the dataset.
+        shape: what its dimensions are called, for messages.
+        ndim: how many they may be.
+        kinds: NumPy's letters of the kinds of number it may hold, such as "ui".
+
+    Raises:
+        DataError: if there is none, its type or number of dimensions is another, it is empty, uses foreign filters or
+            huge chunks, or declares more values than the file can hold.
+    """
+    where = f"{group.file.filename}: {group.name.rstrip('/')}/{name}"
+    dataset = group.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise DataError(f"{where}: expected an array {shape}, found none.")
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if len(dataset.shape or ()) not in allowed or dataset.dtype.kind not in kinds or 0 in (dataset.shape or (0,)):
+        raise DataError(f"{where}: expected {shape} of kind {kinds!r}, got {dataset.shape} {dataset.dtype}.")
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    if not filters <= set(FILTERS):
+        known = ", ".join(FILTERS.values())
+        raise DataError(f"{where}: expected the filters {known}, got the numbers {sorted(filters)}.")
+    # Deflate shrinks to a thousandth at most; values that are declared and not stored would be made up on reading.
+    declared = math.prod(dataset.shape) * dataset.dtype.itemsize
+    if declared > 1100 * dataset.id.get_storage_size() + (1 << 20):
+        raise DataError(
+            f"{where}: expected no more values than the file can hold, got {dataset.shape} {dataset.dtype} in "
+            f"{dataset.id.get_storage_size()} bytes."
+        )
+    if math.prod(dataset.shape[1:]) * dataset.dtype.itemsize > MAX_SCENE:
+        raise DataError(f"{where}: expected at most {MAX_SCENE >> 20} MiB for a scene, got {dataset.shape[1:]} values.")
+    if dataset.chunks:
+        largest = _largest_chunk(dataset) if filters else 0
+        if math.prod(dataset.chunks) * dataset.dtype.itemsize > MAX_CHUNK or largest > MAX_DEFLATED_CHUNK:
+            raise DataError(
+                f"{where}: expected chunks of at most {MAX_CHUNK >> 20} MiB, and {MAX_DEFLATED_CHUNK >> 20} MiB "
+                f"compressed, got chunks {dataset.chunks} of up to {largest} bytes. Rewrite it with smaller ones."
+            )
+    return dataset
+
+
+def _largest_chunk(dataset: h5py.Dataset) -> int:
+    """Bytes on disk."""
+    sizes = [0]
+    dataset.id.chunk_iter(lambda chunk: sizes.append(chunk.size))
+    return max(sizes)
+
+
+def read_rows(dataset: h5py.Dataset, rows: Any) -> NDArray:
+    """Some of the rows of a dataset.
+
+    Raises:
+        DataError: if their bytes are damaged.
+    """
+    try:
+        return np.asarray(dataset[rows])
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{dataset.file.filename}: {dataset.name}: expected sound values, but they cannot be read ({error}). "
+            "Download or convert the file again."
+        ) from error

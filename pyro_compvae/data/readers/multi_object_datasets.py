@@ -1,0 +1,118 @@
+"""DeepMind's multi_object_datasets: Tetrominoes, multi-dSprites, CLEVR with masks, Objects Room.
+
+Kabra et al. 2019, https://github.com/deepmind/multi_object_datasets. Read from the published TFRecord files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyro_compvae.data.readers.labels import count_objects, labels_of_masks, merge_background
+from pyro_compvae.data.readers.tfrecords import Record, read_tfrecords
+from pyro_compvae.data.scenes import DataError, StoredScene
+
+WHERE_TO_GET = (
+    "https://storage.googleapis.com/multi-object-datasets (https://github.com/deepmind/multi_object_datasets)"
+)
+
+
+class Layout(NamedTuple):
+    """How the arrays of a set are stored.
+
+    channels: of the image; one channel is a white object on black
+    entities_last: whether masks are (H, W, E, 1) as stored, or (E, H, W, 1)
+    num_background: so many first entities are no objects; in Objects Room sky, floor and two walls. Some of its scenes
+        show one wall, and then the first object counts as background. (object-centric-library guesses these from the
+        shapes of the masks; we do not.)
+    """
+
+    size: tuple[int, int]
+    channels: int
+    num_entities: int
+    entities_last: bool = False
+    num_background: int = 1
+
+
+LAYOUTS = {
+    "tetrominoes": Layout((35, 35), 3, 4),
+    "multi_dsprites_binarized": Layout((64, 64), 1, 4, entities_last=True),
+    "multi_dsprites_colored_on_grayscale": Layout((64, 64), 3, 6, entities_last=True),
+    "multi_dsprites_colored_on_colored": Layout((64, 64), 3, 5, entities_last=True),
+    "clevr_with_masks": Layout((240, 320), 3, 11),
+    "objects_room_train": Layout((64, 64), 3, 7, num_background=4),
+    "objects_room_test_empty_room": Layout((64, 64), 3, 4, num_background=4),
+    "objects_room_test_six_objects": Layout((64, 64), 3, 10, num_background=4),
+    "objects_room_test_identical_color": Layout((64, 64), 3, 10, num_background=4),
+}
+
+
+def identify(path: Path) -> str:
+    """Which of LAYOUTS a file has, by the features of its first record and, where two are alike, by the file's name.
+
+    Raises:
+        DataError: if it has none of them, or is no TFRecord file.
+    """
+    record = next(read_tfrecords(path), None)
+    if record is None:
+        raise DataError(f"{path}: expected one record or more, found none. Download the file again.")
+    fitting = [name for name, layout in LAYOUTS.items() if _fits(layout, record)]
+    # Only Objects Room comes without properties of its objects.
+    if "x" not in record.floats:
+        fitting = [name for name in fitting if name.startswith("objects_room")]
+    named = [name for name in fitting if path.name.startswith(name)]
+    if len(fitting) > 1 and not named:
+        raise DataError(
+            f"{path}: expected the name that the file was published with, such as {fitting[0]}.tfrecords, as only that "
+            f"tells {' and '.join(fitting)} apart. Rename it."
+        )
+    if not fitting:
+        found = {name: len(values) for name, values in sorted(record.octets.items())}
+        raise DataError(
+            f"{path}: expected the features of one of {', '.join(LAYOUTS)}, got byte features of the lengths {found}. "
+            "Only TFRecords of multi_object_datasets are known."
+        )
+    return (named or fitting)[0]
+
+
+def read_multi_objects(path: Path, name: str) -> Iterator[StoredScene]:
+    """The scenes of a file, one by one.
+
+    Labels are 1, 2, ... for the entities after the background, in the order of the masks; a pixel of no entity is
+    background. Objects without a pixel are not counted.
+
+    Args:
+        path: the file.
+        name: one of LAYOUTS, from `identify`.
+
+    Raises:
+        DataError: if a record is damaged or of another layout.
+    """
+    layout = LAYOUTS[name]
+    for number, record in enumerate(read_tfrecords(path)):
+        if not _fits(layout, record):
+            raise DataError(f"{path}: record {number}: expected the features of {name}, got others.")
+        yield _scene(layout, record)
+
+
+def _fits(layout: Layout, record: Record) -> bool:
+    pixels = math.prod(layout.size)
+    lengths = {"image": pixels * layout.channels, "mask": pixels * layout.num_entities}
+    return all(len(record.octets.get(name, ())) == length for name, length in lengths.items())
+
+
+def _scene(layout: Layout, record: Record) -> StoredScene:
+    height, width = layout.size
+    image = record.octets["image"].reshape(height, width, layout.channels)
+    masks: NDArray[np.uint8] = record.octets["mask"]
+    if layout.entities_last:
+        masks = np.moveaxis(masks.reshape(height, width, layout.num_entities), -1, 0)
+    else:
+        masks = masks.reshape(layout.num_entities, height, width)
+    labels = merge_background(labels_of_masks(masks), layout.num_background)
+    return StoredScene(np.broadcast_to(image, (height, width, 3)), labels, count_objects(labels))

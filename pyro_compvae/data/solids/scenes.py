@@ -1,0 +1,292 @@
+"""Multi-view scenes of simple solids on a ground plane, made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import trimesh
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pyro_compvae.data.readers.clevr_mv import viewpoint_vectors
+from pyro_compvae.data.scenes import SPLITS, SceneSet
+from pyro_compvae.data.solids.meshes import SHAPES
+from pyro_compvae.data.solids.raycast import Cameras, Raycaster
+
+# Linear colours, times 255.
+PALETTES: dict[str, dict[str, tuple[int, int, int]]] = {
+    "bright": {
+        "red": (240, 8, 8),
+        "green": (10, 170, 20),
+        "blue": (15, 45, 255),
+        "yellow": (255, 205, 8),
+        "magenta": (220, 15, 220),
+        "cyan": (8, 200, 220),
+    },
+    "clevr": {
+        "gray": (87, 87, 87),
+        "red": (173, 35, 35),
+        "blue": (42, 75, 215),
+        "green": (29, 105, 20),
+        "brown": (129, 74, 25),
+        "purple": (129, 38, 192),
+        "cyan": (41, 208, 208),
+        "yellow": (255, 238, 51),
+    },
+}
+
+MAX_TRIES = 1000
+"""Draws of a scene before the configuration is called impossible."""
+PLACES = 50
+"""Places tried for an object before its scene is drawn again."""
+
+
+@dataclass(frozen=True)
+class SolidsConfig:
+    """What scenes of solids look like. Lengths are in world units unless said otherwise.
+
+    image_size: side of the square images in pixels.
+    num_views: cameras at equal angles on a circle around the z axis, looking at the origin.
+    min_objects, max_objects: objects per scene, drawn uniformly.
+    shapes: which of the built-in ones; a user's meshes come on top.
+    sizes: half the longest side of an object (a sphere's radius), drawn uniformly from these.
+    extent: the centres of objects lie in the square from -extent to extent.
+    gap: least distance on the ground between the circles that objects stay within when they turn.
+    camera_radius, camera_height: of the circle of cameras.
+    camera_azimuth: of the first view, in degrees from the x axis; the same in all scenes, as in CLE-MV.
+    focal_length: in sides of the image.
+    min_visible: every object covers at least this fraction of the pixels of the first view.
+    palette: the colours: "bright" (6) or "clevr" (8).
+    distinct_colours: whether the objects of a scene all have different colours.
+    ground: grey level of the ground, linear, from 0 to 1.
+    """
+
+    image_size: int = 32
+    num_views: int = 6
+    min_objects: int = 2
+    max_objects: int = 3
+    shapes: tuple[str, ...] = ("cube", "sphere", "cylinder")
+    sizes: tuple[float, ...] = (0.8, 1.0)
+    extent: float = 1.6
+    gap: float = 0.05
+    camera_radius: float = 8.0
+    camera_height: float = 6.0
+    camera_azimuth: float = 0.0
+    focal_length: float = 1.5
+    min_visible: float = 0.025
+    palette: str = "bright"
+    distinct_colours: bool = True
+    ground: float = 0.08
+
+    def __post_init__(self) -> None:
+        if self.image_size < 16:
+            raise ValueError(f"image_size: expected at least 16 pixels, got {self.image_size}")
+        if self.num_views < 1:
+            raise ValueError(f"num_views: expected at least 1, got {self.num_views}")
+        if not 1 <= self.min_objects <= self.max_objects:
+            raise ValueError(f"expected 1 <= min_objects <= max_objects, got {self.min_objects} and {self.max_objects}")
+        if not self.shapes or not set(self.shapes) <= set(SHAPES):
+            raise ValueError(f"shapes: expected one or more of {', '.join(SHAPES)}, got {self.shapes}")
+        if not self.sizes or min(self.sizes) <= 0:
+            raise ValueError(f"sizes: expected one or more positive numbers, got {self.sizes}")
+        if self.extent < 0 or self.gap < 0:
+            raise ValueError(f"extent and gap: expected zero or more, got {self.extent} and {self.gap}")
+        # A camera among the objects could look into one of them.
+        nearest = np.sqrt(2) * (self.extent + max(self.sizes))
+        if self.camera_radius <= nearest or self.camera_height <= 0:
+            raise ValueError(
+                f"camera_radius and camera_height: expected more than {nearest:.2f}, beyond all objects, and more than "
+                f"0, the ground; got {self.camera_radius} and {self.camera_height}"
+            )
+        if self.focal_length <= 0:
+            raise ValueError(f"focal_length: expected a positive number, got {self.focal_length}")
+        if not 0 <= self.min_visible < 1:
+            raise ValueError(f"min_visible: expected a fraction in [0, 1), got {self.min_visible}")
+        if self.palette not in PALETTES:
+            raise ValueError(f"palette: expected one of {', '.join(PALETTES)}, got {self.palette!r}")
+        if self.distinct_colours and self.max_objects > len(PALETTES[self.palette]):
+            raise ValueError(
+                f"max_objects: expected at most {len(PALETTES[self.palette])}, a colour of {self.palette!r} each; "
+                f"got {self.max_objects}. Allow more with distinct_colours=False."
+            )
+        if not 0 <= self.ground <= 1:
+            raise ValueError(f"ground: expected a grey level in [0, 1], got {self.ground}")
+
+    def cameras(self) -> Cameras:
+        """The cameras of every scene."""
+        azimuth = np.deg2rad(self.camera_azimuth) + 2 * np.pi * np.arange(self.num_views) / self.num_views
+        height = np.full_like(azimuth, self.camera_height)
+        ground = self.camera_radius * np.stack([np.cos(azimuth), np.sin(azimuth)], axis=1)
+        return Cameras(np.column_stack([ground, height]), self.focal_length)
+
+
+CLE_MV = SolidsConfig(
+    image_size=64,
+    num_views=10,
+    min_objects=3,
+    max_objects=6,
+    sizes=(0.7, 0.9),
+    extent=3.0,
+    gap=0.075,
+    camera_radius=9.915,
+    camera_height=3.508,
+    camera_azimuth=-41.02,
+    focal_length=35 / 32,  # lens and sensor of CLEVR's Blender scene, in mm
+    min_visible=48 / 64**2,
+    palette="clevr",
+    distinct_colours=False,
+    ground=0.25,
+)
+"""The published statistics of CLE-MV (MulMON), fitted to renders of its generator, but for metal and soft light.
+
+Objects keep apart by the circles that they turn in, where the generator asks for margins along the four directions.
+"""
+
+
+@dataclass(frozen=True)
+class Solid:
+    """One object: position (x, y) of its foot, rotation in degrees about the z axis."""
+
+    shape: str
+    colour: str
+    size: float
+    position: tuple[float, float]
+    rotation: float
+
+
+@dataclass(frozen=True)
+class SolidScene:
+    """A scene and its views: images (V, H, W, 3), labels (V, H, W), of which 1 + i is object i."""
+
+    solids: tuple[Solid, ...]
+    meshes: tuple[trimesh.Trimesh, ...]
+    cameras: Cameras
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+def make_solids(
+    split: str,
+    num_scenes: int,
+    seed: int = 0,
+    config: SolidsConfig | None = None,
+    meshes: Mapping[str, trimesh.Trimesh] | None = None,
+) -> SceneSet:
+    """Matt solids on a plain ground with hard shadows, seen by cameras on a circle, with exact labels.
+
+    Shape, colour, size, place and rotation are drawn at random; a scene is drawn again until no object touches
+    another and ``min_visible`` is kept. Labels are 1 + the object's index, the same in all views: those of the ray
+    through the pixel's centre. An object may be hidden in any view but the first. The first n scenes are the same for
+    every ``num_scenes`` >= n.
+
+    Args:
+        split: "train", "validation" or "test".
+        num_scenes: N.
+        seed: of the whole data set; same seed, same scenes.
+        config: sizes, counts and cameras.
+        meshes: further shapes by name, from `load_meshes`.
+
+    Returns:
+        images (N, V, 3, H, W), labels (N, V, H, W), num_objects (N,), viewpoints (N, V, 3) as of `read_clevr_mv`.
+
+    Raises:
+        ValueError: for an unknown split, num_scenes < 1, seed < 0, or a configuration whose scenes are too crowded.
+    """
+    config = config or SolidsConfig()
+    scenes = solid_scenes(split, num_scenes, seed, config, meshes)
+    size = config.image_size
+    images = torch.empty(num_scenes, config.num_views, 3, size, size, dtype=torch.uint8)
+    labels = torch.empty(num_scenes, config.num_views, size, size, dtype=torch.uint8)
+    num_objects = torch.empty(num_scenes, dtype=torch.int64)
+    for i, scene in enumerate(tqdm(scenes, f"{split} scenes", num_scenes, leave=False)):
+        images[i] = torch.from_numpy(scene.images).movedim(-1, 1)
+        labels[i] = torch.from_numpy(scene.labels)
+        num_objects[i] = len(scene.solids)
+    viewpoints = torch.from_numpy(viewpoint_vectors(config.cameras().locations))
+    return SceneSet(
+        images=images,
+        labels=labels,
+        num_objects=num_objects,
+        viewpoints=viewpoints.repeat(num_scenes, 1, 1),
+        origin=f"{num_scenes:,} scenes of solids made on the spot, {split} stream of seed {seed}",
+    )
+
+
+def solid_scenes(
+    split: str,
+    num_scenes: int,
+    seed: int = 0,
+    config: SolidsConfig | None = None,
+    meshes: Mapping[str, trimesh.Trimesh] | None = None,
+) -> Iterator[SolidScene]:
+    """The scenes of `make_solids` one by one, with what they are made of.
+
+    Raises:
+        ValueError: as `make_solids`, at once but for a configuration whose scenes are too crowded.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if num_scenes < 1:
+        raise ValueError(f"num_scenes: expected at least 1, got {num_scenes}")
+    if seed < 0:
+        raise ValueError(f"seed: expected zero or more, got {seed}")
+    config = config or SolidsConfig()
+    shapes = {name: SHAPES[name] for name in config.shapes} | dict(meshes or {})
+    return (
+        _make_scene(np.random.default_rng((seed, SPLITS[split], index)), config, shapes) for index in range(num_scenes)
+    )
+
+
+def _make_scene(rng: np.random.Generator, config: SolidsConfig, shapes: Mapping[str, trimesh.Trimesh]) -> SolidScene:
+    cameras = config.cameras()
+    first = Cameras(cameras.locations[:1], config.focal_length)
+    # Not drawn again, or else crowded scenes, which are refused more often, would be rare.
+    count = int(rng.integers(config.min_objects, config.max_objects + 1))
+    for _ in range(MAX_TRIES):
+        solids = _draw_solids(rng, config, shapes, count)
+        if solids is None:
+            continue
+        meshes = tuple(_place(shapes[solid.shape], solid) for solid in solids)
+        colours = np.array([PALETTES[config.palette][solid.colour] for solid in solids]) / 255
+        raycaster = Raycaster(meshes, colours, ground=np.full(3, config.ground))
+        seen = np.bincount(raycaster.labels(first, config.image_size).ravel(), minlength=1 + count)[1:]
+        if seen.min() >= max(config.min_visible * config.image_size**2, 1):
+            images = raycaster.images(cameras, config.image_size)
+            return SolidScene(solids, meshes, cameras, images, raycaster.labels(cameras, config.image_size))
+    raise ValueError(
+        f"expected scenes whose objects do not touch and are visible in the first view, found none in {MAX_TRIES} "
+        f"draws. Raise extent, or lower max_objects, sizes, gap or min_visible of {config}."
+    )
+
+
+def _draw_solids(
+    rng: np.random.Generator, config: SolidsConfig, shapes: Mapping[str, trimesh.Trimesh], count: int
+) -> tuple[Solid, ...] | None:
+    """That many solids, each put where it touches none before it; None where no such place is found."""
+    colours = rng.choice(list(PALETTES[config.palette]), count, replace=not config.distinct_colours)
+    solids: list[Solid] = []
+    circles: list[tuple[NDArray[np.float64], float]] = []  # centre and radius on the ground, whatever the rotation
+    for colour in colours:
+        shape, size = str(rng.choice(list(shapes))), float(rng.choice(config.sizes))
+        radius = size * float(np.linalg.norm(shapes[shape].vertices[:, :2], axis=1).max())
+        for position in rng.uniform(-config.extent, config.extent, (PLACES, 2)):
+            if all(np.linalg.norm(position - other) >= radius + reach + config.gap for other, reach in circles):
+                break
+        else:
+            return None
+        circles.append((position, radius))
+        x, y = position.tolist()
+        solids.append(Solid(shape, str(colour), size, (x, y), float(rng.uniform(0, 360))))
+    return tuple(solids)
+
+
+def _place(mesh: trimesh.Trimesh, solid: Solid) -> trimesh.Trimesh:
+    placed = mesh.copy()
+    transform = trimesh.transformations.rotation_matrix(np.deg2rad(solid.rotation), [0, 0, 1])
+    transform[:3, :3] *= solid.size
+    transform[:2, 3] = solid.position
+    placed.apply_transform(transform)
+    return placed

@@ -1,0 +1,237 @@
+r"""The path from a proposal to the posterior, and how to walk it: temperatures and step sizes from a pilot run.
+
+    f_β(z) = q(z) (p(x, z) / q̄(z))^β,    0 ≤ β ≤ 1,      ∫ f_0 = 1,    ∫ f_1 = p(x)
+
+The usual geometric path is q̄^(1-β) p^β, which this is where q = q̄. But it has to be walked from draws of q̄ by
+transitions that treat all slots alike, and the covariance of a guide's posterior, which the leapfrog needs, does not.
+Here the draws are those of q, transitions may be any, and the end is the posterior with its slots in the order that q
+gives them: f_1 = p q / q̄ integrates to p(x), since p and q̄ are symmetric and the mean of q(z_π) / q̄(z) over all
+permutations is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from pyro_compvae.evidence.annealing.hmc import LogDensity, Point, Target, hmc_step, jittered
+from pyro_compvae.evidence.proposals.symmetric import ExchangeableProposal, FactorisedProposal, JointProposal, Proposal
+
+PILOT_STEP = 0.5
+"""Nats by which log weights of the pilot chains spread from one temperature to the next."""
+
+PILOT_TRANSITIONS = 4
+"""HMC transitions of the pilot at every temperature, each followed by an update of the step sizes."""
+
+FIRST_TEMPERATURE, SLOWEST_GROWTH = 1e-7, 1.25
+"""The pilot's temperatures start no lower and grow no slower, so that it ends after 75 at most."""
+
+GAIN = 0.5
+"""Change of the log step size per unit of acceptance above target."""
+
+
+class JointDensity(Protocol):
+    """What a path ends at, such as a `LogJoint`."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """(K, D)."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """z (L, B, K, D) → (L, B), nats, differentiable."""
+
+
+class Path:
+    """The densities f_β, whose factors q, q̄ and p(x, z) are evaluated once for all temperatures.
+
+    Args:
+        log_joint: log p(x, z).
+        start: q.
+        symmetrise: whether q̄ has all K! copies of every mode; otherwise it is q.
+    """
+
+    def __init__(self, log_joint: JointDensity, start: Proposal, symmetrise: bool = True) -> None:
+        base: LogDensity = start.symmetric_log_prob if symmetrise else start.log_prob
+        self.factors: tuple[LogDensity, ...] = (start.log_prob, base, log_joint)
+        self.start = start
+        self.symmetrise = symmetrise
+        self.event_shape = log_joint.event_shape
+        self.is_exchangeable = isinstance(start, ExchangeableProposal)
+
+    def at(self, beta: Tensor) -> Target:
+        """f_β of temperatures β (B,)."""
+        return Target(self.factors, torch.stack((torch.ones_like(beta), -beta, beta)))
+
+    @staticmethod
+    def log_ratio(point: Point) -> Tensor:
+        """U = log p(x, z) - log q̄(z), (L, B), the derivative of log f_β with respect to β."""
+        return point.log_factors[2] - point.log_factors[1]
+
+    def scale_tril(self) -> Tensor:
+        """Coordinates for the leapfrog, as of `hmc_step`: those in which the start is spherical, if it has any."""
+        if isinstance(self.start, FactorisedProposal):
+            return self.start.slots.scale_tril
+        if isinstance(self.start, JointProposal):
+            return self.start.joint.scale_tril.unsqueeze(1)
+        z = self.start.rsample(1)
+        return torch.ones(z.shape[1], math.prod(self.event_shape), 1, 1, dtype=z.dtype, device=z.device)
+
+
+class Plan(NamedTuple):
+    """How chains walk a path, from one end to the other. Frozen before they set out, or the weights would be biased.
+
+    temperatures: (T + 1, B), from 0 to 1 or back.
+    step_sizes: (T - 1, B, N) of the coordinates of a block, at the temperatures in between.
+    scale_tril: (B, G, N, N), coordinates of the leapfrog.
+    leapfrog_steps: mean number per transition.
+    evaluations: how often the pilot evaluated the log joint of a scene.
+    """
+
+    temperatures: Tensor
+    step_sizes: Tensor
+    scale_tril: Tensor
+    leapfrog_steps: int
+    evaluations: int
+
+    def reversed(self) -> Plan:
+        """The way back."""
+        return self._replace(temperatures=self.temperatures.flip(0), step_sizes=self.step_sizes.flip(0))
+
+
+def sigmoidal_temperatures(num_temperatures: int, sharpness: float = 4.0) -> Tensor:
+    """σ(s(2t/T - 1)), scaled to run from 0 to 1 (Grosse et al. 2015), (T + 1,): dense at both ends."""
+    values = torch.sigmoid(sharpness * torch.linspace(-1, 1, num_temperatures + 1, dtype=torch.float64))
+    return (values - values[0]) / (values[-1] - values[0])
+
+
+def power_temperatures(num_temperatures: int, power: float = 4.0) -> Tensor:
+    """(t/T)^power, (T + 1,): dense near the start, for starts as wide as the prior."""
+    return torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64) ** power
+
+
+def make_plan(
+    path: Path,
+    num_temperatures: int,
+    leapfrog_steps: int,
+    temperatures: Tensor | None = None,
+    pilot_chains: int = 8,
+    target_acceptance: float = 0.75,
+) -> Plan:
+    r"""Send pilot chains along the path, then throw them away.
+
+    With transitions that mix well, log weights spread by Σ_t Δβ_t² Var_β(U), which for a given number of temperatures
+    is least where all Δβ sd_β(U) are equal (Gelman & Meng 1998: the path is walked at a constant speed). So the
+    pilot measures sd_β(U) of every scene as it goes, and temperatures are quantiles of ∫ sd_β(U) dβ. Step sizes of
+    every scene follow the acceptance of its pilot chains, and are interpolated between the pilot's temperatures.
+
+    A start that is the same for all slots, such as the prior, knows nothing of the posterior, which is narrow in some
+    latent dimensions and as wide as the prior in others. There the steps in coordinate u_d, in which the start is
+    spherical, are proportional to the mean of (∂ log f_β / ∂u_kd)² over chains and slots, to the power of -1/2: the
+    scale of a coordinate given all others, were f_β Gaussian; at most 1, the start's own.
+
+    Args:
+        path: from start to joint.
+        num_temperatures: T; with 1, nothing is left to plan, and there is no pilot.
+        leapfrog_steps: mean number per transition.
+        temperatures: (T + 1,) or (T + 1, B), increasing from 0 to 1; by default those of the pilot.
+        pilot_chains: per scene.
+        target_acceptance: in (0, 1).
+
+    Raises:
+        ValueError: for numbers below 1 (below 2 of pilot chains), temperatures that do not fit, or an acceptance
+            outside (0, 1).
+    """
+    least = {"num_temperatures": (num_temperatures, 1), "leapfrog_steps": (leapfrog_steps, 1)}
+    for name, (value, minimum) in (least | {"pilot_chains": (pilot_chains, 2)}).items():
+        if value < minimum:
+            raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    if not 0 < target_acceptance < 1:
+        raise ValueError(f"target_acceptance: expected a probability between 0 and 1, got {target_acceptance}")
+    scale_tril = path.scale_tril()
+    B = len(scale_tril)
+    if temperatures is not None:
+        temperatures = _checked(temperatures, num_temperatures, B).to(scale_tril)
+    if num_temperatures == 1:
+        ends = torch.tensor([[0.0], [1.0]]).to(scale_tril).expand(2, B)
+        return Plan(ends, ends[:0].unsqueeze(-1), scale_tril, leapfrog_steps, 0)
+    knots = _pilot(path, scale_tril, leapfrog_steps, pilot_chains, target_acceptance)
+    if temperatures is None:
+        speed = (knots.spreads[1:] + knots.spreads[:-1]) / 2
+        length = torch.cumsum(knots.temperatures.diff(dim=0) * speed, dim=0)
+        length = torch.cat((torch.zeros_like(length[:1]), length))  # ∫ sd_β(U) dβ up to every knot
+        fractions = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float32).to(scale_tril).unsqueeze(1)
+        temperatures = _interpolate(fractions * length[-1], length, knots.temperatures)
+        temperatures[0], temperatures[-1] = 0.0, 1.0  # to the last digit
+    step_sizes = _interpolate(temperatures[1:-1], knots.temperatures, knots.log_step_sizes).exp()
+    return Plan(temperatures, step_sizes, scale_tril, leapfrog_steps, pilot_chains * knots.evaluations)
+
+
+class _Knots(NamedTuple):
+    """What the pilot found at its M temperatures.
+
+    temperatures, spreads: (M, B).
+    log_step_sizes: (M, B, N).
+    evaluations: of every chain.
+    """
+
+    temperatures: Tensor
+    spreads: Tensor
+    log_step_sizes: Tensor
+    evaluations: int
+
+
+def _pilot(path: Path, scale_tril: Tensor, leapfrog_steps: int, num_chains: int, target: float) -> _Knots:
+    beta = scale_tril.new_zeros(len(scale_tril))
+    point = path.at(beta).evaluate(path.start.rsample(num_chains))
+    # What suits a spherical Gaussian of K·D dimensions, which the path starts from.
+    log_step = torch.full_like(beta, -0.25 * math.log(math.prod(path.event_shape)))
+    log_scale = torch.zeros_like(scale_tril[:, 0, 0])  # (B, N)
+    spread, evaluations = path.log_ratio(point).std(0), 1
+    temperatures, spreads, log_steps = [beta], [spread], []
+    while (beta < 1).any():
+        slowest = (SLOWEST_GROWTH * beta).clamp(min=FIRST_TEMPERATURE)
+        # A spread of zero or NaN says nothing: then slowest.
+        wanted = torch.where(spread > 0, beta + PILOT_STEP / spread, slowest)
+        beta = torch.maximum(wanted, slowest).clamp(max=1)
+        precisions = []
+        for _ in range(PILOT_TRANSITIONS):
+            num_steps = jittered(leapfrog_steps)
+            step_size = (log_step.unsqueeze(1) + log_scale).exp()
+            point, info = hmc_step(path.at(beta), point, step_size, scale_tril, num_steps)
+            log_step = log_step + GAIN * (info.acceptance.mean(0) - target)
+            evaluations += num_steps
+            if path.is_exchangeable:
+                force = path.at(beta).force(point, scale_tril).nan_to_num(0, 0, 0)  # chains outside the support
+                precisions.append(force.square().mean((0, 2)))
+        spread = path.log_ratio(point).std(0)
+        temperatures.append(beta)
+        spreads.append(spread)
+        log_steps.append(log_step.unsqueeze(1) + log_scale)
+        if precisions:
+            log_scale = -0.5 * torch.stack(precisions).mean(0).clamp(min=1).log()
+    log_steps.insert(0, log_steps[0])  # at β = 0 nothing moves
+    finite = torch.stack(spreads).nan_to_num(nan=0.0, posinf=0.0).clamp(min=1e-12)
+    return _Knots(torch.stack(temperatures), finite, torch.stack(log_steps), evaluations)
+
+
+def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """Piecewise linear: x (T, B) within increasing knots (M, B), with values (M, B, ...) → (T, B, ...)."""
+    right = torch.searchsorted(knots.T.contiguous(), x.T.contiguous()).T.clamp(1, len(knots) - 1)
+    x0, x1 = knots.gather(0, right - 1), knots.gather(0, right)
+    weight = ((x - x0) / (x1 - x0).clamp(min=torch.finfo(x.dtype).tiny)).clamp(0, 1)
+    scene = torch.arange(knots.shape[1], device=knots.device)
+    weight = weight.reshape(*weight.shape, *[1] * (values.dim() - 2))
+    return torch.lerp(values[right - 1, scene], values[right, scene], weight)
+
+
+def _checked(temperatures: Tensor, num_temperatures: int, num_scenes: int) -> Tensor:
+    wanted = [(num_temperatures + 1,), (num_temperatures + 1, num_scenes)]
+    if tuple(temperatures.shape) not in wanted:
+        raise ValueError(f"temperatures: expected shape {wanted[0]} or {wanted[1]}, got {tuple(temperatures.shape)}")
+    rises = bool((temperatures.diff(dim=0) >= 0).all())
+    if not (rises and bool((temperatures[0] == 0).all()) and bool((temperatures[-1] == 1).all())):
+        raise ValueError("temperatures: expected to rise from 0 to 1, got other values")
+    return temperatures.reshape(num_temperatures + 1, -1).expand(-1, num_scenes)

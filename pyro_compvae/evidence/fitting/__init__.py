@@ -1,0 +1,1 @@
+"""Proposals fitted to the posterior of every scene."""

@@ -1,0 +1,1 @@
+"""Distributions to draw the slots of a batch of scenes from."""

@@ -1,0 +1,84 @@
+"""What a run was made with, so that others can make it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_compvae.runs.checkpoint import CheckpointError, write_text
+
+ENVIRONMENT = "environment.json"
+"""The file of a run folder."""
+
+PACKAGES = ("pyro-compvae", "torch", "pyro-ppl", "numpy", "scipy", "arviz")
+
+
+def write_environment(
+    run_dir: Path, script: str, arguments: Sequence[str], device: torch.device, num_workers: int = 1
+) -> None:
+    """Add a command to the environment.json of a run folder, with the machine and the packages it runs on.
+
+    A run that was resumed has an entry for every call.
+
+    Raises:
+        CheckpointError: as of `read_environment`.
+    """
+    path = run_dir / ENVIRONMENT
+    calls = read_environment(run_dir)
+    cpu = f"{_processor()}, {torch.get_num_threads()} threads"
+    launcher = ["python"] if num_workers == 1 else ["torchrun", "--nproc-per-node", str(num_workers)]
+    packages: dict[str, str | None] = {name: _version(name) for name in PACKAGES}
+    if device.type == "cuda":
+        packages |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    call = {
+        "command": shlex.join([*launcher, script, *arguments]),
+        "workers": num_workers,
+        "python": platform.python_version(),
+        "packages": packages,
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+    }
+    write_text(path, json.dumps([*calls, call], indent=2, ensure_ascii=False) + "\n")
+
+
+def read_environment(run_dir: Path) -> list[dict[str, Any]]:
+    """The calls that made a run; none where they were not recorded.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    path = run_dir / ENVIRONMENT
+    if not path.is_file():
+        return []
+    try:
+        calls = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+            raise ValueError("it is no list of objects")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: expected the calls that made the run, but it cannot be read ({error}). Mend the file or delete "
+            "it; the run itself was not touched and does not need it."
+        ) from error
+    return calls
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    """The processor's own name, which only Linux's /proc gives away."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,102 @@
+"""What a run says while it trains: rows of a CSV file, and the same as TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from pyro_compvae.runs.checkpoint import write_text
+
+UNPLOTTED = ("step", "seconds")
+
+
+class RunLog:
+    """The rows of ``metrics.csv`` in a run folder, each on disk when `append` returns.
+
+    Args:
+        folder: the run folder.
+        columns: of the table; "step" is the first.
+    """
+
+    def __init__(self, folder: Path, columns: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.columns = columns
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def last_step(self) -> int:
+        """Of the last row; 0 where there is none."""
+        return max(self._lines(), default=0)
+
+    def append(self, row: Mapping[str, float], events: SummaryWriter) -> None:
+        """Add a row; what is missing or NaN stays empty."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
+            if not file.tell():
+                table.writeheader()
+            table.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
+            file.flush()
+            os.fsync(file.fileno())  # rows are there before the checkpoint that has them behind it
+        for name, value in row.items():
+            if name not in UNPLOTTED and math.isfinite(value):
+                events.add_scalar(name, value, int(row["step"]))
+        events.flush()  # a full disk shows here, and not at some later row
+
+    def drop_after(self, step: int) -> None:
+        """Forget rows that an interrupted run wrote after its last checkpoint, as they will be written again."""
+        kept = [line for logged, line in self._lines().items() if logged <= step]
+        write_text(self.path, "".join((",".join(self.columns) + "\n", *kept)))
+
+    def _lines(self) -> dict[int, str]:
+        """Whole lines by step."""
+        return whole_lines(self.path, len(self.columns)) if self.path.exists() else {}
+
+    @contextmanager
+    def events(self, first_step: int) -> Iterator[SummaryWriter]:
+        """TensorBoard's writer; events from the first step on replace those of the interrupted run."""
+        previous = threading.excepthook
+
+        def hook(args: threading.ExceptHookArgs) -> None:
+            # The writer's thread leaves its error to the next call of the writer, which raises it: no need to print it.
+            if not isinstance(args.exc_value, OSError):
+                previous(args)
+
+        threading.excepthook = hook
+        try:
+            writer = SummaryWriter(str(self.folder), purge_step=first_step)
+            try:
+                yield writer
+            except BaseException:
+                with suppress(OSError):  # what came first matters more
+                    writer.close()
+                raise
+            writer.close()
+        finally:
+            threading.excepthook = previous
+
+
+def whole_lines(path: Path, num_cells: int) -> dict[int, str]:
+    """The lines of a metrics.csv by step, without its header and without those that are damaged.
+
+    A line is cut short where the process was killed, and may be filled with NUL bytes after a loss of power. Such lines
+    do not begin with a step, or have not as many cells as the header.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.split("\n")[1:-1]  # what follows the last end is cut short
+    cells = [line.split(",") for line in lines]
+    return {
+        int(row[0]): line + "\n"
+        for line, row in zip(lines, cells, strict=True)
+        if len(row) == num_cells and row[0].isascii() and row[0].isdigit()
+    }

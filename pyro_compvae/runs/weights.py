@@ -1,0 +1,69 @@
+"""Weights to share, as safetensors: plain numbers, and nothing that could run, whoever wrote the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pyro_compvae.runs.checkpoint import CheckpointError, atomic_path, check_opens
+
+WEIGHTS = "model.safetensors"
+"""The file of an exported run."""
+
+FORMAT = "1"
+"""Version of the metadata; files of other versions are refused."""
+
+
+def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Write the weights of a guide and its model atomically, with what they are of as metadata.
+
+    Args:
+        path: safetensors file.
+        config: the configuration, as YAML.
+        step: training steps behind the weights.
+        weights: by name, as a state dict has them.
+    """
+    metadata = {"format": "pt", "pyro_compvae": FORMAT, "step": str(step), "config": config}
+    # Safetensors keeps no memory layout, which channels-last weights have.
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load_weights(path: Path) -> dict[str, Any]:
+    """Read what `save_weights` wrote, with the entries of a checkpoint that evaluation needs: config, step, guide.
+
+    Raises:
+        CheckpointError: if the file is missing, cannot be opened, is damaged, of another program or of another version.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected the weights of an exported run, found no such file")
+    check_opens(path, CheckpointError)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()} if "pyro_compvae" in metadata else {}  # noqa: SIM118
+    # safe_open raises errors of several kinds on damaged files.
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: expected a safetensors file, but it cannot be read ({error}). It may be larger than the memory, "
+            "damaged, or cut short on its way: get it again."
+        ) from error
+    if metadata.get("pyro_compvae") != FORMAT:
+        raise CheckpointError(
+            f"{path}: expected weights written by experiments/export.py in format {FORMAT}, got "
+            + (f"format {metadata['pyro_compvae']}" if "pyro_compvae" in metadata else "those of another program")
+            + ". Export the run again with this version."
+        )
+    step = metadata.get("step", "")
+    if not (step.isascii() and step.isdigit()) or "config" not in metadata:
+        raise CheckpointError(
+            f"{path}: expected a configuration and a number of steps in the metadata, got {sorted(metadata)} and step "
+            f"{step!r}. Export the run again."
+        )
+    return {"config": metadata["config"], "step": int(step), "guide": weights}

@@ -1,0 +1,44 @@
+"""What changes in the course of training, as functions of the step."""
+
+from __future__ import annotations
+
+from pyro_compvae.runs.config import RunConfig, TrainingConfig
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """η at a step: linear warm-up, then the paper's max{0.1 η + 0.9 η (1 − s/decay_steps), 0.1 η} (Table 3), or η."""
+    decay = 1.0 if config.decay_steps is None else max(0.1 + 0.9 * (1 - step / config.decay_steps), 0.1)
+    return config.learning_rate * decay * _ramp(step + 1, config.warmup_steps)
+
+
+def kl_weight(config: RunConfig, step: int) -> float:
+    """β at a step."""
+    return config.training.kl_weight * _ramp(step, config.training.kl_warmup_steps)
+
+
+def lnms_strength(config: RunConfig, step: int) -> float:
+    """s at a step; 0 without L-NMS."""
+    if not config.lnms:
+        return 0.0
+    return config.lnms_prior.strength * _ramp(step, config.lnms_prior.warmup_steps)
+
+
+def mask_strength(config: RunConfig, step: int) -> float:
+    """γ of MONet at a step; 0 for the other guides."""
+    if config.attention is None:
+        return 0.0
+    return config.attention.mask_strength * _ramp(step, config.attention.mask_warmup_steps)
+
+
+SCHEDULES = {"kl_weight": kl_weight, "lnms_strength": lnms_strength, "mask_strength": mask_strength}
+"""What is set on the guide before every step, by the name of the guide's attribute."""
+
+
+def changing(config: RunConfig) -> tuple[str, ...]:
+    """The schedules of SCHEDULES that are not the same throughout a run. They only rise, so their ends tell."""
+    end = config.training.steps
+    return tuple(name for name, schedule in SCHEDULES.items() if schedule(config, 0) != schedule(config, end))
+
+
+def _ramp(step: int, length: int) -> float:
+    return min(1.0, step / length) if length else 1.0

@@ -1,0 +1,81 @@
+"""One step of stochastic variational inference: loss, gradients, clipping, and the optimiser's step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_compvae.guide import SceneGuide, Weight
+from pyro_compvae.runs.config import TrainingConfig
+
+Loss = Callable[..., Tensor]
+"""What is minimised, summed over scenes in nats, as a function of what model and guide are called with."""
+
+
+def make_optimiser(
+    config: TrainingConfig, parameters: list[nn.Parameter], capturable: bool = False
+) -> torch.optim.Optimizer:
+    """The optimiser that a configuration names; a capturable one has its state and learning rate on the GPU."""
+    options: dict[str, Any] = {"lr": config.learning_rate}
+    if capturable:
+        options = {"lr": torch.tensor(config.learning_rate, device=parameters[0].device), "capturable": True}
+    if config.optimiser == "rmsprop":
+        return torch.optim.RMSprop(parameters, **options)
+    return torch.optim.Adam(parameters, betas=(config.beta1, 0.999), **options)
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Continue from a state, wherever it was saved: a run that began on a GPU may go on without one."""
+    own = [{name: group[name] for name in ("lr", "capturable")} for group in optimiser.param_groups]
+    groups = [group | kept for group, kept in zip(state["param_groups"], own, strict=True)]
+    optimiser.load_state_dict(state | {"param_groups": groups})  # which copies them
+    for group, saved, kept in zip(optimiser.param_groups, state["param_groups"], own, strict=True):
+        is_on_device = isinstance(kept["lr"], Tensor)
+        group["lr"] = kept["lr"].fill_(saved["lr"]) if is_on_device else float(saved["lr"])
+
+
+class TrainingStep:
+    """A step of a guide and its model, called with what these are called with.
+
+    Args:
+        guide: in train mode.
+        loss: of the guide and its model.
+        optimiser: of those of its parameters that are trained.
+        clip_norm: largest norm of the gradient.
+    """
+
+    def __init__(self, guide: SceneGuide, loss: Loss, optimiser: torch.optim.Optimizer, clip_norm: float) -> None:
+        self.guide = guide
+        self.loss = loss
+        self.optimiser = optimiser
+        self.clip_norm = clip_norm
+
+    def set(self, learning_rate: float, weights: Mapping[str, Weight]) -> None:
+        """Set what schedules change: the learning rate, and weights of the objective by the guide's attribute."""
+        for name, value in weights.items():
+            setattr(self.guide, name, value)
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = learning_rate
+
+    def __call__(self, *arguments: Tensor) -> Tensor:
+        """Take the step: the loss in nats per scene, and the norm of its gradient, (2,)."""
+        # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
+        # Parameters stay with their modules, out of Pyro's global store.
+        with pyro.validation_enabled(False), pyro.get_param_store().scope():
+            loss = self.loss(*arguments) / len(arguments[0])
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        self.optimiser.step()
+        return torch.stack((loss.detach(), norm))
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
