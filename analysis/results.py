@@ -11,6 +11,7 @@ import xarray
 from tqdm import tqdm
 
 from pyro_compvae.analysis.netcdf import write_netcdf
+from pyro_compvae.errors import CompvaeError
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.runs.checkpoint import naming_full_disk
 from pyro_compvae.training.distributed import ALONE, Workers
@@ -101,7 +102,7 @@ def check_identity(path: Path, settings: str | None, identity: Mapping[str, str 
         )
 
 
-class IdentityError(ValueError):
+class IdentityError(CompvaeError, ValueError):
     """A file belongs to another run."""
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from pyro_compvae.device import check_device, torch_defaults
+from pyro_compvae.errors import ConfigError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.models import SlotModel
 from pyro_compvae.runs.checkpoint import CHECKPOINT, CheckpointError, check_opens, load_checkpoint
-from pyro_compvae.runs.config import MODEL_FIELDS, ConfigError, RunConfig, differences, from_yaml
+from pyro_compvae.runs.config import MODEL_FIELDS, RunConfig, differences, from_yaml
 from pyro_compvae.runs.weights import WEIGHTS, load_weights
 from pyro_compvae.training.schedules import kl_weight
 

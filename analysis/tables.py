@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pyro_compvae.errors import ArgumentError
+
 
 def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows of values under their heads as the text of a CSV file; what is NaN is empty."""
@@ -34,7 +36,7 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.heads):
-                raise ValueError(f"rows: expected {len(self.heads)} cells, as there are heads, got {row}")
+                raise ArgumentError(f"rows: expected {len(self.heads)} cells, as there are heads, got {row}")
 
     def __str__(self) -> str:
         lines = (self.heads, *self.rows)

@@ -31,7 +31,6 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-import tyro
 from tqdm import tqdm
 
 from pyro_compvae.analysis.benchmark import evidence_cost
@@ -47,9 +46,11 @@ from pyro_compvae.analysis.benchmark.step_cost import (
     measure_in_new_process,
     num_observed,
 )
+from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
-from pyro_compvae.runs.checkpoint import DiskFullError, write_text
-from pyro_compvae.runs.config import ConfigError, GuideName
+from pyro_compvae.errors import ConfigError
+from pyro_compvae.runs.checkpoint import write_text
+from pyro_compvae.runs.config import GuideName
 from pyro_compvae.runs.presets import preset
 
 NUM_SAMPLES = 40
@@ -81,17 +82,16 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args = tyro.cli(Arguments, args=arguments)
-    try:
-        check(args)
-        content = compare_variants(args)
-        print(report(content))
-        if args.json is not None:
-            write_text(args.json, json.dumps(content, indent=2) + "\n")
-    except (ConfigError, DiskFullError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run(Arguments, benchmark, arguments)
+
+
+def benchmark(args: Arguments) -> None:
+    """Measure everything, print it, and keep it where --json says."""
+    check(args)
+    content = compare_variants(args)
+    print(report(content))
+    if args.json is not None:
+        write_text(args.json, json.dumps(content, indent=2) + "\n")
 
 
 def check(args: Arguments) -> None:

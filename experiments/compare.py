@@ -25,10 +25,11 @@ from pyro_compvae.analysis.comparison.table import comparison_table
 from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
 from pyro_compvae.analysis.results import save
 from pyro_compvae.analysis.runs import Run, load_run
-from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.cli import run
+from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError, write_text
+from pyro_compvae.runs.checkpoint import write_text
 
 
 @dataclass
@@ -53,16 +54,10 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args = tyro.cli(Arguments, args=arguments)
-    try:
-        run(args)
-        return 0
-    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run(Arguments, compare_pairs, arguments, "interrupted; the same call goes on")
 
 
-def run(args: Arguments) -> None:
+def compare_pairs(args: Arguments) -> None:
     """Compare all pairs; write and print what comes out."""
     check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
     if len(args.runs) < 2 or len(args.runs) % 2:

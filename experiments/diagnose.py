@@ -37,10 +37,11 @@ from pyro_compvae.analysis.posterior.nuts import nuts_draws
 from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
 from pyro_compvae.analysis.results import check_identity, is_of, read, save
 from pyro_compvae.analysis.runs import Run, load_run
-from pyro_compvae.data import DataError, SceneSet, load_scenes
+from pyro_compvae.cli import run
+from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.device import choose_device
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError
 
 Stage = Literal["draws", "checks", "nuts", "calibration"]
 
@@ -93,18 +94,17 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    try:
-        args = tyro.cli(Arguments, args=arguments)
-        device = choose_device(args.device)
-        counts = dataclasses.asdict(args)
-        check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
-        if args.num_chains < 2:
-            raise ValueError("num_chains: expected at least 2, to be compared, got 1")
-        Diagnosis(args, load_run(args.run_dir, device)).run_stages()
-        return 0
-    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run(Arguments, diagnose, arguments, "interrupted; the same call goes on")
+
+
+def diagnose(args: Arguments) -> None:
+    """Run all stages on one run."""
+    device = choose_device(args.device)
+    counts = dataclasses.asdict(args)
+    check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
+    if args.num_chains < 2:
+        raise ArgumentError("num_chains: expected at least 2, to be compared, got 1")
+    Diagnosis(args, load_run(args.run_dir, device)).run_stages()
 
 
 class Diagnosis:
@@ -183,7 +183,7 @@ class Diagnosis:
         if scene is None:
             scene = int(khat["scene"][int(khat.fillna(float("inf")).values.argmin())])
         if scene not in khat["scene"].values:
-            raise ValueError(f"nuts_scene: expected one of the {khat.size} scenes, from 0 on, got {scene}")
+            raise ArgumentError(f"nuts_scene: expected one of the {khat.size} scenes, from 0 on, got {scene}")
         path = self.posterior("nuts")
         settings = self.settings("num_draws", "num_chains", "fit_steps", "cover_steps", "warmup_steps", scene=scene)
         if not is_of(path, settings):

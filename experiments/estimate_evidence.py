@@ -26,11 +26,11 @@ from pyro_compvae.analysis.evidence.figure import evidence_figure
 from pyro_compvae.analysis.evidence.table import evidence_table, sandwich_table
 from pyro_compvae.analysis.results import is_of, read, save
 from pyro_compvae.analysis.runs import Run, load_run
-from pyro_compvae.data import DataError, SceneSet, load_scenes
+from pyro_compvae.cli import run
+from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError
-from pyro_compvae.training.distributed import ALONE, WorkerError, Workers, start_workers
+from pyro_compvae.training.distributed import Workers, joined_workers
 
 
 @dataclass
@@ -56,21 +56,18 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args, workers = tyro.cli(Arguments, args=arguments), ALONE
-    try:
-        device = choose_device(args.device)
-        workers = start_workers(device)
-        with workers.losing_none():
-            code = estimate(args, device, workers)
-            workers.wait()
-        return code
-    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError, WorkerError) as error:
-        print(f"{workers.name}error: {error}", file=sys.stderr)
-        return 1
+    return run(Arguments, estimate, arguments, "interrupted; the same call goes on")
 
 
-def estimate(args: Arguments, device: torch.device, workers: Workers) -> int:
+def estimate(args: Arguments) -> None:
     """Estimate batch by batch, shared among the workers; what an interrupted call had done is not done again."""
+    device = choose_device(args.device)
+    with joined_workers(device) as workers:
+        estimate_with(args, device, workers)
+
+
+def estimate_with(args: Arguments, device: torch.device, workers: Workers) -> None:
+    """The same as one of the workers."""
     check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes, bdmc_scenes=args.bdmc_scenes)
     run = load_run(args.run_dir, device)
     args.evidence.families_of(run.model.num_slots)
@@ -79,7 +76,7 @@ def estimate(args: Arguments, device: torch.device, workers: Workers) -> int:
         run, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed, workers=workers
     )
     if not workers.is_first:
-        return 0
+        return
     title = f"{args.run_dir.name}, {len(estimates['guide'].log_evidence)} test scenes"
     figures = args.run_dir / "figures"
     figures.mkdir(exist_ok=True)
@@ -89,7 +86,6 @@ def estimate(args: Arguments, device: torch.device, workers: Workers) -> int:
         print(f"{name}: {result.verdict()}")
     if args.bdmc:
         certify_simulated(args, run, scenes, device)
-    return 0
 
 
 def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch.device) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 
 from pyro_compvae.analysis.sharing.export import export_run
-from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.cli import run
 
 
 @dataclass
@@ -34,15 +34,13 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args = tyro.cli(Arguments, args=arguments)
-    try:
-        out = export_run(args.run_dir, args.out, args.license)
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for file in sorted(out.iterdir()):
+    return run(Arguments, export, arguments)
+
+
+def export(args: Arguments) -> None:
+    """Export the run, and list the files."""
+    for file in sorted(export_run(args.run_dir, args.out, args.license).iterdir()):
         print(f"{file.stat().st_size:>12,} bytes  {file}")
-    return 0
 
 
 if __name__ == "__main__":

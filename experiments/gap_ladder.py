@@ -27,11 +27,11 @@ from pyro_compvae.analysis.ladder.figure import ladder_figure
 from pyro_compvae.analysis.ladder.table import ladder_table
 from pyro_compvae.analysis.results import Show, in_batches
 from pyro_compvae.analysis.runs import load_run
-from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.cli import run
+from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError
-from pyro_compvae.training.distributed import ALONE, WorkerError, Workers, start_workers
+from pyro_compvae.training.distributed import Workers, joined_workers
 
 
 @dataclass
@@ -53,21 +53,18 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args, workers = tyro.cli(Arguments, args=arguments), ALONE
-    try:
-        device = choose_device(args.device)
-        workers = start_workers(device)
-        with workers.losing_none():
-            climb(args, device, workers)
-            workers.wait()
-        return 0
-    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError, WorkerError) as error:
-        print(f"{workers.name}error: {error}", file=sys.stderr)
-        return 1
+    return run(Arguments, climb, arguments, "interrupted; the same call goes on")
 
 
-def climb(args: Arguments, device: torch.device, workers: Workers) -> None:
+def climb(args: Arguments) -> None:
     """The ladder of all scenes, batch by batch, shared among the workers."""
+    device = choose_device(args.device)
+    with joined_workers(device) as workers:
+        climb_with(args, device, workers)
+
+
+def climb_with(args: Arguments, device: torch.device, workers: Workers) -> None:
+    """The same as one of the workers."""
     check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
     run = load_run(args.run_dir, device)
     scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")

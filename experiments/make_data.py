@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from pyro_compvae.analysis.figures.decompositions import contact_sheet
 from pyro_compvae.analysis.tables import Table
+from pyro_compvae.cli import run
 from pyro_compvae.data.convert import ConvertConfig, convert
 from pyro_compvae.data.scene_file import FileInfo, read_scene_file, verify
 from pyro_compvae.data.scenes import SPLITS
@@ -73,33 +74,28 @@ class Render:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args: Convert | Verify | Render | None = None
-    try:
-        args = tyro.cli(Convert | Verify | Render, args=arguments)
-        if isinstance(args, Convert):
-            info = convert(args.source, args.target, args.config, show=True)
-            print(describe(args.target, info))
-            missing = ", ".join(split for split in SPLITS if split not in info.splits)
-            if missing:
-                print(
-                    f"no scenes for {missing}; run_svi.py wants all three (--num-train, --num-validation, --num-test)"
-                )
-        elif isinstance(args, Verify):
-            check(args)
-        else:
-            print(render(args))
-    except KeyboardInterrupt:
-        left = (
-            f"; remove the unfinished {args.out_dir / args.name} before the next try"
-            if isinstance(args, Render)
-            else ""
-        )
-        print(f"interrupted{left}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:  # DataError and DiskFullError too
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run(Convert | Verify | Render, make, arguments, interrupted)
+
+
+def make(args: Convert | Verify | Render) -> None:
+    """Convert, verify or render, and say what came out."""
+    if isinstance(args, Convert):
+        info = convert(args.source, args.target, args.config, show=True)
+        print(describe(args.target, info))
+        missing = ", ".join(split for split in SPLITS if split not in info.splits)
+        if missing:
+            print(f"no scenes for {missing}; run_svi.py wants all three (--num-train, --num-validation, --num-test)")
+    elif isinstance(args, Verify):
+        check(args)
+    else:
+        print(render(args))
+
+
+def interrupted(args: Convert | Verify | Render) -> str:
+    """What to say after Ctrl-C."""
+    if isinstance(args, Render):
+        return f"interrupted; remove the unfinished {args.out_dir / args.name} before the next try"
+    return "interrupted"
 
 
 def check(args: Verify) -> None:

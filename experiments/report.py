@@ -13,6 +13,7 @@ from pathlib import Path
 import tyro
 
 from pyro_compvae.analysis.report import write_report
+from pyro_compvae.cli import run
 
 
 @dataclass
@@ -29,15 +30,14 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args = tyro.cli(Arguments, args=arguments)
-    try:
-        path = args.out or args.run_dirs[0] / "report.html" if args.run_dirs else Path("report.html")
-        write_report(path, args.run_dirs, args.num_scenes)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run(Arguments, report, arguments)
+
+
+def report(args: Arguments) -> None:
+    """Write the page."""
+    path = args.out or args.run_dirs[0] / "report.html" if args.run_dirs else Path("report.html")
+    write_report(path, args.run_dirs, args.num_scenes)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    return 0
 
 
 if __name__ == "__main__":

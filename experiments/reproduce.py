@@ -22,10 +22,12 @@ from pyro_compvae.analysis.studies.figure3 import figure3
 from pyro_compvae.analysis.studies.figure6 import figure6_cells, figure6_csv, figure6_figure, figure6_table, score_run
 from pyro_compvae.analysis.studies.grid import Cell, train_cells
 from pyro_compvae.analysis.studies.table1 import read_scores, table1, table1_cells, table1_csv, table1_figure
-from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.cli import run
+from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
-from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError, write_text
-from pyro_compvae.runs.config import ConfigError, DatasetName, GuideName, RunConfig, parse_assignments
+from pyro_compvae.errors import ConfigError
+from pyro_compvae.runs.checkpoint import write_text
+from pyro_compvae.runs.config import DatasetName, GuideName, RunConfig, parse_assignments
 from pyro_compvae.runs.presets import preset
 
 NOTE = "Means ± standard deviations over seeds, of all test scenes. The MSE is the paper's, a sum over channels."
@@ -135,17 +137,12 @@ class Figure6(Study):
         return 0 if len(done) == len(cells) else 1
 
 
+STUDIES = tyro.extras.subcommand_type_from_defaults({"table1": Table1(), "figure6": Figure6()})
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    study = tyro.extras.subcommand_cli_from_dict({"table1": Table1, "figure6": Figure6}, args=arguments)
-    try:
-        return study.run()
-    except KeyboardInterrupt:
-        print("interrupted; the same call goes on", file=sys.stderr)
-        return 130
-    except (ValueError, CheckpointError, DataError, DiskFullError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run(STUDIES, lambda study: study.run(), arguments, "interrupted; the same call goes on")
 
 
 def check_each_once(**axes: Sequence[object]) -> None:

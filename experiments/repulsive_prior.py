@@ -26,12 +26,12 @@ from pyro_compvae.analysis.evidence.table import interval
 from pyro_compvae.analysis.figures.decompositions import samples_figure
 from pyro_compvae.analysis.results import save
 from pyro_compvae.analysis.runs import load_run
-from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.cli import run
+from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.repulsion import Normaliser, estimate_log_normaliser
-from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError
 
 DRAWN_SCENES = 10
 
@@ -61,13 +61,7 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    args = tyro.cli(Arguments, args=arguments)
-    try:
-        hold_against(args)
-        return 0
-    except (ValueError, FloatingPointError, CheckpointError, DataError, DiskFullError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run(Arguments, hold_against, arguments, "interrupted; the same call goes on")
 
 
 def hold_against(args: Arguments) -> None:

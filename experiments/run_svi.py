@@ -26,12 +26,12 @@ from pyro_compvae.analysis.metrics.evaluation import (
 from pyro_compvae.analysis.runs import run_name, take_over_model
 from pyro_compvae.data import DataError, Scene, SceneSet, load_scenes
 from pyro_compvae.device import choose_device
+from pyro_compvae.errors import ConfigError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.precision import allow_tf32
 from pyro_compvae.runs.checkpoint import CHECKPOINT, CheckpointError, naming_full_disk, write_text
 from pyro_compvae.runs.config import (
-    ConfigError,
     DatasetName,
     GuideName,
     RunConfig,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_compvae.decoder import convolution_precision
+from pyro_compvae.errors import ArgumentError
 
 LOGIT_GAIN = 10
 """Masks start decisive, by this factor on the weights of the last layer.
@@ -49,7 +50,7 @@ class AttentionNetwork(nn.Module):
         factor = 2 ** (len(channels) - 1)
         # A single pixel would have nothing to be normalised by.
         if any(size % factor or size == factor for size in image_size):
-            raise ValueError(
+            raise ArgumentError(
                 f"image_size: expected multiples of {factor}, but not {factor} itself, for {len(channels)} attention "
                 f"blocks, got {image_size}"
             )
@@ -136,7 +137,7 @@ class ComponentEncoder(nn.Module):
             layers += [nn.Conv2d(c_in, c_out, 3, stride=2), nn.ReLU()]
             height, width = (height - 1) // 2, (width - 1) // 2
         if min(height, width) < 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"image_size: expected images large enough for {len(channels)} encoder layers, got {image_size}"
             )
         self.convs = nn.Sequential(*layers, nn.Flatten())

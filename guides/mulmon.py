@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.decoder import own_precision
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
 from pyro_compvae.guides.refinement.evaluation import Gaussian, evaluate
@@ -98,7 +99,7 @@ class MulmonGuide(RefinementGuide):
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
         """Views (B, V, 3, H, W) and viewpoints (B, V, 3)."""
         if scene.viewpoint is None:
-            raise ValueError("scene: expected viewpoints, got none; MulMON cannot do without cameras")
+            raise ArgumentError("scene: expected viewpoints, got none; MulMON cannot do without cameras")
         return scene.image, scene.viewpoint
 
     @own_precision
@@ -146,11 +147,13 @@ class MulmonGuide(RefinementGuide):
 
     def _draw_number(self, num_views: int, generator: torch.Generator | None = None) -> int:
         if num_views < 2:
-            raise ValueError(f"x: expected at least 2 views to train on, one observed and one queried; got {num_views}")
+            raise ArgumentError(
+                f"x: expected at least 2 views to train on, one observed and one queried; got {num_views}"
+            )
         if self.num_observed is None:
             return int(torch.randint(1, min(self.max_observed, num_views - 1) + 1, (), generator=generator))
         if not 1 <= self.num_observed < num_views:
-            raise ValueError(
+            raise ArgumentError(
                 f"num_observed: expected 1 to {num_views - 1} of {num_views} views, got {self.num_observed}"
             )
         return self.num_observed

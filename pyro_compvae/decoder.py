@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_compvae.errors import ArgumentError
+
 
 def coordinate_grid(image_size: tuple[int, int], num_frequencies: int = 0) -> Tensor:
     """Coordinates of the pixels as image channels, (2 + 4 F, H, W).
@@ -64,7 +66,7 @@ def convolution_precision(device: torch.device, precision: str) -> torch.autocas
         ValueError: for another precision.
     """
     if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision: expected float32 or bfloat16, got {precision!r}")
+        raise ArgumentError(f"precision: expected float32 or bfloat16, got {precision!r}")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
@@ -100,7 +102,7 @@ class BroadcastConv(nn.Module):
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size > min(image_size):
-            raise ValueError(
+            raise ArgumentError(
                 f"kernel_size: expected an odd number of at most {min(image_size)} pixels, got {kernel_size}"
             )
         self.padding = kernel_size // 2 if padded else 0
@@ -171,7 +173,7 @@ class SpatialBroadcastDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if any(size % upsample for size in image_size):
-            raise ValueError(f"image_size: expected multiples of upsample = {upsample}, got {image_size}")
+            raise ArgumentError(f"image_size: expected multiples of upsample = {upsample}, got {image_size}")
         self.latent_dim = latent_dim
         self.image_size = image_size
         self.upsample = upsample

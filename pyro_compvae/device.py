@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pyro_compvae.runs.config import ConfigError
+from pyro_compvae.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
 
 
@@ -54,9 +55,9 @@ def lnms_log_density(z: Tensor, scale: float = 0.1) -> Tensor:
     [2.77, -97.23]
     """
     if z.dim() < 2:
-        raise ValueError(f"z: expected slots (..., K, D), got {tuple(z.shape)}")
+        raise ArgumentError(f"z: expected slots (..., K, D), got {tuple(z.shape)}")
     if not scale > 0:
-        raise ValueError(f"scale: expected a positive standard deviation, got {scale}")
+        raise ArgumentError(f"scale: expected a positive standard deviation, got {scale}")
     num_slots = z.shape[-2]
     squares = slot_correlation(z).square()
     off_diagonal = squares.sum((-2, -1)) - squares.diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -12,6 +12,8 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions.utils import lazy_property
 
+from pyro_compvae.errors import ArgumentError
+
 
 class SpatialGaussianMixture(TorchDistribution):
     r"""Images whose pixels are drawn from one of K slots each (paper, Eq. 1).
@@ -56,18 +58,18 @@ class SpatialGaussianMixture(TorchDistribution):
 
     def __init__(self, means: Tensor, mask_logits: Tensor, scale: float, validate_args: bool | None = None) -> None:
         if means.dim() < 4 or mask_logits.dim() < 4:
-            raise ValueError(
+            raise ArgumentError(
                 "expected means (..., K, C, H, W) and mask_logits (..., K, 1, H, W), "
                 f"got {tuple(means.shape)} and {tuple(mask_logits.shape)}"
             )
         slots, channels, height, width = means.shape[-4:]
         if mask_logits.shape[-4:] != (slots, 1, height, width):
-            raise ValueError(
+            raise ArgumentError(
                 f"mask_logits: expected shape (..., {slots}, 1, {height}, {width}) to fit means "
                 f"{tuple(means.shape)}, got {tuple(mask_logits.shape)}"
             )
         if not scale > 0:
-            raise ValueError(f"scale: expected a positive standard deviation, got {scale}")
+            raise ArgumentError(f"scale: expected a positive standard deviation, got {scale}")
         self.means = means
         self.mask_logits = mask_logits
         self.scale = float(scale)

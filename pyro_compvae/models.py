@@ -13,6 +13,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_compvae.decoder import SpatialBroadcastDecoder, own_precision
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.programs import Program
 from pyro_compvae.repulsion import RepulsivePrior
@@ -113,7 +114,7 @@ class SceneModel(SlotModel):
             check_images(x, self)
             num_scenes = len(x)
         if num_scenes is None:
-            raise ValueError("expected images x, or num_scenes to simulate without them; got neither")
+            raise ArgumentError("expected images x, or num_scenes to simulate without them; got neither")
         with pyro.plate("scenes", num_scenes, dim=-1):
             z, images_scored = self._sample_slots()
             if x is not None and images_scored:
@@ -193,7 +194,9 @@ class MultiViewSceneModel(SlotModel):
             or 0 in viewpoints.shape
             or viewpoints.dtype != self.dtype
         ):
-            raise ValueError(f"viewpoints: expected (B, V, {VIEWPOINT_DIM}) of {_name(self.dtype)}, {_got(viewpoints)}")
+            raise ArgumentError(
+                f"viewpoints: expected (B, V, {VIEWPOINT_DIM}) of {_name(self.dtype)}, {_got(viewpoints)}"
+            )
         with pyro.plate("scenes", viewpoints.shape[0], dim=-1):
             z, images_scored = self._sample_slots()
             if x is not None and images_scored:
@@ -233,7 +236,9 @@ def check_images(x: Tensor, model: SlotModel) -> None:
     """
     height, width = model.image_size
     if x.shape[1:] != (3, height, width) or len(x) == 0 or x.dtype != model.dtype:
-        raise ValueError(f"x: expected images (B, 3, {height}, {width}) of {_name(model.dtype)} in [0, 1], {_got(x)}")
+        raise ArgumentError(
+            f"x: expected images (B, 3, {height}, {width}) of {_name(model.dtype)} in [0, 1], {_got(x)}"
+        )
 
 
 def check_views(x: Tensor, viewpoints: Tensor | None, model: SlotModel) -> None:
@@ -246,12 +251,12 @@ def check_views(x: Tensor, viewpoints: Tensor | None, model: SlotModel) -> None:
     height, width = model.image_size
     kind = _name(model.dtype)
     if x.dim() != 5 or x.shape[2:] != (3, height, width) or 0 in x.shape or x.dtype != model.dtype:
-        raise ValueError(f"x: expected views (B, V, 3, {height}, {width}) of {kind} in [0, 1], {_got(x)}")
+        raise ArgumentError(f"x: expected views (B, V, 3, {height}, {width}) of {kind} in [0, 1], {_got(x)}")
     if viewpoints is None:
-        raise ValueError("viewpoints: expected (B, V, 3), got none; a multi-view model cannot do without cameras")
+        raise ArgumentError("viewpoints: expected (B, V, 3), got none; a multi-view model cannot do without cameras")
     expected = (*x.shape[:2], VIEWPOINT_DIM)
     if viewpoints.shape != expected or viewpoints.dtype != model.dtype:
-        raise ValueError(f"viewpoints: expected {expected} of {kind} to fit x, {_got(viewpoints)}")
+        raise ArgumentError(f"viewpoints: expected {expected} of {kind} to fit x, {_got(viewpoints)}")
 
 
 def _got(tensor: Tensor) -> str:

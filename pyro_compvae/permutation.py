@@ -8,6 +8,8 @@ from itertools import combinations, permutations
 import torch
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
+
 MAX_SLOTS = 16
 """Largest matrix of `log_permanent`: its cost is K 2^(K-1) per matrix."""
 
@@ -42,10 +44,10 @@ def log_permanent(log_matrix: Tensor) -> Tensor:
     tensor(5040.)
     """
     if log_matrix.dim() < 2 or log_matrix.shape[-1] != log_matrix.shape[-2]:
-        raise ValueError(f"log_matrix: expected square matrices (..., K, K), got {tuple(log_matrix.shape)}")
+        raise ArgumentError(f"log_matrix: expected square matrices (..., K, K), got {tuple(log_matrix.shape)}")
     K = log_matrix.shape[-1]
     if not 1 <= K <= MAX_SLOTS:
-        raise ValueError(f"log_matrix: expected 1 to {MAX_SLOTS} slots, got {K}")
+        raise ArgumentError(f"log_matrix: expected 1 to {MAX_SLOTS} slots, got {K}")
     # Row by row, the largest entry is taken out: products of K entries stay within range in float32 as well.
     largest = log_matrix.detach().amax(-1, keepdim=True)
     largest = torch.where(largest.isfinite(), largest, 0)

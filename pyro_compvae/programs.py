@@ -16,9 +16,10 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
 
 from pyro_compvae.decoder import own_precision
+from pyro_compvae.errors import CompvaeError
 
 
-class ParameterStoreError(RuntimeError):
+class ParameterStoreError(CompvaeError, RuntimeError):
     """`pyro.infer.SVI` would train other tensors than those that a program computes with."""
 
 

@@ -19,6 +19,7 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.chains import Annealing, anneal
 from pyro_compvae.evidence.annealing.path import Path, make_plan
 from pyro_compvae.evidence.importance import check_counts
@@ -119,11 +120,11 @@ def estimate_log_normaliser(
     """
     check_counts(latent_dim=latent_dim, num_chains=num_chains, num_temperatures=num_temperatures)
     if num_slots < 2:
-        raise ValueError(f"num_slots: expected at least 2, of which one repels the other, got {num_slots}")
+        raise ArgumentError(f"num_slots: expected at least 2, of which one repels the other, got {num_slots}")
     if not strength >= 0:
-        raise ValueError(f"strength: expected zero or more, got {strength}")
+        raise ArgumentError(f"strength: expected zero or more, got {strength}")
     if not scale > 0:
-        raise ValueError(f"scale: expected a positive standard deviation, got {scale}")
+        raise ArgumentError(f"scale: expected a positive standard deviation, got {scale}")
     if strength == 0:
         return Normaliser(0.0, 0.0, -math.inf)
     sizes = (num_slots, latent_dim, float(strength), float(scale))

@@ -32,8 +32,9 @@ from pyro_compvae.data.scenes import StoredScene
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.data.solids.scenes import solid_scenes
+from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_compvae.runs.config import ConfigError, from_yaml, to_yaml
+from pyro_compvae.runs.config import from_yaml, to_yaml
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.weights import load_weights, save_weights
 

@@ -21,6 +21,7 @@ from torch.distributions import Normal
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
 from pyro_compvae.analysis.posterior.draws import resample
 from pyro_compvae.analysis.runs import Run
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.bidirectional import simulate
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.importance import check_counts, chunk_sizes
@@ -132,7 +133,7 @@ def calibrate(
     """
     check_counts(num_scenes=num_scenes, num_draws=num_draws, batch_scenes=batch_scenes)
     if getattr(run.model, "repulsion", None) is not None:
-        raise ValueError("run: expected independent slots, which can be drawn exactly, got a repulsive prior")
+        raise ArgumentError("run: expected independent slots, which can be drawn exactly, got a repulsive prior")
     counts = {"guide": num_draws} | ({} if config is None else {"importance": FEW_DRAWS})
     parts, khats, start = [], [], 0
     for size in chunk_sizes(num_scenes, batch_scenes):

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from pyro_compvae.errors import ArgumentError
+
 Array = NDArray[np.float64]
 
 MAX_POINTS = 100
@@ -54,9 +56,11 @@ def uniformity(values: Array, probability: float = 0.95) -> Uniformity:
     """
     values = np.asarray(values, dtype=np.float64).ravel()
     if len(values) == 0 or not bool(((values >= 0) & (values <= 1)).all()):
-        raise ValueError(f"values: expected numbers in [0, 1], got {len(values)} of which some are not, or none at all")
+        raise ArgumentError(
+            f"values: expected numbers in [0, 1], got {len(values)} of which some are not, or none at all"
+        )
     if not 0 < probability < 1:
-        raise ValueError(f"probability: expected one between 0 and 1, got {probability}")
+        raise ArgumentError(f"probability: expected one between 0 and 1, got {probability}")
     N = len(values)
     points, null = _null_distribution(N)
     counts = np.searchsorted(np.sort(values), points, side="right")

@@ -24,6 +24,7 @@ from pyro_compvae.analysis.metrics.evaluation import scene_batches, scene_metric
 from pyro_compvae.analysis.results import read
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.errors import CompvaeError
 from pyro_compvae.evidence import proposal_log_evidence
 from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.runs.config import MODEL_FIELDS, differences
@@ -43,7 +44,7 @@ ASIDE = ("lnms ", "lnms_prior.", "frozen_model ", "data.root ")
 """Fields in which the two sides of a comparison may differ: what phrases of `differences` begin with."""
 
 
-class ComparisonError(ValueError):
+class ComparisonError(CompvaeError, ValueError):
     """Two runs cannot be compared."""
 
 

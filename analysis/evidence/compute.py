@@ -12,6 +12,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import Scene
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import (
     EvidenceEstimate,
     Fit,
@@ -86,13 +87,13 @@ class EvidenceConfig:
         ones += ["leapfrog_steps", "bdmc_chains", "bdmc_temperatures"]
         check_counts(**{name: getattr(self, name) for name in ones})
         if len(set(self.families)) < len(self.families) or not set(self.families) <= set(get_args(Family)):
-            raise ValueError(
+            raise ArgumentError(
                 f"families: expected some of {', '.join(get_args(Family))}, each once; got {self.families}"
             )
         if self.ais_chains < 0:
-            raise ValueError(f"ais_chains: expected zero or more, got {self.ais_chains}")
+            raise ArgumentError(f"ais_chains: expected zero or more, got {self.ais_chains}")
         if self.inflation < 1:
-            raise ValueError(f"inflation: expected at least 1, got {self.inflation}")
+            raise ArgumentError(f"inflation: expected at least 1, got {self.inflation}")
 
     def families_of(self, num_slots: int) -> tuple[Family, ...]:
         """The families to fit to so many slots.
@@ -125,9 +126,9 @@ def check_slots(num_slots: int, *families: Family) -> None:
         ValueError: for more than an exact permanent serves, or, with "full", than have their permutations summed.
     """
     if num_slots > MAX_SLOTS:
-        raise ValueError(f"slots: expected at most {MAX_SLOTS}, which an exact permanent serves, got {num_slots}")
+        raise ArgumentError(f"slots: expected at most {MAX_SLOTS}, which an exact permanent serves, got {num_slots}")
     if "full" in families and num_slots > MAX_PERMUTED_SLOTS:
-        raise ValueError(
+        raise ArgumentError(
             f"families: expected diagonal or block with {num_slots} slots, got full, which can be symmetrised with up "
             f"to {MAX_PERMUTED_SLOTS}"
         )

@@ -15,6 +15,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, infer, uncertainty
 from pyro_compvae.data.scenes import Scene
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.runs.checkpoint import atomic_path
 
@@ -100,7 +101,7 @@ def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int,
         ValueError: unless 1 <= num_observed <= V.
     """
     if not 1 <= num_observed <= scene.image.shape[1]:
-        raise ValueError(f"num_observed: expected 1 to {scene.image.shape[1]} views, got {num_observed}")
+        raise ArgumentError(f"num_observed: expected 1 to {scene.image.shape[1]} views, got {num_observed}")
     posterior = infer(guide, scene.view(slice(num_observed)))
     names, pictures, deviations = [], [], []
     columns: list[str] = []

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, Progress, refined_estimate
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import EvidenceEstimate, fit_gaussian, proposal_log_evidence
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.fitting.convergence import NEGLIGIBLE, Slope, elbo_slope
@@ -79,13 +80,13 @@ class LadderConfig:
     def __post_init__(self) -> None:
         check_counts(approach_steps=self.approach_steps, chunk_size=self.chunk_size, ais_chains=self.ais_chains)
         if min(self.num_samples, self.symmetry_samples) < 2:
-            raise ValueError(
+            raise ArgumentError(
                 "num_samples, symmetry_samples: expected at least 2, or there is no error; got "
                 f"{self.num_samples} and {self.symmetry_samples}"
             )
         for name, value, allowed in (("fit_steps", self.fit_steps, ()), ("flow_steps", self.flow_steps, (0,))):
             if value < 20 and value not in allowed:
-                raise ValueError(f"{name}: expected at least 20, or convergence cannot be judged; got {value}")
+                raise ArgumentError(f"{name}: expected at least 20, or convergence cannot be judged; got {value}")
         self.evidence()
 
     def evidence(self) -> EvidenceConfig:
@@ -175,7 +176,7 @@ def gap_ladder(log_joint: LogJoint, q: Normal, config: LadderConfig, progress: P
     """
     K = log_joint.event_shape[0]
     if K > MAX_PERMUTED_SLOTS:
-        raise ValueError(f"slots: expected at most {MAX_PERMUTED_SLOTS}, of which all orders are summed, got {K}")
+        raise ArgumentError(f"slots: expected at most {MAX_PERMUTED_SLOTS}, of which all orders are summed, got {K}")
     rungs: dict[str, Rung] = {}
     clock, chunk = _Clock(), config.chunk_size
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_compvae.analysis.metrics.segmentation import check_label_map, contingency_table
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.lnms import slot_correlation
 
 
@@ -45,10 +46,10 @@ def active_slots(predicted: Tensor, num_slots: int, min_fraction: float = 0.01) 
     """
     check_label_map("predicted", predicted)
     if predicted.max() >= num_slots:
-        raise ValueError(f"predicted: expected labels below num_slots = {num_slots}, got {int(predicted.max())}")
+        raise ArgumentError(f"predicted: expected labels below num_slots = {num_slots}, got {int(predicted.max())}")
     # Zero is refused: a slot without pixels can claim nothing.
     if not 0 < min_fraction <= 1:
-        raise ValueError(f"min_fraction: expected a share of the pixels in (0, 1], got {min_fraction}")
+        raise ArgumentError(f"min_fraction: expected a share of the pixels in (0, 1], got {min_fraction}")
     slots = torch.arange(num_slots, device=predicted.device)
     held = (predicted.flatten(1)[:, None] == slots[:, None]).sum(2)  # (B, K) pixels
     return held.double() / predicted[0].numel() >= min_fraction
@@ -83,7 +84,7 @@ def duplicate_score(
     DuplicateScore(latent=tensor([0]), claimed=tensor([1]))
     """
     if z.dim() != 3 or len(z) != len(predicted):
-        raise ValueError(f"z: expected latents (B, K, D) with B = {len(predicted)}, got {tuple(z.shape)}")
+        raise ArgumentError(f"z: expected latents (B, K, D) with B = {len(predicted)}, got {tuple(z.shape)}")
     num_slots = z.shape[1]
     active = active_slots(predicted, num_slots, min_fraction)
     latent = _count_pairs(slot_correlation(z) > cosine, active)

@@ -12,6 +12,7 @@ from torch.distributions import Normal
 from pyro_compvae.analysis.metrics.duplicates import active_slots, duplicate_score
 from pyro_compvae.analysis.metrics.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
 from pyro_compvae.data.scenes import Scene, SceneSet
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guide import SceneGuide, prior_kl, slot_kl
 from pyro_compvae.precision import exact_products
 
@@ -101,7 +102,7 @@ def scene_metrics(guide: SceneGuide, scene: Scene, decoded: Decoded = "mean") ->
         ValueError: if a multi-view scene has one view only, or ``decoded`` is neither.
     """
     if decoded not in get_args(Decoded):
-        raise ValueError(f"decoded: expected mean or sample, got {decoded!r}")
+        raise ArgumentError(f"decoded: expected mean or sample, got {decoded!r}")
     if scene.image.dim() == 4:
         posterior = infer(guide, scene)
         z = posterior.sample()
@@ -111,7 +112,7 @@ def scene_metrics(guide: SceneGuide, scene: Scene, decoded: Decoded = "mean") ->
         return metrics | _slot_kls(posterior)
     num_views = scene.image.shape[1]
     if num_views < 2:
-        raise ValueError(f"scene: expected at least 2 views, one to observe and one to query, got {num_views}")
+        raise ArgumentError(f"scene: expected at least 2 views, one to observe and one to query, got {num_views}")
     num_observed = num_views // 2
     posterior = infer(guide, scene.view(slice(num_observed)))
     z = posterior.sample()
@@ -160,7 +161,7 @@ def query_mse_by_views(
         ValueError: if the scenes are single images.
     """
     if scenes.num_views is None:
-        raise ValueError("scenes: expected several views of each, got single images")
+        raise ArgumentError("scenes: expected several views of each, got single images")
     V = scenes.num_views
     order = torch.rand(
         len(scenes), V, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu"

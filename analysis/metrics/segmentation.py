@@ -10,6 +10,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
+
 
 def contingency_table(predicted: Tensor, target: Tensor, num_predicted: int | None = None) -> Tensor:
     """Count the pixels that bear each pair of labels.
@@ -29,13 +31,13 @@ def contingency_table(predicted: Tensor, target: Tensor, num_predicted: int | No
     check_label_map("target", target)
     if predicted.shape != target.shape:
         shapes = f"{tuple(predicted.shape)}, got {tuple(target.shape)}"
-        raise ValueError(f"target: expected the shape of predicted, {shapes}")
+        raise ArgumentError(f"target: expected the shape of predicted, {shapes}")
     num_scenes = len(predicted)
     num_rows = int(predicted.max()) + 1
     num_columns = int(target.max()) + 1
     if num_predicted is not None:
         if num_rows > num_predicted:
-            raise ValueError(f"predicted: expected labels below {num_predicted}, got {num_rows - 1}")
+            raise ArgumentError(f"predicted: expected labels below {num_predicted}, got {num_rows - 1}")
         num_rows = num_predicted
     # The int64 scene index widens narrow labels such as uint8, which would overflow here.
     scene = torch.arange(num_scenes, device=predicted.device)[:, None, None]
@@ -138,10 +140,10 @@ def mean_squared_error(reconstruction: Tensor, image: Tensor) -> Tensor:
     """
     for name, value in (("reconstruction", reconstruction), ("image", image)):
         if value.dim() != 4 or value.shape[1] != 3 or not value.is_floating_point():
-            raise ValueError(f"{name}: expected floating-point colours (B, 3, H, W), got {_describe(value)}")
+            raise ArgumentError(f"{name}: expected floating-point colours (B, 3, H, W), got {_describe(value)}")
     if reconstruction.shape != image.shape:
         shapes = f"{tuple(reconstruction.shape)}, got {tuple(image.shape)}"
-        raise ValueError(f"image: expected the shape of reconstruction, {shapes}")
+        raise ArgumentError(f"image: expected the shape of reconstruction, {shapes}")
     return (reconstruction.double() - image.double()).square().mean((1, 2, 3))
 
 
@@ -149,11 +151,11 @@ def check_label_map(name: str, labels: Tensor) -> None:
     """Raise a ValueError that names the argument unless `labels` holds integers (B, H, W), zero or above."""
     is_integer = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.dim() != 3 or not is_integer:
-        raise ValueError(f"{name}: expected integer labels (B, H, W), got {_describe(labels)}")
+        raise ArgumentError(f"{name}: expected integer labels (B, H, W), got {_describe(labels)}")
     if labels.numel() == 0:
-        raise ValueError(f"{name}: expected at least one scene and one pixel, got {tuple(labels.shape)}")
+        raise ArgumentError(f"{name}: expected at least one scene and one pixel, got {tuple(labels.shape)}")
     if labels.min() < 0:
-        raise ValueError(f"{name}: expected labels of zero or above, got {int(labels.min())}")
+        raise ArgumentError(f"{name}: expected labels of zero or above, got {int(labels.min())}")
 
 
 def _pairs(count: Tensor) -> Tensor:

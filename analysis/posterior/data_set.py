@@ -17,6 +17,7 @@ from pyro_compvae.analysis.posterior.draws import Draws, guide_draws
 from pyro_compvae.analysis.posterior.predictive_checks import scene_likelihood
 from pyro_compvae.analysis.posterior.slot_alignment import ALIGNMENT, align_slots
 from pyro_compvae.data.scenes import Scene
+from pyro_compvae.errors import ArgumentError, CompvaeError
 from pyro_compvae.evidence.annealing.bidirectional import simulate
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.importance import check_counts
@@ -35,7 +36,7 @@ Contents = dict[str, tuple[tuple[str, ...], Tensor]]
 """Of a group: dimensions and values by name."""
 
 
-class InferenceDataError(ValueError):
+class InferenceDataError(CompvaeError, ValueError):
     """A file of draws is missing, or not what it should be."""
 
 
@@ -83,12 +84,12 @@ def to_inference_data(
     if draws is None:
         draws = guide_draws(log_joint, q, num_draws, num_chains)
     if draws.z.shape[2:] != q.batch_shape:
-        raise ValueError(
+        raise ArgumentError(
             f"draws: expected those of {tuple(q.batch_shape)} scenes, slots and latents, got {draws.z.shape}"
         )
     images, viewpoints = arguments[0], arguments[1:]
     if truth is not None and truth.image.shape != images.shape:
-        raise ValueError(f"truth: expected that of images {tuple(images.shape)}, got {tuple(truth.image.shape)}")
+        raise ArgumentError(f"truth: expected that of images {tuple(images.shape)}, got {tuple(truth.image.shape)}")
     C, N = draws.z.shape[:2]
     z, order = align_slots(draws.z.flatten(0, 1), q)
     statistics, log_likelihood = score(log_joint, z)

@@ -6,12 +6,13 @@ import torch
 import xarray
 from torch import Tensor
 
+from pyro_compvae.errors import CompvaeError
 from pyro_compvae.evidence.estimate import log_mean_exp, reliable_khat
 from pyro_compvae.evidence.pareto import pareto_smoothed
 from pyro_compvae.guide import SceneGuide
 
 
-class ViewsError(ValueError):
+class ViewsError(CompvaeError, ValueError):
     """Single images have no views to leave out."""
 
 

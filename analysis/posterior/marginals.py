@@ -15,6 +15,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.analysis.posterior.slot_alignment import MIN_SCALE, align_slots
 from pyro_compvae.analysis.tables import Table
+from pyro_compvae.errors import ArgumentError
 
 MIXED = 1.05
 """R-hat above which chains of NUTS disagree too much to be held against."""
@@ -58,7 +59,7 @@ def marginal_distances(draws: Mapping[str, xarray.DataArray]) -> xarray.DataArra
     reference, *others = draws.values()
     half = reference.sizes["chain"] // 2
     if half < 1:
-        raise ValueError("draws: expected two chains or more of the reference, which can be compared, got one")
+        raise ArgumentError("draws: expected two chains or more of the reference, which can be compared, got one")
     halves = (reference.isel(chain=slice(half)), reference.isel(chain=slice(half, None)))
     pairs = [*((reference, other) for other in others), halves]
     scale = np.maximum(_pooled(reference).std(0), MIN_SCALE)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.analysis.posterior.draws import Draws
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.fitting.gaussian import Fit
 from pyro_compvae.evidence.importance import check_counts
@@ -57,10 +58,10 @@ def nuts_draws(
     """
     check_counts(num_draws=num_draws, num_chains=num_chains, warmup_steps=warmup_steps)
     if log_joint.num_scenes != 1:
-        raise ValueError(f"log_joint: expected a single scene, got {log_joint.num_scenes}")
+        raise ArgumentError(f"log_joint: expected a single scene, got {log_joint.num_scenes}")
     K, D = log_joint.event_shape
     if fit is not None and fit.scale_tril.shape != (1, K * D, K * D):
-        raise ValueError(f"fit: expected one of family 'full' to one scene, got {tuple(fit.scale_tril.shape)}")
+        raise ArgumentError(f"fit: expected one of family 'full' to one scene, got {tuple(fit.scale_tril.shape)}")
     start = normal_proposal(q).rsample(num_chains)[:, 0].detach()  # (C, K, D), in the guide's order
     loc = (start.new_zeros(K * D) if fit is None else fit.loc[0].flatten()).to(start)
     scale_tril = (torch.eye(K * D) if fit is None else fit.scale_tril[0]).to(start)

@@ -8,6 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.errors import ArgumentError
+
 ALIGNMENT = (
     "Slots of every draw are in the order that makes them likeliest under one diagonal Gaussian for each slot of the "
     "scene, fitted to the aligned draws themselves (Hungarian matching, then fitting, until no order changes; Stephens "
@@ -39,7 +41,7 @@ def align_slots(z: Tensor, start: Normal, max_rounds: int = 50) -> tuple[Tensor,
         ValueError: if the shapes do not fit together.
     """
     if z.dim() != 4 or start.batch_shape != z.shape[1:]:
-        raise ValueError(
+        raise ArgumentError(
             f"z: expected draws (L, B, K, D) of the scenes of start, {tuple(start.batch_shape)}, got {tuple(z.shape)}"
         )
     z, loc, scale = z.detach(), start.loc.detach().to(z), start.scale.detach().to(z)

@@ -13,13 +13,14 @@ import xarray
 
 from pyro_compvae.analysis.results import IdentityError, check_identity
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.errors import CompvaeError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig, from_yaml
 from pyro_compvae.runs.environment import read_environment
 from pyro_compvae.runs.log import whole_lines
 
 
-class ReportError(ValueError):
+class ReportError(CompvaeError, ValueError):
     """There is nothing to report on."""
 
 

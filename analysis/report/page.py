@@ -15,6 +15,7 @@ from pyro_compvae.analysis.report.blocks import Numbers, Part, Picture, Scenes, 
 from pyro_compvae.analysis.report.folders import Missing, RunFolder, open_folders
 from pyro_compvae.analysis.report.scenes import duplicates_part, shown_scenes
 from pyro_compvae.analysis.report.sections import sections
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.checkpoint import write_text
 
 HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> 
         ValueError: for fewer than one scene.
     """
     if num_scenes < 1:
-        raise ValueError(f"num_scenes: expected at least 1, got {num_scenes}")
+        raise ArgumentError(f"num_scenes: expected at least 1, got {num_scenes}")
     write_text(path, render(open_folders(list(run_dirs)), num_scenes))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pyro_compvae.analysis.runs import load_run, run_name
 from pyro_compvae.analysis.sharing.model_card import model_card
+from pyro_compvae.errors import ArgumentError, CompvaeError
 from pyro_compvae.runs.checkpoint import write_text
 from pyro_compvae.runs.config import RunConfig, to_yaml
 from pyro_compvae.runs.environment import ENVIRONMENT, read_environment
@@ -31,7 +32,7 @@ PLACE = re.compile(r"""(?:(?<![\w./])|(?<=^-\w))(?:/|~|\\\\|[A-Za-z]:[\\/]).*"""
 """An absolute path to the end of its word: at the start, or after a sign such as = or a quote, or a short option."""
 
 
-class ExportError(ValueError):
+class ExportError(CompvaeError, ValueError):
     """A run cannot be exported, or not to there."""
 
 
@@ -136,7 +137,7 @@ def _calls(run_dir: Path) -> list[dict[str, Any]]:
         calls = read_environment(run_dir)
         missing = {name for call in calls for name in set(CALL) - set(call)}
         if missing:
-            raise ValueError(f"missing {sorted(missing)}")
+            raise ArgumentError(f"missing {sorted(missing)}")
         return [call | {"command": without_places(call["command"])} for call in calls]
     except (ValueError, TypeError, AttributeError) as error:
         raise ExportError(

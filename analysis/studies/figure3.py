@@ -13,6 +13,7 @@ from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, i
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.analysis.studies.grid import Cell
 from pyro_compvae.data import Scene, SceneSet, load_scenes
+from pyro_compvae.errors import ArgumentError
 
 
 def figure3(path: Path, out: Path, cells: Sequence[Cell], device: torch.device, image: int = 0) -> None:
@@ -52,7 +53,7 @@ def decomposed(run: Run, scenes: SceneSet, image: int) -> tuple[Scene, Decomposi
     """
     num_views = scenes.num_views or 1
     if not 0 <= image < len(scenes) * num_views:
-        raise ValueError(f"--image: expected 0 to {len(scenes) * num_views - 1}, got {image}")
+        raise ArgumentError(f"--image: expected 0 to {len(scenes) * num_views - 1}, got {image}")
     number, view = divmod(image, num_views)
     scene = scenes[number : number + 1].to(run.device)
     if scenes.num_views is None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.checkpoint import CheckpointError, write_text
-from pyro_compvae.runs.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
+from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pyro_compvae.decoder import ACTIVATIONS, channels_last, convolution_precision, coordinate_grid
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guides.refinement.evaluation import SLOT_CHANNELS, Gaussian, RefinementInputs
 from pyro_compvae.guides.refinement.normalisation import LayerNorm, normalise_gradient
 
@@ -80,7 +81,7 @@ class RefinementNetwork(nn.Module):
         for _ in channels:
             height, width = ((size + 2 * padding - kernel_size) // 2 + 1 for size in (height, width))
         if min(height, width) < 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"image_size: expected images large enough for {len(channels)} refinement layers, got {image_size}"
             )
         if pooling == "average":

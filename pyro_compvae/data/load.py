@@ -10,6 +10,7 @@ from pyro_compvae.data.readers.clevr_mv import read_clevr_mv
 from pyro_compvae.data.scene_file import read_scene_file
 from pyro_compvae.data.scenes import SPLITS, DataError, SceneSet
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.config import DataConfig
 
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
@@ -40,7 +41,7 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         ValueError: for an unknown split.
     """
     if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+        raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     if config.name == "sprites":
         if multi_view:
             raise DataError("sprites have no cameras; MulMON wants --dataset solids, clevr-mv or dolphin")

@@ -32,6 +32,7 @@ from pyro_compvae.data.patient_file import PatientFile
 from pyro_compvae.data.readers.hdf5 import find_dataset, open_hdf5, read_rows
 from pyro_compvae.data.readers.resize import resize
 from pyro_compvae.data.scenes import ARRAYS, SPLITS, DataError, SceneSet, StoredScene, stack_scenes
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.checkpoint import atomic_path
 from pyro_compvae.training.signals import stop_signals
 
@@ -194,14 +195,14 @@ def _write_split(group: h5py.Group, scenes: Iterable[StoredScene], check: Callab
         shapes = {name: values.shape[1:] for name, values in arrays.items()}
         before = {name: group[name].shape[1:] for name in digests}
         if shapes != before:
-            raise ValueError(f"scenes: expected one shape of all scenes, got {before} and {shapes}")
+            raise ArgumentError(f"scenes: expected one shape of all scenes, got {before} and {shapes}")
         for name, values in arrays.items():
             group[name].resize(len(group[name]) + len(values), axis=0)
             group[name][-len(values) :] = values
             digests[name].update(values.tobytes())
         check()
     if not digests:
-        raise ValueError("scenes: expected one scene or more, got none")
+        raise ArgumentError("scenes: expected one scene or more, got none")
     return _combined(digests, {name: group[name].shape for name in digests})
 
 

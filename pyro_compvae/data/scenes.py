@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError, CompvaeError
+
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 """Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
 
@@ -18,7 +20,7 @@ MAX_LABELS = 256
 """Labels are bytes: the background and at most 255 objects."""
 
 
-class DataError(ValueError):
+class DataError(CompvaeError, ValueError):
     """A data set on disk is missing, or is not what its format promises."""
 
 
@@ -71,7 +73,7 @@ class Scene(NamedTuple):
             ValueError: if the scenes are single images.
         """
         if self.viewpoint is None or self.viewpoint.dim() != 3:
-            raise ValueError(f"scene: expected several views (B, V, 3, H, W), got images {tuple(self.image.shape)}")
+            raise ArgumentError(f"scene: expected several views (B, V, 3, H, W), got images {tuple(self.image.shape)}")
         labels = None if self.labels is None else self.labels[:, index]
         return Scene(self.image[:, index], labels, self.num_objects, self.viewpoint[:, index])
 
@@ -107,23 +109,23 @@ class SceneSet:
 
     def __post_init__(self) -> None:
         if self.images.ndim not in (4, 5) or self.images.shape[-3] != 3 or self.images.dtype != torch.uint8:
-            raise ValueError(f"images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got {_describe(self.images)}")
+            raise ArgumentError(f"images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got {_describe(self.images)}")
         *batch, _, height, width = self.images.shape  # N, or N and V
         if (self.labels is None) != (self.num_objects is None):
-            raise ValueError("labels and num_objects: expected both, or None for both, got one of them")
+            raise ArgumentError("labels and num_objects: expected both, or None for both, got one of them")
         if self.labels is not None and (
             self.labels.shape != (*batch, height, width) or self.labels.dtype != torch.uint8
         ):
-            raise ValueError(f"labels: expected {(*batch, height, width)} uint8, got {_describe(self.labels)}")
+            raise ArgumentError(f"labels: expected {(*batch, height, width)} uint8, got {_describe(self.labels)}")
         if self.num_objects is not None and self.num_objects.shape != (batch[0],):
-            raise ValueError(f"num_objects: expected ({batch[0]},), got {_describe(self.num_objects)}")
+            raise ArgumentError(f"num_objects: expected ({batch[0]},), got {_describe(self.num_objects)}")
         if self.viewpoints is None and self.num_views is not None:
-            raise ValueError(
+            raise ArgumentError(
                 f"viewpoints: expected {(*batch, 3)} for these {self.num_views} views of each scene, got None. "
                 "Views without cameras are single images: give images (N, 3, H, W)."
             )
         if self.viewpoints is not None and self.viewpoints.shape != (*batch, 3):
-            raise ValueError(f"viewpoints: expected {(*batch, 3)}, got {_describe(self.viewpoints)}")
+            raise ArgumentError(f"viewpoints: expected {(*batch, 3)}, got {_describe(self.viewpoints)}")
 
     @classmethod
     def from_scenes(cls, scenes: Iterable[StoredScene], origin: str = "") -> SceneSet:
@@ -236,15 +238,15 @@ def stack_scenes(scenes: Sequence[StoredScene]) -> dict[str, NDArray]:
         ValueError: if there are no scenes, or they differ in what they have or in its shape.
     """
     if not scenes:
-        raise ValueError("scenes: expected one scene or more, got none")
+        raise ArgumentError("scenes: expected one scene or more, got none")
     arrays = {}
     for (name, dtype), values in zip(ARRAYS.items(), zip(*scenes, strict=True), strict=True):
         given = [value for value in values if value is not None]
         if 0 < len(given) < len(values):
-            raise ValueError(f"{name}: expected the same of all scenes, got {len(values) - len(given)} without")
+            raise ArgumentError(f"{name}: expected the same of all scenes, got {len(values) - len(given)} without")
         shapes = sorted({np.shape(value) for value in given})
         if len(shapes) > 1:
-            raise ValueError(f"{name}: expected one shape of all scenes, got {', '.join(map(str, shapes))}")
+            raise ArgumentError(f"{name}: expected one shape of all scenes, got {', '.join(map(str, shapes))}")
         if given:
             arrays[name] = np.ascontiguousarray(np.stack(given), dtype)
     return arrays

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_compvae.data.scenes import SPLITS, SceneSet
+from pyro_compvae.errors import ArgumentError
 
 COLOURS = np.array(
     [
@@ -46,17 +47,19 @@ class SpriteConfig:
 
     def __post_init__(self) -> None:
         if self.image_size < 16:
-            raise ValueError(f"image_size: expected at least 16 pixels, got {self.image_size}")
+            raise ArgumentError(f"image_size: expected at least 16 pixels, got {self.image_size}")
         if not 1 <= self.min_objects <= self.max_objects:
-            raise ValueError(f"expected 1 <= min_objects <= max_objects, got {self.min_objects} and {self.max_objects}")
+            raise ArgumentError(
+                f"expected 1 <= min_objects <= max_objects, got {self.min_objects} and {self.max_objects}"
+            )
         if self.max_objects > len(COLOURS):
-            raise ValueError(f"max_objects: expected at most {len(COLOURS)}, a colour each; got {self.max_objects}")
+            raise ArgumentError(f"max_objects: expected at most {len(COLOURS)}, a colour each; got {self.max_objects}")
         if not 0 < self.min_radius <= self.max_radius < 0.5:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected 0 < min_radius <= max_radius < 0.5, got {self.min_radius} and {self.max_radius}"
             )
         if not 0 < self.min_visible < 1:
-            raise ValueError(f"min_visible: expected a fraction in (0, 1), got {self.min_visible}")
+            raise ArgumentError(f"min_visible: expected a fraction in (0, 1), got {self.min_visible}")
 
 
 def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfig | None = None) -> SceneSet:
@@ -80,9 +83,9 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
     torch.Size([2, 3, 24, 24])
     """
     if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+        raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     if num_scenes < 1:
-        raise ValueError(f"num_scenes: expected at least 1, got {num_scenes}")
+        raise ArgumentError(f"num_scenes: expected at least 1, got {num_scenes}")
     config = config or SpriteConfig()
     rng = np.random.default_rng((seed, SPLITS[split]))
     chunks = [_make_chunk(rng, config) for _ in range(-(-num_scenes // CHUNK))]
@@ -97,7 +100,7 @@ def _make_chunk(rng: np.random.Generator, config: SpriteConfig) -> tuple[NDArray
     missing = CHUNK
     while missing > 0:
         if len(accepted) == MAX_ROUNDS:
-            raise ValueError(f"min_visible: expected scenes that can satisfy it, found too few with {config}")
+            raise ArgumentError(f"min_visible: expected scenes that can satisfy it, found too few with {config}")
         *scenes, visible = _draw(rng, config, CHUNK)
         accepted.append([part[visible] for part in scenes])
         missing -= int(visible.sum())

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.estimate import EvidenceEstimate
 
 
@@ -36,7 +37,7 @@ def conditional_log_evidence(joint: EvidenceEstimate, observed: EvidenceEstimate
         ValueError: if they are of different numbers of scenes.
     """
     if joint.log_evidence.shape != observed.log_evidence.shape:
-        raise ValueError(
+        raise ArgumentError(
             f"observed: expected an estimate of the {len(joint.log_evidence)} scenes of joint, got "
             f"{len(observed.log_evidence)}"
         )

@@ -14,6 +14,7 @@ from pyro.distributions import Unit
 from torch import Tensor, nn
 
 from pyro_compvae.device import memory_of
+from pyro_compvae.errors import CompvaeError, NotFiniteError
 from pyro_compvae.precision import exact_products
 from pyro_compvae.programs import leaving_no_parameters
 
@@ -21,7 +22,7 @@ SCENES = "scenes"
 """The plate of scenes."""
 
 
-class TraceError(ValueError):
+class TraceError(CompvaeError, ValueError):
     """A model or a guide is not one whose log-density can be had per scene."""
 
 
@@ -187,7 +188,7 @@ def per_scene_log_prob(trace: poutine.Trace, num_particles: int, nesting: int, w
     if _is_bad(total).any():  # read once, as a GPU is waited for
         for name, log_prob in sites:
             for particle, scene in _is_bad(log_prob).nonzero().tolist():
-                raise FloatingPointError(
+                raise NotFiniteError(
                     f"{what}: expected finite log-probabilities, got {float(log_prob[particle, scene])} at site "
                     f"{name!r} for scene {scene}"
                 )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.pareto import pareto_smoothed
 
 RELIABLE, USABLE = 0.7, 1.0
@@ -61,7 +62,7 @@ class EvidenceEstimate(NamedTuple):
         """
         L = len(self.log_weights)
         if not 1 <= num_samples <= L:
-            raise ValueError(f"num_samples: expected 1 to {L}, the draws there are, got {num_samples}")
+            raise ArgumentError(f"num_samples: expected 1 to {L}, the draws there are, got {num_samples}")
         groups = self.log_weights[: L - L % num_samples].unflatten(0, (-1, num_samples))
         return log_mean_exp(groups, dim=1).mean(0)
 
@@ -73,7 +74,7 @@ class EvidenceEstimate(NamedTuple):
         """
         L = len(self.log_weights)
         if L < 2:
-            raise ValueError(f"jackknife: expected at least 2 draws, got {L}")
+            raise ArgumentError(f"jackknife: expected at least 2 draws, got {L}")
         others = leave_one_out_logsumexp(self.log_weights) - math.log(L - 1)
         return L * self.log_evidence - (L - 1) * others.mean(0)
 

@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.hmc import LogDensity
 from pyro_compvae.evidence.density import (
     LogJoint,
@@ -135,7 +136,7 @@ def check_counts(**counts: int) -> None:
     """
     for name, value in counts.items():
         if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+            raise ArgumentError(f"{name}: expected at least 1, got {value}")
 
 
 def _check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: tuple[Tensor, ...]) -> int:

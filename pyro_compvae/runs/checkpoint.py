@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pyro_compvae.errors import ConfigError, DiskFullError
+
+from pyro_compvae.errors import CompvaeError
+
 import errno
 import glob
 import io
@@ -18,12 +22,8 @@ CHECKPOINT = "checkpoint.pt"
 """The file of a run folder that holds the weights and all that training goes on from."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(CompvaeError, RuntimeError):
     """A checkpoint is missing, damaged, or of another run."""
-
-
-class DiskFullError(OSError):
-    """There is no room for a file."""
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pyro_compvae.errors import ConfigError, DiskFullError
+
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -27,10 +29,6 @@ MODEL_FIELDS = (
 
 SECTIONS = {"iodine": ("refinement",), "monet": ("attention",), "mulmon": ("refinement", "views")}
 """The sections of a configuration that describe each guide."""
-
-
-class ConfigError(ValueError):
-    """A configuration has an unknown field, a wrong type or an impossible value."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +255,7 @@ class RunConfig:
         7
         >>> preset("default").replace({"num_slots": 1})
         Traceback (most recent call last):
-        pyro_compvae.runs.config.ConfigError: configuration: RunConfig.num_slots: expected at least 2, got 1
+        pyro_compvae.errors.ConfigError: configuration: RunConfig.num_slots: expected at least 2, got 1
         """
         content = dataclasses.asdict(self)
         for name, value in changes.items():

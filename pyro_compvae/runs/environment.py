@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pyro_compvae.errors import ArgumentError
+
 import json
 import platform
 import shlex
@@ -60,7 +62,7 @@ def read_environment(run_dir: Path) -> list[dict[str, Any]]:
     try:
         calls = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
-            raise ValueError("it is no list of objects")
+            raise ArgumentError("it is no list of objects")
     except ValueError as error:
         raise CheckpointError(
             f"{path}: expected the calls that made the run, but it cannot be read ({error}). Mend the file or delete "

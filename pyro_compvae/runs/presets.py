@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, get_args
 
-from pyro_compvae.runs.config import (
-    AttentionConfig,
-    ConfigError,
-    DataConfig,
-    DatasetName,
-    DecoderConfig,
-    GuideName,
-    LnmsConfig,
-    RefinementConfig,
-    RunConfig,
-    TrainingConfig,
-    ViewsConfig,
-)
+from pyro_compvae.runs.config import AttentionConfig, DataConfig, DatasetName, DecoderConfig, GuideName, LnmsConfig, RefinementConfig, RunConfig, TrainingConfig, ViewsConfig
+
+from pyro_compvae.errors import ConfigError
 
 PRESETS = ("default", "paper", "tiny")
 

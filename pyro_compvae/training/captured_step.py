@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.training.step import TrainingStep
 
 WARM_STEPS = 3
@@ -145,7 +146,7 @@ class CapturedStep:
             self._arguments = tuple(argument.clone() for argument in arguments)
         expected, found = ([(tuple(t.shape), t.dtype) for t in tensors] for tensors in (self._arguments, arguments))
         if expected != found:
-            raise ValueError(f"arguments: expected those of the steps before, {expected}, got {found}")
+            raise ArgumentError(f"arguments: expected those of the steps before, {expected}, got {found}")
 
     def _give_up(self, error: RuntimeError) -> None:
         self.recorder = None

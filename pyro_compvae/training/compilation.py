@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from pyro_compvae.errors import CompvaeError
 from pyro_compvae.guide import SceneGuide
 
 
-class CompilationError(RuntimeError):
+class CompilationError(CompvaeError, RuntimeError):
     """torch.compile does not work here: no C++ compiler, or no Triton."""
 
 

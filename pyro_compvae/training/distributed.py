@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pyro_compvae.errors import CompvaeError
+
 Item = TypeVar("Item")
 Items = TypeVar("Items", list[Any], Tensor)
 
@@ -23,7 +25,7 @@ PATIENCE = {"cpu": timedelta(days=1), "cuda": timedelta(hours=1)}
 once when one dies; this is for one that is alive and does not answer."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(CompvaeError, RuntimeError):
     """Another worker is gone."""
 
 
@@ -118,6 +120,19 @@ def start_workers(device: torch.device) -> Workers:
         )
         atexit.register(_leave)
     return Workers(distributed.get_rank(), size)
+
+
+@contextmanager
+def joined_workers(device: torch.device) -> Iterator[Workers]:
+    """The workers of `start_workers`, who wait for one another at the end.
+
+    Raises:
+        WorkerError: where another worker is gone.
+    """
+    workers = start_workers(device)
+    with workers.losing_none():
+        yield workers
+        workers.wait()
 
 
 def _leave() -> None:

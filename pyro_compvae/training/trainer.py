@@ -19,16 +19,10 @@ from tqdm import tqdm
 
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.device import fits
+from pyro_compvae.errors import ArgumentError, CompvaeError, ConfigError, DiskFullError
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.runs.checkpoint import (
-    CHECKPOINT,
-    CheckpointError,
-    DiskFullError,
-    load_checkpoint,
-    naming_full_disk,
-    save_checkpoint,
-)
-from pyro_compvae.runs.config import ConfigError, RunConfig, differences, from_yaml, to_yaml
+from pyro_compvae.runs.checkpoint import CHECKPOINT, CheckpointError, load_checkpoint, naming_full_disk, save_checkpoint
+from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
 from pyro_compvae.runs.log import RunLog
 from pyro_compvae.training.captured_step import CapturedStep, Recorder
 from pyro_compvae.training.distributed import ALONE, WorkerError, Workers
@@ -40,7 +34,7 @@ from pyro_compvae.training.step import TrainingStep, load_optimiser, make_optimi
 Metrics = Mapping[str, float]
 
 
-class DivergenceError(RuntimeError):
+class DivergenceError(CompvaeError, RuntimeError):
     """The loss or its gradient is not finite, or has exploded."""
 
 
@@ -111,7 +105,7 @@ class Trainer:
                 f"got {size} scenes (batch_size {config.training.batch_size}, {len(scenes)} training scenes)"
             )
         if recorder is not None and workers.size > 1:
-            raise ValueError(f"recorder: expected None with several workers, got one with {workers.size}")
+            raise ArgumentError(f"recorder: expected None with several workers, got one with {workers.size}")
         self.guide = guide
         self.config = config
         scenes = scenes.without_masks()  # which no guide may see

@@ -15,7 +15,8 @@ from scripts import load_script
 
 from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
 from pyro_compvae.analysis.results import Show, in_batches
-from pyro_compvae.runs.checkpoint import DiskFullError, load_checkpoint
+from pyro_compvae.errors import DiskFullError
+from pyro_compvae.runs.checkpoint import load_checkpoint
 
 TINY = ["--preset", "tiny", "--device", "cpu", "--set", "data.num_train=8", "--set", "data.num_test=2"]
 TINY += ["--set", "training.evaluate_every=100"]

@@ -23,9 +23,10 @@ from pyro_compvae.analysis.studies.figure6 import SCORES, Score, figure6_csv, fi
 from pyro_compvae.analysis.studies.grid import Cell, train_cells
 from pyro_compvae.analysis.studies.table1 import PAPER, table1, table1_cells, table1_csv, table1_figure
 from pyro_compvae.data import load_scenes
+from pyro_compvae.errors import ConfigError
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError
-from pyro_compvae.runs.config import ConfigError, from_yaml
+from pyro_compvae.runs.config import from_yaml
 from pyro_compvae.runs.presets import preset
 
 TINY = ["--preset", "tiny", "--set", "training.steps=2", "--device", "cpu"]

@@ -28,12 +28,13 @@ from pyro_compvae.data.readers.tfrecords import read_tfrecords
 from pyro_compvae.data.scene_file import read_scene_file, write_scenes
 from pyro_compvae.data.scenes import StoredScene
 from pyro_compvae.data.solids.meshes import load_meshes
+from pyro_compvae.errors import ConfigError
 from pyro_compvae.evidence import fit_gaussian, importance_log_evidence, proposal_log_evidence
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.fitting.flow import fit_flow
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_compvae.runs.config import ConfigError, GuideName, from_yaml, to_yaml
+from pyro_compvae.runs.config import GuideName, from_yaml, to_yaml
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.weights import load_weights, save_weights
 from pyro_compvae.training.signals import stop_signals

@@ -10,10 +10,10 @@ import pytest
 import torch
 from full_disk import largest_file
 
+from pyro_compvae.errors import DiskFullError
 from pyro_compvae.runs.checkpoint import (
     STALE,
     CheckpointError,
-    DiskFullError,
     atomic_path,
     load_checkpoint,
     save_checkpoint,

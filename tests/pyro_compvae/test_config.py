@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_compvae.runs.config import SECTIONS, ConfigError, DatasetName, GuideName, flatten, from_yaml, to_yaml
+from pyro_compvae.errors import ConfigError
+from pyro_compvae.runs.config import SECTIONS, DatasetName, GuideName, flatten, from_yaml, to_yaml
 from pyro_compvae.runs.presets import PRESETS, preset
 from pyro_compvae.training.schedules import learning_rate
 from pyro_compvae.training.step import make_optimiser

@@ -32,8 +32,9 @@ from pyro_compvae.data.readers import hdf5, image_folder, tfrecords
 from pyro_compvae.data.readers.sources import open_source
 from pyro_compvae.data.scenes import StoredScene
 from pyro_compvae.data.solids.meshes import load_meshes
+from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint
-from pyro_compvae.runs.config import ConfigError, from_yaml
+from pyro_compvae.runs.config import from_yaml
 
 MANY = settings(
     max_examples=100,

@@ -17,8 +17,9 @@ from full_disk import largest_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_compvae.data import load_scenes
+from pyro_compvae.errors import DiskFullError
 from pyro_compvae.guides import MulmonGuide, build_guide
-from pyro_compvae.runs.checkpoint import CheckpointError, DiskFullError, load_checkpoint, save_checkpoint
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import GuideName, RunConfig
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.training.schedules import kl_weight, learning_rate, lnms_strength

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from pyro_compvae.analysis import load_run
 from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
+from pyro_compvae.errors import ConfigError
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.runs.checkpoint import load_checkpoint
-from pyro_compvae.runs.config import ConfigError, GuideName
+from pyro_compvae.runs.config import GuideName
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.training.distributed import ALONE, WorkerError, Workers
 from pyro_compvae.training.trainer import Trainer

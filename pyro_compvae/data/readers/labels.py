@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_compvae.data.scenes import MAX_LABELS
+from pyro_compvae.errors import ArgumentError
 
 
 def labels_of_masks(masks: NDArray) -> NDArray[np.uint8]:
@@ -18,7 +19,7 @@ def labels_of_masks(masks: NDArray) -> NDArray[np.uint8]:
         ValueError: for more entities than labels can tell apart.
     """
     if len(masks) > MAX_LABELS:
-        raise ValueError(f"masks: expected at most {MAX_LABELS} entities, got {len(masks)}")
+        raise ArgumentError(f"masks: expected at most {MAX_LABELS} entities, got {len(masks)}")
     return masks.argmax(0).astype(np.uint8)
 
 

@@ -15,6 +15,7 @@ from pyro_compvae.data.readers.clevr_mv import viewpoint_vectors
 from pyro_compvae.data.scenes import SPLITS, SceneSet
 from pyro_compvae.data.solids.meshes import SHAPES
 from pyro_compvae.data.solids.raycast import Cameras, Raycaster
+from pyro_compvae.errors import ArgumentError
 
 # Linear colours, times 255.
 PALETTES: dict[str, dict[str, tuple[int, int, int]]] = {
@@ -83,37 +84,39 @@ class SolidsConfig:
 
     def __post_init__(self) -> None:
         if self.image_size < 16:
-            raise ValueError(f"image_size: expected at least 16 pixels, got {self.image_size}")
+            raise ArgumentError(f"image_size: expected at least 16 pixels, got {self.image_size}")
         if self.num_views < 1:
-            raise ValueError(f"num_views: expected at least 1, got {self.num_views}")
+            raise ArgumentError(f"num_views: expected at least 1, got {self.num_views}")
         if not 1 <= self.min_objects <= self.max_objects:
-            raise ValueError(f"expected 1 <= min_objects <= max_objects, got {self.min_objects} and {self.max_objects}")
+            raise ArgumentError(
+                f"expected 1 <= min_objects <= max_objects, got {self.min_objects} and {self.max_objects}"
+            )
         if not self.shapes or not set(self.shapes) <= set(SHAPES):
-            raise ValueError(f"shapes: expected one or more of {', '.join(SHAPES)}, got {self.shapes}")
+            raise ArgumentError(f"shapes: expected one or more of {', '.join(SHAPES)}, got {self.shapes}")
         if not self.sizes or min(self.sizes) <= 0:
-            raise ValueError(f"sizes: expected one or more positive numbers, got {self.sizes}")
+            raise ArgumentError(f"sizes: expected one or more positive numbers, got {self.sizes}")
         if self.extent < 0 or self.gap < 0:
-            raise ValueError(f"extent and gap: expected zero or more, got {self.extent} and {self.gap}")
+            raise ArgumentError(f"extent and gap: expected zero or more, got {self.extent} and {self.gap}")
         # A camera among the objects could look into one of them.
         nearest = np.sqrt(2) * (self.extent + max(self.sizes))
         if self.camera_radius <= nearest or self.camera_height <= 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"camera_radius and camera_height: expected more than {nearest:.2f}, beyond all objects, and more than "
                 f"0, the ground; got {self.camera_radius} and {self.camera_height}"
             )
         if self.focal_length <= 0:
-            raise ValueError(f"focal_length: expected a positive number, got {self.focal_length}")
+            raise ArgumentError(f"focal_length: expected a positive number, got {self.focal_length}")
         if not 0 <= self.min_visible < 1:
-            raise ValueError(f"min_visible: expected a fraction in [0, 1), got {self.min_visible}")
+            raise ArgumentError(f"min_visible: expected a fraction in [0, 1), got {self.min_visible}")
         if self.palette not in PALETTES:
-            raise ValueError(f"palette: expected one of {', '.join(PALETTES)}, got {self.palette!r}")
+            raise ArgumentError(f"palette: expected one of {', '.join(PALETTES)}, got {self.palette!r}")
         if self.distinct_colours and self.max_objects > len(PALETTES[self.palette]):
-            raise ValueError(
+            raise ArgumentError(
                 f"max_objects: expected at most {len(PALETTES[self.palette])}, a colour of {self.palette!r} each; "
                 f"got {self.max_objects}. Allow more with distinct_colours=False."
             )
         if not 0 <= self.ground <= 1:
-            raise ValueError(f"ground: expected a grey level in [0, 1], got {self.ground}")
+            raise ArgumentError(f"ground: expected a grey level in [0, 1], got {self.ground}")
 
     def cameras(self) -> Cameras:
         """The cameras of every scene."""
@@ -228,11 +231,11 @@ def solid_scenes(
         ValueError: as `make_solids`, at once but for a configuration whose scenes are too crowded.
     """
     if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+        raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     if num_scenes < 1:
-        raise ValueError(f"num_scenes: expected at least 1, got {num_scenes}")
+        raise ArgumentError(f"num_scenes: expected at least 1, got {num_scenes}")
     if seed < 0:
-        raise ValueError(f"seed: expected zero or more, got {seed}")
+        raise ArgumentError(f"seed: expected zero or more, got {seed}")
     config = config or SolidsConfig()
     shapes = {name: SHAPES[name] for name in config.shapes} | dict(meshes or {})
     return (
@@ -256,7 +259,7 @@ def _make_scene(rng: np.random.Generator, config: SolidsConfig, shapes: Mapping[
         if seen.min() >= max(config.min_visible * config.image_size**2, 1):
             images = raycaster.images(cameras, config.image_size)
             return SolidScene(solids, meshes, cameras, images, raycaster.labels(cameras, config.image_size))
-    raise ValueError(
+    raise ArgumentError(
         f"expected scenes whose objects do not touch and are visible in the first view, found none in {MAX_TRIES} "
         f"draws. Raise extent, or lower max_objects, sizes, gap or min_visible of {config}."
     )

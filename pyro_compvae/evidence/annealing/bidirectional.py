@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.chains import Annealing, Progress, anneal
 from pyro_compvae.evidence.annealing.path import Path, make_plan
 from pyro_compvae.evidence.density import LogJoint
@@ -124,7 +125,7 @@ def bidirectional_log_evidence(
     check_counts(num_chains=num_chains, chunk_size=chunk_size, lower_chains=lower_chains)
     shape = (log_joint.num_scenes, *log_joint.event_shape)
     if tuple(z_exact.shape) != shape:
-        raise ValueError(f"z_exact: expected shape {shape}, one draw for every scene, got {tuple(z_exact.shape)}")
+        raise ArgumentError(f"z_exact: expected shape {shape}, one draw for every scene, got {tuple(z_exact.shape)}")
     path = Path(log_joint, start, symmetrise)
     with torch.no_grad():
         plan = make_plan(path, num_temperatures, leapfrog_steps, temperatures, pilot_chains, target_acceptance)

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.hmc import LogDensity, Point, Target, hmc_step, jittered
 from pyro_compvae.evidence.proposals.symmetric import ExchangeableProposal, FactorisedProposal, JointProposal, Proposal
 
@@ -147,9 +148,9 @@ def make_plan(
     least = {"num_temperatures": (num_temperatures, 1), "leapfrog_steps": (leapfrog_steps, 1)}
     for name, (value, minimum) in (least | {"pilot_chains": (pilot_chains, 2)}).items():
         if value < minimum:
-            raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+            raise ArgumentError(f"{name}: expected at least {minimum}, got {value}")
     if not 0 < target_acceptance < 1:
-        raise ValueError(f"target_acceptance: expected a probability between 0 and 1, got {target_acceptance}")
+        raise ArgumentError(f"target_acceptance: expected a probability between 0 and 1, got {target_acceptance}")
     scale_tril = path.scale_tril()
     B = len(scale_tril)
     if temperatures is not None:
@@ -230,8 +231,8 @@ def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
 def _checked(temperatures: Tensor, num_temperatures: int, num_scenes: int) -> Tensor:
     wanted = [(num_temperatures + 1,), (num_temperatures + 1, num_scenes)]
     if tuple(temperatures.shape) not in wanted:
-        raise ValueError(f"temperatures: expected shape {wanted[0]} or {wanted[1]}, got {tuple(temperatures.shape)}")
+        raise ArgumentError(f"temperatures: expected shape {wanted[0]} or {wanted[1]}, got {tuple(temperatures.shape)}")
     rises = bool((temperatures.diff(dim=0) >= 0).all())
     if not (rises and bool((temperatures[0] == 0).all()) and bool((temperatures[-1] == 1).all())):
-        raise ValueError("temperatures: expected to rise from 0 to 1, got other values")
+        raise ArgumentError("temperatures: expected to rise from 0 to 1, got other values")
     return temperatures.reshape(num_temperatures + 1, -1).expand(-1, num_scenes)

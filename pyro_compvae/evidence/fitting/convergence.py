@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
+
 NEGLIGIBLE = 0.2
 """Nats that an ELBO may still gain without being called on its way."""
 
@@ -35,7 +37,7 @@ def step_share(step: int, steps: int, held: float, last: float = 0.05) -> float:
         ValueError: unless `held` is from 0 to below 1.
     """
     if not 0 <= held < 1:
-        raise ValueError(f"held: expected a share from 0 to below 1, got {held}")
+        raise ArgumentError(f"held: expected a share from 0 to below 1, got {held}")
     fallen = max(step - held * steps, 0) / ((1 - held) * steps)
     return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * fallen))
 
@@ -52,7 +54,7 @@ def elbo_slope(elbo: Tensor, held: float) -> Slope:
     stop = int(held * len(elbo))
     part = elbo[stop // 2 : stop].double()
     if len(part) < 3:
-        raise ValueError(f"elbo: expected at least 3 steps of constant size in a half, got {len(part)}")
+        raise ArgumentError(f"elbo: expected at least 3 steps of constant size in a half, got {len(part)}")
     time = torch.linspace(-0.5, 0.5, len(part), dtype=part.dtype, device=part.device).unsqueeze(1)
     centred = part - part.mean(0)
     rise = (time * centred).sum(0) / time.square().sum()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.density import LogJoint, value_and_gradient
 from pyro_compvae.evidence.fitting.convergence import step_share
 from pyro_compvae.evidence.fitting.gaussian import Fit, finite_draws
@@ -181,7 +182,7 @@ def fit_flow(
     check_counts(steps=steps, num_samples=num_samples, layers=layers, hidden=hidden, chunk_size=chunk_size)
     base = gaussian.proposal()
     if not isinstance(base, JointProposal):
-        raise ValueError("gaussian: expected a fit of the family 'full', which flows sit on, got a smaller one")
+        raise ArgumentError("gaussian: expected a fit of the family 'full', which flows sit on, got a smaller one")
     B, N = base.joint.loc.shape
     coupling = Coupling.identity(B, N, layers, hidden, base.joint.loc.device)
     for weight in coupling.parameters():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.errors import ArgumentError, NotFiniteError
 from pyro_compvae.evidence.density import LogJoint, value_and_gradient
 from pyro_compvae.evidence.fitting.convergence import step_share
 from pyro_compvae.evidence.importance import check_counts
@@ -94,10 +95,10 @@ def fit_gaussian(
         FloatingPointError: if all draws of a scene have a density or a gradient that is not finite.
     """
     if family not in get_args(Family):
-        raise ValueError(f"family: expected one of {', '.join(get_args(Family))}, got {family!r}")
+        raise ArgumentError(f"family: expected one of {', '.join(get_args(Family))}, got {family!r}")
     check_counts(steps=steps, num_samples=num_samples, chunk_size=chunk_size)
     if not (step_size > 0 and 0 <= exponent <= 1):
-        raise ValueError(
+        raise ArgumentError(
             f"expected a positive step_size and an exponent from 0 to 1, got step_size {step_size} and exponent "
             f"{exponent}"
         )
@@ -122,14 +123,14 @@ def fit_gaussian(
 def _grouped(start: Normal | Fit, family: Family, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Location (B, G, N) and Cholesky factor (B, G, N, N) of G independent groups: a slot each, or one of all slots."""
     if tuple(start.loc.shape) != shape:
-        raise ValueError(f"start: expected shape {shape}, as of log_joint, got {tuple(start.loc.shape)}")
+        raise ArgumentError(f"start: expected shape {shape}, as of log_joint, got {tuple(start.loc.shape)}")
     scale_tril = start.scale_tril if isinstance(start, Fit) else torch.diag_embed(start.scale.detach().double())
     if family == "full" and scale_tril.dim() == 4:
         scale_tril = _block_diagonal(scale_tril)
     if (family != "full" and scale_tril.dim() == 3) or (
         family == "diagonal" and bool((scale_tril.tril(-1) != 0).any())
     ):
-        raise ValueError(f"start: expected a fit of {family!r} or of a smaller family, got a larger one")
+        raise ArgumentError(f"start: expected a fit of {family!r} or of a smaller family, got a larger one")
     scale_tril = scale_tril.reshape(shape[0], -1, *scale_tril.shape[-2:])
     return start.loc.detach().double().reshape(scale_tril.shape[:-1]), scale_tril
 
@@ -167,7 +168,7 @@ def finite_draws(log_p: Tensor, gradient: Tensor) -> Tensor:
     finite = log_p.isfinite() & gradient.isfinite().all((-2, -1))
     if not finite.any(0).all():
         scene = int((~finite.any(0)).nonzero()[0])
-        raise FloatingPointError(
+        raise NotFiniteError(
             f"fit: expected finite log-densities and gradients, found none in {len(log_p)} draws for scene {scene}"
         )
     return finite

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS, FactorisedProposal, Proposal
 from pyro_compvae.permutation import all_permutations, log_permanent
 
@@ -35,7 +36,7 @@ def labelled(proposal: Proposal, z: Tensor, num_draws: int) -> Tensor:
         order = draw_matching(torch.stack(columns, dim=-1))
     else:
         if K > MAX_PERMUTED_SLOTS:
-            raise ValueError(f"z: expected at most {MAX_PERMUTED_SLOTS} slots that depend on one another, got {K}")
+            raise ArgumentError(f"z: expected at most {MAX_PERMUTED_SLOTS} slots that depend on one another, got {K}")
         permutations = all_permutations(K, z.device)
         parts = permutations.split(PERMUTATIONS_AT_ONCE)
         log_q = torch.cat([proposal.log_prob(z[0][:, some].transpose(0, 1)) for some in parts])  # (K!, B)

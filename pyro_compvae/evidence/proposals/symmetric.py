@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.proposals.elliptical import Elliptical
 from pyro_compvae.permutation import all_permutations, log_permanent
 
@@ -131,7 +132,7 @@ def _permutations(z: Tensor) -> Tensor:
     """All orders of the slots of z (..., K, D), (K!, K)."""
     K = z.shape[-2]
     if K > MAX_PERMUTED_SLOTS:
-        raise ValueError(
+        raise ArgumentError(
             f"symmetrise: expected at most {MAX_PERMUTED_SLOTS} slots for a proposal that correlates them, got "
             f"{K}, which have {math.factorial(K):,} permutations; take one that factorises over slots (diagonal, "
             "block)"

@@ -1,0 +1,52 @@
+"""What all commands share: arguments, and how errors and interruptions end them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from pyro_compvae.errors import CompvaeError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
+Arguments = TypeVar("Arguments")
+
+
+def run(
+    arguments_type: type[Arguments] | Any,
+    command: Callable[[Arguments], int | None],
+    arguments: Sequence[str] | None = None,
+    when_interrupted: Callable[[Arguments], str] | str = "interrupted",
+) -> int:
+    """Parse the command line and run a command; returns the exit code.
+
+    A `CompvaeError` becomes one line and exit code 1, Ctrl-C one line and `INTERRUPTED`; any other exception is a fault
+    of the program and keeps its traceback.
+
+    Args:
+        arguments_type: dataclass of the command's arguments, or a union of them for subcommands.
+        command: what to do with them; it returns an exit code, or None for 0.
+        arguments: of the command line, without the name of the command.
+        when_interrupted: what to say after Ctrl-C: what is kept, and how to go on.
+    """
+    args = tyro.cli(arguments_type, args=arguments)
+    try:
+        return command(args) or 0
+    except KeyboardInterrupt:
+        message = when_interrupted if isinstance(when_interrupted, str) else when_interrupted(args)
+        print(message, file=sys.stderr)
+        return INTERRUPTED
+    except CompvaeError as error:
+        print(f"{worker_name()}error: {error}", file=sys.stderr)
+        return 1
+
+
+def worker_name() -> str:
+    """What begins the messages of one of several workers that ``torchrun`` has started; nothing for one alone."""
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    return f"worker {rank} of {size}: " if size != "1" else ""
