@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyro
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.data.scenes import Scene
 from pyro_compvae.decoder import own_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
@@ -21,6 +20,9 @@ from pyro_compvae.guides.refinement.evaluation import Gaussian, evaluate
 from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import MultiViewSceneModel, check_views
+
+if TYPE_CHECKING:  # data sets need libraries that guides do not
+    from pyro_compvae.data.scenes import Scene
 
 UNIT_RAW_SCALE = 0.5413248546129181  # log(e − 1), which softplus maps to 1
 

@@ -4,9 +4,9 @@ from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.lnms import lnms_factor, lnms_log_density, slot_correlation
 from pyro_compvae.mixture import SpatialGaussianMixture
-from pyro_compvae.models import MultiViewSceneModel, SceneModel, repulsive
+from pyro_compvae.models import MultiViewSceneModel, SceneModel
 from pyro_compvae.permutation import log_permanent
-from pyro_compvae.repulsion import RepulsivePrior
+from pyro_compvae.repulsion import RepulsivePrior, repulsive
 
 __all__ = [
     "MultiViewSceneModel",

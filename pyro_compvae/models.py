@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -16,7 +16,6 @@ from pyro_compvae.decoder import SpatialBroadcastDecoder, own_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.programs import Program
-from pyro_compvae.repulsion import RepulsivePrior
 
 VIEWPOINT_DIM = 3
 
@@ -28,6 +27,15 @@ trace of such a guide leaves out the site "x", or masks it where it is to be sim
 """
 
 
+PriorFactory = Callable[[Tensor], dist.TorchDistribution]
+"""Makes p(z) of one scene, event (K, D), on the device and of the precision of zeros (K, D)."""
+
+
+def standard_normal(zeros: Tensor) -> dist.TorchDistribution:
+    """N(0, I), event (K, D)."""
+    return dist.Normal(zeros, torch.ones_like(zeros)).to_event(2)
+
+
 class SlotModel(Program):
     """K exchangeable slots with a standard normal prior, decoded one by one and composed pixel by pixel.
 
@@ -37,7 +45,7 @@ class SlotModel(Program):
     mode whose objective scores the images itself (`IMAGES_SCORED`). ``num_slots`` may be changed at any time: no weight
     depends on it.
 
-    ``repulsion`` is s and σ_c of a `RepulsivePrior` that takes the place of the standard normal one; see `repulsive`.
+    ``make_prior`` makes p(z): the standard normal unless it is replaced, as `pyro_compvae.repulsion.repulsive` does.
 
     Args:
         decoder: maps z (..., K, D) to means (..., K, 3, H, W) and mask logits (..., K, 1, H, W).
@@ -54,7 +62,7 @@ class SlotModel(Program):
         self.latent_dim = decoder.latent_dim
         self.image_size = decoder.image_size
         self.scale = scale
-        self.repulsion: tuple[float, float] | None = None
+        self.make_prior: PriorFactory = standard_normal
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,12 +70,8 @@ class SlotModel(Program):
         return next(self.parameters()).dtype
 
     def prior(self) -> dist.TorchDistribution:
-        """p(z) of one scene, event (K, D): standard normal, unless there is repulsion."""
-        zero = next(self.parameters()).new_zeros(self.num_slots, self.latent_dim)
-        if self.repulsion is not None:
-            strength, scale = self.repulsion
-            return RepulsivePrior(self.num_slots, self.latent_dim, strength, scale, like=zero)
-        return dist.Normal(zero, torch.ones_like(zero)).to_event(2)
+        """p(z) of one scene, event (K, D)."""
+        return self.make_prior(next(self.parameters()).new_zeros(self.num_slots, self.latent_dim))
 
     def compose(self, z: Tensor) -> SpatialGaussianMixture:
         """The image that slots (..., K, D) decode to, of batch shape (...)."""
@@ -208,24 +212,6 @@ class MultiViewSceneModel(SlotModel):
             with pyro.plate("views", viewpoints.shape[1], dim=-2), unscored:
                 images = pyro.sample("x", self.likelihood(z, viewpoints.transpose(0, 1)), obs=x)
         return images.transpose(-5, -4)
-
-
-Model = TypeVar("Model", bound=SlotModel)
-
-
-def repulsive(model: Model, strength: float, scale: float = 0.1) -> Model:
-    """The same model, sharing its weights, with slots that repel one another: p(x | z) p̃(z) of `RepulsivePrior`.
-
-    It is what L-NMS would be were it part of the model. Its evidence is a proper number, comparable with that of
-    independent slots.
-
-    Args:
-        model: left as it is.
-        strength, scale: s and σ_c of L-NMS.
-    """
-    other = copy.copy(model)
-    other.repulsion = (strength, scale)
-    return other
 
 
 def check_images(x: Tensor, model: SlotModel) -> None:

@@ -3,21 +3,24 @@ r"""L-NMS as a prior: slots that repel one another.
     p̃(z) = N(z; 0, I) exp(s · L_NMS(z)) / Z(K, D, σ_c, s)
 
 The paper adds s · L_NMS to a training objective and never normalises it. Normalised it is a model like any other, whose
-evidence can be held against that of independent slots. Z depends on no weight, so it is estimated once.
+evidence can be held against that of independent slots. Z depends on no weight, so `repulsive` estimates it once, and
+the model that it returns never does.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.chains import Annealing, anneal
@@ -25,6 +28,7 @@ from pyro_compvae.evidence.annealing.path import Path, make_plan
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
 from pyro_compvae.lnms import lnms_log_density
+from pyro_compvae.models import SlotModel
 from pyro_compvae.runs.checkpoint import write_text
 
 CHAINS, TEMPERATURES, LEAPFROG_STEPS = 2048, 200, 5
@@ -95,6 +99,60 @@ class RepulsivePrior(TorchDistribution):
         effort = (count, SAMPLING_TEMPERATURES, LEAPFROG_STEPS)
         chains = _Annealed(self.num_slots, self.latent_dim, self.strength, self.scale, *effort).run()
         return chains.z[:, 0].reshape(shape).to(self.like)
+
+
+@dataclass(frozen=True)
+class Repulsion:
+    """What makes the `RepulsivePrior` of a model's slots: K, D, s, σ_c and log Z in nats, which belongs to these."""
+
+    num_slots: int
+    latent_dim: int
+    strength: float
+    scale: float
+    log_normaliser: float
+
+    def __call__(self, zeros: Tensor) -> RepulsivePrior:
+        """p̃(z), on the device and of the precision of zeros (K, D).
+
+        Raises:
+            ArgumentError: for another K or D.
+        """
+        if zeros.shape != (self.num_slots, self.latent_dim):
+            raise ArgumentError(
+                f"num_slots: expected {self.num_slots} slots of {self.latent_dim} dimensions, which log Z is of, got "
+                f"{tuple(zeros.shape)}. Set num_slots first, then call repulsive again."
+            )
+        size = (self.num_slots, self.latent_dim)
+        return RepulsivePrior(*size, self.strength, self.scale, self.log_normaliser, like=zeros)
+
+
+Model = TypeVar("Model", bound=SlotModel)
+
+
+def repulsive(model: Model, strength: float, scale: float = 0.1) -> Model:
+    """The same model, sharing its weights, with slots that repel one another: p(x | z) p̃(z) of `RepulsivePrior`.
+
+    This is what L-NMS would be were it part of the model. The evidence of such a model is a proper number, comparable
+    with that of independent slots. log Z is estimated here, in seconds, or read from `cache_path`.
+
+    Args:
+        model: left as it is.
+        strength, scale: s and σ_c of L-NMS.
+
+    Raises:
+        ArgumentError: for a negative strength or a scale that is not positive.
+    """
+    other = copy.copy(model)
+    size = (model.num_slots, model.latent_dim)
+    log_normaliser = estimate_log_normaliser(*size, strength, scale).log_normaliser
+    other.make_prior = Repulsion(*size, strength, scale, log_normaliser)
+    return other
+
+
+def repulsion_of(model: nn.Module) -> Repulsion | None:
+    """The repulsion of a model's slots, or None where they are independent, as in models that are not ours."""
+    make_prior = getattr(model, "make_prior", None)
+    return make_prior if isinstance(make_prior, Repulsion) else None
 
 
 def estimate_log_normaliser(

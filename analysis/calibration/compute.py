@@ -27,6 +27,7 @@ from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.importance import check_counts, chunk_sizes
 from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.lnms import slot_correlation
+from pyro_compvae.repulsion import repulsion_of
 
 QUANTITIES = {
     "log_likelihood": "log p(x | z)",
@@ -132,7 +133,7 @@ def calibrate(
         ValueError: for counts below one, or a run whose slots repel one another.
     """
     check_counts(num_scenes=num_scenes, num_draws=num_draws, batch_scenes=batch_scenes)
-    if getattr(run.model, "repulsion", None) is not None:
+    if repulsion_of(run.model) is not None:
         raise ArgumentError("run: expected independent slots, which can be drawn exactly, got a repulsive prior")
     counts = {"guide": num_draws} | ({} if config is None else {"importance": FEW_DRAWS})
     parts, khats, start = [], [], 0

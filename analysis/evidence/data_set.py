@@ -16,6 +16,7 @@ from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.evidence import EvidenceEstimate, Sandwich
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
+from pyro_compvae.repulsion import repulsion_of
 from pyro_compvae.training.distributed import ALONE, Workers
 
 
@@ -56,8 +57,9 @@ def evidence_of_scenes(
 
 def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = False, **more: float) -> str:
     """What estimates depend on besides their scenes."""
-    if run.model.repulsion is not None:
-        more |= dict(zip(("strength", "scale"), run.model.repulsion, strict=True))
+    repulsion = repulsion_of(run.model)
+    if repulsion is not None:
+        more |= {"strength": repulsion.strength, "scale": repulsion.scale}
     content = dataclasses.asdict(config)
     if not bdmc:
         content = {name: value for name, value in content.items() if not name.startswith("bdmc_")}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import version
 
-import arviz
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ARVIZ = int(arviz.__version__.partition(".")[0])
+ARVIZ = int(version("arviz").partition(".")[0])
 """Major version of the ArviZ that is installed: 0 up to Python 3.11, 1 from 3.12."""
 
 MIN_DRAWS = 30
@@ -52,6 +52,8 @@ def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 def _psis(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(B, L) → normalised smoothed log weights (B, L) and k̂ (B,)."""
     if ARVIZ < 1:
+        import arviz  # here, because it takes seconds, and only estimates of evidence need it
+
         smoothed, khat = arviz.psislw(log_weights)
     else:
         smoothed, khat = (np.stack(parts) for parts in zip(*map(_psis_of_one, log_weights), strict=True))

@@ -16,6 +16,7 @@ from torch import Tensor
 from pyro_compvae.analysis.calibration.compute import FEW_DRAWS, QUANTITIES, calibrate
 from pyro_compvae.analysis.calibration.uniformity import uniformity
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig
+from pyro_compvae.repulsion import Repulsion
 
 EFFORT = EvidenceConfig(fit_steps=40, cover_steps=10, cover_samples=32, ais_chains=64, ais_temperatures=3)
 
@@ -67,7 +68,7 @@ def test_a_guide_that_is_exact_passes_and_one_of_half_the_scale_does_not() -> No
 
 
 def test_what_cannot_be_calibrated_is_told() -> None:
-    model: Any = SimpleNamespace(repulsion=(1.0, 0.1))
+    model: Any = SimpleNamespace(make_prior=Repulsion(2, 1, 1.0, 0.1, 0.0))
     run: Any = SimpleNamespace(model=model)
     with pytest.raises(ValueError, match="run: expected independent slots"):
         calibrate(run, 3)

@@ -13,13 +13,14 @@ from pyro.infer import Predictive
 from scipy.special import hyp1f1
 
 from pyro_compvae import RepulsivePrior, lnms_log_density, repulsive
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.chains import anneal
 from pyro_compvae.evidence.annealing.path import Path as AnnealingPath
 from pyro_compvae.evidence.annealing.path import make_plan, power_temperatures
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
 from pyro_compvae.guides import build_guide
-from pyro_compvae.repulsion import _cached, _Slots, cache_path, estimate_log_normaliser
+from pyro_compvae.repulsion import _cached, _Slots, cache_path, estimate_log_normaliser, repulsion_of
 from pyro_compvae.runs.presets import preset
 
 EFFORT = {"num_chains": 512, "num_temperatures": 40}
@@ -121,7 +122,8 @@ def test_a_repulsive_model_is_plain_pyro_and_shares_its_weights() -> None:
     guide = build_guide(preset("tiny", "iodine")).eval()
     model, strength = guide.model, 0.2
     other = repulsive(model, strength)
-    assert model.repulsion is None
+    assert repulsion_of(model) is None
+    assert repulsion_of(other) is not None
     assert all(a is b for a, b in zip(model.parameters(), other.parameters(), strict=True))
     x = torch.rand(2, 3, *model.image_size)
     K, D = model.num_slots, model.latent_dim
@@ -134,6 +136,15 @@ def test_a_repulsive_model_is_plain_pyro_and_shares_its_weights() -> None:
     trace = poutine.trace(other).get_trace(x)
     trace.compute_log_prob()
     assert trace.nodes["z"]["log_prob"].shape == (2,)
+    other.num_slots += 1
+    with pytest.raises(ArgumentError, match=f"num_slots: expected {K} slots .* got \\({K + 1}, {D}\\)"):
+        other(None, 2)
+
+
+def test_nothing_is_estimated_inside_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = repulsive(build_guide(preset("tiny", "iodine")).model, 0.2)
+    monkeypatch.setattr("pyro_compvae.repulsion.estimate_log_normaliser", None)
+    assert other(None, 2).shape == (2, 3, *other.image_size)
 
 
 def test_impossible_numbers_are_named() -> None:
