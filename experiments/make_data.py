@@ -74,7 +74,7 @@ class Render:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    return run(Convert | Verify | Render, make, arguments, interrupted)
+    return run(Convert | Verify | Render, make, arguments)
 
 
 def make(args: Convert | Verify | Render) -> None:
@@ -88,14 +88,11 @@ def make(args: Convert | Verify | Render) -> None:
     elif isinstance(args, Verify):
         check(args)
     else:
-        print(render(args))
-
-
-def interrupted(args: Convert | Verify | Render) -> str:
-    """What to say after Ctrl-C."""
-    if isinstance(args, Render):
-        return f"interrupted; remove the unfinished {args.out_dir / args.name} before the next try"
-    return "interrupted"
+        try:
+            print(render(args))
+        except KeyboardInterrupt:
+            print(f"remove the unfinished {args.out_dir / args.name} before the next try", file=sys.stderr)
+            raise
 
 
 def check(args: Verify) -> None:

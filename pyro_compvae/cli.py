@@ -21,7 +21,7 @@ def run(
     arguments_type: type[Arguments] | Any,
     command: Callable[[Arguments], int | None],
     arguments: Sequence[str] | None = None,
-    when_interrupted: Callable[[Arguments], str] | str = "interrupted",
+    when_interrupted: str = "interrupted",
 ) -> int:
     """Parse the command line and run a command; returns the exit code.
 
@@ -34,12 +34,10 @@ def run(
         arguments: of the command line, without the name of the command.
         when_interrupted: what to say after Ctrl-C: what is kept, and how to go on.
     """
-    args = tyro.cli(arguments_type, args=arguments)
     try:
-        return command(args) or 0
+        return command(tyro.cli(arguments_type, args=arguments)) or 0
     except KeyboardInterrupt:
-        message = when_interrupted if isinstance(when_interrupted, str) else when_interrupted(args)
-        print(message, file=sys.stderr)
+        print(when_interrupted, file=sys.stderr)
         return INTERRUPTED
     except CompvaeError as error:
         print(f"{worker_name()}error: {error}", file=sys.stderr)
