@@ -25,8 +25,8 @@ def run(
 ) -> int:
     """Parse the command line and run a command; returns the exit code.
 
-    A `CompvaeError` becomes one line and exit code 1, Ctrl-C one line and `INTERRUPTED`; any other exception is a fault
-    of the program and keeps its traceback.
+    A `CompvaeError` becomes one line and exit code 1, and so does a file that the operating system refuses. Ctrl-C
+    becomes one line and `INTERRUPTED`. Any other exception is a fault of the program and keeps its traceback.
 
     Args:
         arguments_type: dataclass of the command's arguments, or a union of them for subcommands.
@@ -41,6 +41,11 @@ def run(
         return INTERRUPTED
     except CompvaeError as error:
         print(f"{worker_name()}error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{worker_name()}error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
 
 
