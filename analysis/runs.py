@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.device import check_device, torch_defaults
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.models import SlotModel
-from pyro_compvae.runs.checkpoint import CHECKPOINT, CheckpointError, check_opens, load_checkpoint
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint
 from pyro_compvae.runs.config import MODEL_FIELDS, RunConfig, differences, from_yaml
-from pyro_compvae.runs.weights import WEIGHTS, load_weights
+from pyro_compvae.runs.folder import RunFolder
+from pyro_compvae.runs.weights import load_weights
 from pyro_compvae.training.schedules import kl_weight
 
 
@@ -36,6 +38,19 @@ class Run:
     step: int
     model: SlotModel
     guide: SceneGuide
+
+    @property
+    def folder(self) -> RunFolder:
+        """The files of the run."""
+        return RunFolder(self.path)
+
+    def scenes(self, split: str) -> SceneSet:
+        """The scenes of a split, "train", "validation" or "test", as the run had them.
+
+        Raises:
+            DataError: if they are on disk and no longer where they were, or are malformed.
+        """
+        return load_scenes(self.config.data, split, multi_view=self.config.multi_view)
 
     @property
     def device(self) -> torch.device:
@@ -64,17 +79,13 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
             another configuration.
         ConfigError: if this machine has no such device.
     """
-    path, device = Path(path), check_device(device)
-    config_path = path / "config.yaml"
-    if not config_path.is_file():
-        raise CheckpointError(f"{path}: expected a run folder with a config.yaml, found none")
-    check_opens(config_path, CheckpointError)
-    config = from_yaml(config_path.read_text(encoding="utf-8"))
-    file = _weights_file(path)
-    content = load_weights(file) if file.name == WEIGHTS else load_checkpoint(file)
+    folder, device = RunFolder(Path(path)), check_device(device)
+    config = folder.config()
+    file = _weights_file(folder)
+    content = load_weights(file) if file == folder.weights else load_checkpoint(file)
     if differences(_config_of(file, content["config"]), config):
         raise CheckpointError(
-            f"{path}: expected {file.name} and config.yaml of the same run, but their configurations differ. "
+            f"{folder.path}: expected {file.name} and config.yaml of the same run, but their configurations differ. "
             "Has one of them been copied from elsewhere or edited?"
         )
     # bfloat16 is for training: in the default preset its rounding moves log p(x, z) by 0.4 nats, and by up to 1.5.
@@ -89,24 +100,18 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
         config = config.replace({"num_slots": num_slots})
         guide.model.num_slots = num_slots
     guide.eval()
-    return Run(path, config, content["step"], guide.model, guide)
+    return Run(folder.path, config, content["step"], guide.model, guide)
 
 
-def run_name(config: RunConfig) -> str:
-    """What a run is called that was given no name: GUIDE-DATASET-lnms-seedS, or plain instead of lnms."""
-    frozen = f"-on-{Path(config.frozen_model).name}" if config.frozen_model else ""
-    data = Path(config.data.root).stem if config.data.name == "file" and config.data.root else config.data.name
-    return f"{config.guide}-{data}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}{frozen}"
-
-
-def _weights_file(path: Path) -> Path:
-    found = [path / name for name in (CHECKPOINT, WEIGHTS) if (path / name).is_file()]
+def _weights_file(folder: RunFolder) -> Path:
+    found = [file for file in (folder.checkpoint, folder.weights) if file.is_file()]
     if len(found) == 2:
+        checkpoint, weights = (file.name for file in found)
         raise CheckpointError(
-            f"{path}: expected {CHECKPOINT} of a run or {WEIGHTS} of an export, found both. Move one of them to a "
-            "folder of its own, with the config.yaml of its run."
+            f"{folder.path}: expected {checkpoint} of a run or {weights} of an export, found both. Move one of them to "
+            "a folder of its own, with the config.yaml of its run."
         )
-    return found[0] if found else path / CHECKPOINT
+    return found[0] if found else folder.checkpoint
 
 
 def _config_of(file: Path, text: Any) -> RunConfig:

@@ -26,7 +26,6 @@ from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
 from pyro_compvae.analysis.results import save
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
-from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.runs.checkpoint import write_text
@@ -66,8 +65,7 @@ def compare_pairs(args: Arguments) -> None:
     runs = [load_run(path, device) for path in args.runs]
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
     text = [line for pair in pairs for line in (describe(pair), *warn(pair))]
-    config = runs[0].config
-    scenes = load_scenes(config.data, "test", multi_view=config.guide == "mulmon")
+    scenes = runs[0].scenes("test")
     data = compare(pairs, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
     more = f"-and-{len(pairs) - 1}-more" if len(pairs) > 1 else ""
     out = args.out or args.runs[1] / f"against-{args.runs[0].name}{more}"

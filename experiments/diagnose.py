@@ -38,7 +38,7 @@ from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join
 from pyro_compvae.analysis.results import check_identity, is_of, read, save
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
-from pyro_compvae.data import SceneSet, load_scenes
+from pyro_compvae.data import SceneSet
 from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.importance import check_counts
@@ -112,9 +112,8 @@ class Diagnosis:
 
     def __init__(self, args: Arguments, run: Run) -> None:
         self.args, self.run = args, run
-        self.folder, self.figures = args.run_dir, args.run_dir / "figures"
-        self.figures.mkdir(exist_ok=True)
-        self.scenes: SceneSet = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
+        self.folder = run.folder
+        self.scenes: SceneSet = run.scenes("test")
         self.effort = EvidenceConfig(
             fit_steps=args.fit_steps,
             cover_steps=args.cover_steps,
@@ -133,7 +132,7 @@ class Diagnosis:
         """Draws of the guide and of importance, k̂ of both, and views left out."""
         settings = self.settings("num_scenes", "num_draws", "num_chains", *EFFORT)
         paths = {source: self.posterior(source) for source in ("guide", "importance")}
-        views, loo = self.scenes.num_views is not None, self.folder / "loo.nc"
+        views, loo = self.scenes.num_views is not None, self.folder.numbers("loo")
         if not all(is_of(path, settings) for path in (*paths.values(), *([loo] if views else []))):
             torch.manual_seed(self.args.seed)
             counts = (self.args.num_draws, self.args.num_chains)
@@ -151,18 +150,18 @@ class Diagnosis:
                 save(loo, data.assign_attrs(settings=settings))
             self.save_draws(importance_draws(chains.z, chains.log_weights, *counts), settings, scenes)
         khats = {source: khats_of(read(path)) for source, path in paths.items()}
-        khat_figure(self.figures / "khat.png", khats, self.title)
+        khat_figure(self.folder.figure("khat.png"), khats, self.title)
         for source, khat in khats.items():
             print(f"draws, {source}: {khat} scenes")
         if views:
             data = read(loo)
-            khat_figure(self.figures / "loo.png", {"views left out": khats_of(data)}, self.title)
+            khat_figure(self.folder.figure("loo.png"), {"views left out": khats_of(data)}, self.title)
             print(loo_table(data))
 
     def checks(self) -> None:
         """Posterior-predictive checks of both kinds of draws."""
         sources = {source: self.load(source, "posterior")["posterior"] for source in ("guide", "importance")}
-        path = self.folder / "predictive_checks.nc"
+        path = self.folder.numbers("predictive_checks")
         settings = self.settings(draws=[data.attrs["settings"] for data in sources.values()])
         scenes = self.scenes[torch.from_numpy(sources["guide"]["scene"].values)].to(self.run.device)
         if not is_of(path, settings):
@@ -173,7 +172,7 @@ class Diagnosis:
                 parts.append(predictive_checks(self.run.model, draws, *self.run.guide.arguments(scenes)))
             save(path, join_sources(parts).assign_attrs(settings=settings))
         checks = read(path)
-        checks_figure(self.figures / "predictive_checks.png", checks, scenes.image.cpu().numpy(), self.title)
+        checks_figure(self.folder.figure("predictive_checks.png"), checks, scenes.image.cpu().numpy(), self.title)
         print(checks_table(checks))
 
     def nuts(self) -> None:
@@ -200,12 +199,12 @@ class Diagnosis:
         groups = ("posterior", "sample_stats")
         found = agreement({source: self.load(source, *groups) for source in ("nuts", "guide", "importance")})
         title = f"{self.title}, scene {scene}"
-        marginals_figure(self.figures / "marginals.png", found.draws, found.distances, title)
+        marginals_figure(self.folder.figure("marginals.png"), found.draws, found.distances, title)
         print("\n".join([title, str(found.rows), *found.notes]))
 
     def calibration(self) -> None:
         """Simulation-based calibration of the guide, and of importance."""
-        path = self.folder / "calibration.nc"
+        path = self.folder.numbers("calibration")
         names = ("simulated_scenes", "simulated_chains", "simulated_temperatures")
         settings = self.settings("num_draws", "fit_steps", "cover_steps", *names)
         if not is_of(path, settings):
@@ -222,7 +221,7 @@ class Diagnosis:
             save(path, data.assign_attrs(settings=settings))
         data = read(path)
         calibration_figure(
-            self.figures / "calibration.png", data, f"{self.title}, {data.sizes['scene']} simulated scenes"
+            self.folder.figure("calibration.png"), data, f"{self.title}, {data.sizes['scene']} simulated scenes"
         )
         print(calibration_table(data))
 
@@ -249,7 +248,7 @@ class Diagnosis:
 
     def posterior(self, source: str) -> Path:
         """The file of these draws."""
-        return self.folder / f"posterior_{source}.nc"
+        return self.folder.numbers(f"posterior_{source}")
 
     def settings(self, *names: str, **more: Any) -> str:
         """What numbers depend on."""

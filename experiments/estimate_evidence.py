@@ -27,7 +27,7 @@ from pyro_compvae.analysis.evidence.table import evidence_table, sandwich_table
 from pyro_compvae.analysis.results import is_of, read, save
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
-from pyro_compvae.data import SceneSet, load_scenes
+from pyro_compvae.data import SceneSet
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.training.distributed import Workers, joined_workers
@@ -71,16 +71,14 @@ def estimate_with(args: Arguments, device: torch.device, workers: Workers) -> No
     check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes, bdmc_scenes=args.bdmc_scenes)
     run = load_run(args.run_dir, device)
     args.evidence.families_of(run.model.num_slots)
-    scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
+    scenes = run.scenes("test")
     estimates = evidence_of_scenes(
         run, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed, workers=workers
     )
     if not workers.is_first:
         return
     title = f"{args.run_dir.name}, {len(estimates['guide'].log_evidence)} test scenes"
-    figures = args.run_dir / "figures"
-    figures.mkdir(exist_ok=True)
-    evidence_figure(figures / "evidence.png", estimates, title)
+    evidence_figure(run.folder.figure("evidence.png"), estimates, title)
     print(evidence_table(estimates, 3 * run.config.data.image_size**2 * (scenes.num_views or 1)))
     for name, result in estimates.items():
         print(f"{name}: {result.verdict()}")
@@ -93,11 +91,11 @@ def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch
 
     What an earlier call with the same settings found is not computed again.
     """
-    path = args.run_dir / "sandwich.nc"
+    path = run.folder.numbers("sandwich")
     settings = evidence_settings(run, args.evidence, args.seed, bdmc=True, bdmc_scenes=args.bdmc_scenes)
     if not is_of(path, settings):
         torch.manual_seed(args.seed)
-        viewpoints = scenes[: args.bdmc_scenes].to(device).viewpoint if run.config.guide == "mulmon" else None
+        viewpoints = scenes[: args.bdmc_scenes].to(device).viewpoint if run.config.multi_view else None
         num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
         with tqdm(unit="transition") as bar:
 

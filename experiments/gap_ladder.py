@@ -28,7 +28,6 @@ from pyro_compvae.analysis.ladder.table import ladder_table
 from pyro_compvae.analysis.results import Show, in_batches
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
-from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.training.distributed import Workers, joined_workers
@@ -67,7 +66,7 @@ def climb_with(args: Arguments, device: torch.device, workers: Workers) -> None:
     """The same as one of the workers."""
     check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
     run = load_run(args.run_dir, device)
-    scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
+    scenes = run.scenes("test")
 
     def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes[start:stop].to(device)))
@@ -75,12 +74,11 @@ def climb_with(args: Arguments, device: torch.device, workers: Workers) -> None:
 
     content = {"version": (LADDERS, ESTIMATORS), **run.identity, "seed": args.seed, "batch_scenes": args.batch_scenes}
     settings = json.dumps(content | dataclasses.asdict(args.ladder))
-    path = args.run_dir / "ladder.nc"
+    path = run.folder.numbers("ladder")
     num_scenes = min(args.num_scenes, len(scenes))
     data = in_batches(path, compute, num_scenes, args.batch_scenes, settings, args.seed, workers)
     if workers.is_first:
-        (args.run_dir / "figures").mkdir(exist_ok=True)
-        ladder_figure(args.run_dir / "figures" / "ladder.png", data, f"{args.run_dir.name}, {num_scenes} test scenes")
+        ladder_figure(run.folder.figure("ladder.png"), data, f"{args.run_dir.name}, {num_scenes} test scenes")
         print(ladder_table(data))
 
 

@@ -126,7 +126,7 @@ class Figure6(Study):
         done = self.train(cells)
         if not done:
             return 1
-        scenes = load_scenes(config.data, "test", multi_view=config.guide == "mulmon")
+        scenes = load_scenes(config.data, "test", multi_view=config.multi_view)
         test_slots, device = sorted({*self.slots, *self.test_slots}), choose_device(self.device)
         scores = [score for cell in done for score in score_run(self.out / cell.name, test_slots, scenes, device)]
         write_text(self.out / "figure6.csv", figure6_csv(scores))

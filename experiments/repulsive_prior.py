@@ -27,7 +27,6 @@ from pyro_compvae.analysis.figures.decompositions import samples_figure
 from pyro_compvae.analysis.results import save
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
-from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
 from pyro_compvae.evidence.importance import check_counts
@@ -80,8 +79,7 @@ def hold_against(args: Arguments) -> None:
     repelling = dataclasses.replace(run, model=repulsive(run.model, strength, scale))
 
     torch.manual_seed(args.seed)
-    scenes = load_scenes(run.config.data, "test", multi_view=run.config.guide == "mulmon")
-    (args.run_dir / "figures").mkdir(exist_ok=True)
+    scenes = run.scenes("test")
     first = scenes[:DRAWN_SCENES].to(device)  # whose viewpoints drawn scenes are seen from, if there are any
     viewpoints = run.guide.arguments(first if scenes.num_views is None else first.view(0))[1:]
     rows = {}
@@ -89,7 +87,7 @@ def hold_against(args: Arguments) -> None:
         with torch.no_grad():
             z = model.prior().expand(torch.Size([len(first.image)])).sample()
             rows[name] = model.likelihood(z, *viewpoints).mean
-    samples_figure(args.run_dir / "figures" / "repulsive_prior.png", rows, f"{args.run_dir.name}, scenes of the prior")
+    samples_figure(run.folder.figure("repulsive_prior.png"), rows, f"{args.run_dir.name}, scenes of the prior")
 
     effort = (scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
     independent = evidence_of_scenes(run, *effort, name="prior_independent", observed=False)
@@ -104,7 +102,7 @@ def hold_against(args: Arguments) -> None:
     }
     data = xarray.Dataset({name: ("scene", value.cpu().numpy()) for name, value in numbers.items()})
     attrs = {"strength": strength, "scale": scale, **normaliser._asdict()}
-    save(args.run_dir / "repulsive_prior.nc", data.assign_attrs(attrs))
+    save(run.folder.numbers("repulsive_prior"), data.assign_attrs(attrs))
     print(f"log p̂(x), independent slots:  {interval(both[0].log_evidence)} nats per scene; {both[0].verdict()}")
     print(f"log p̂(x), repelling slots:    {interval(both[1].log_evidence)} nats per scene; {both[1].verdict()}")
     print(

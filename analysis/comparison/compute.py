@@ -166,9 +166,9 @@ def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
     for pair in pairs:
         sides = []
         for run in pair:
-            if not (run.path / "ladder.nc").is_file():
+            if not run.folder.numbers("ladder").is_file():
                 return None
-            side = read(run.path / "ladder.nc")
+            side = read(run.folder.numbers("ladder"))
             content = json.loads(side.attrs["settings"])
             identity = {name: content.pop(name, None) for name in run.identity}
             if identity != run.identity or side.sizes["scene"] < MIN_SCENES:

@@ -51,7 +51,7 @@ def evidence_of_scenes(
     views: dict[str, Any] = {} if scenes.num_views is None else {"observed": observed, "num_views": scenes.num_views}
     settings = evidence_settings(run, config, seed, batch_scenes=batch_scenes, **views)
     num_scenes = min(num_scenes, len(scenes))
-    path = run.path / f"{name}.nc"
+    path = run.folder.numbers(name)
     return estimates_of(in_batches(path, compute, num_scenes, batch_scenes, settings, seed, workers))
 
 

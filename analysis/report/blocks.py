@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pyro_compvae.analysis.report.folders import Missing, RunFolder
+from pyro_compvae.analysis.report.folders import Missing, ReportedRun
 from pyro_compvae.analysis.tables import Table
 
 
@@ -64,11 +64,11 @@ class Section:
 
 Block = Picture | Numbers | Text | Scenes
 
-Show = Callable[[RunFolder], Sequence[Block]]
+Show = Callable[[ReportedRun], Sequence[Block]]
 """What to show of a run; raises `Missing` where there is nothing."""
 
 
-def part_of(folder: RunFolder, *shows: Show) -> Part:
+def part_of(folder: ReportedRun, *shows: Show) -> Part:
     """Everything there is to show of a run, and everything that is missing."""
     blocks: list[Block] = []
     missing: list[Missing] = []

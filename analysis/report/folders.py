@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from pyro_compvae.analysis.results import IdentityError, check_identity
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.runs.checkpoint import CheckpointError
-from pyro_compvae.runs.config import RunConfig, from_yaml
+from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.environment import read_environment
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.log import whole_lines
 
 
@@ -33,23 +33,18 @@ class Missing(Exception):  # noqa: N818 (no error: a report says so and goes on)
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """A run folder, finished or not.
+class ReportedRun:
+    """A run of a report, finished or not.
 
     name: in headings; the folder's own, as short as tells it from the others.
     run: loaded, or None where there is no checkpoint to load, which ``problem`` then says.
     """
 
-    path: Path
+    folder: RunFolder
     name: str
     config: RunConfig
     run: Run | None
     problem: str
-
-    @property
-    def multi_view(self) -> bool:
-        """Whether the run is on several views of a scene."""
-        return self.config.guide == "mulmon"
 
     def command(self, script: str, *options: str) -> str:
         """How to compute what is missing."""
@@ -58,7 +53,7 @@ class RunFolder:
     @property
     def quoted(self) -> str:
         """The path, as a shell takes it."""
-        return shlex.quote(str(self.path))
+        return shlex.quote(str(self.folder.path))
 
     def summary(self) -> dict[str, Any]:
         """Metrics on all test scenes.
@@ -66,14 +61,13 @@ class RunFolder:
         Raises:
             Missing: if the run has not finished.
         """
-        path = self.path / "summary.json"
-        if not path.is_file():
+        if not self.folder.is_finished:
             command = f"python experiments/run_svi.py --resume --run-dir {self.quoted}"
             raise Missing("The run has not finished: there is no summary.json.", command)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return self.folder.summary()
         except ValueError as error:
-            raise Missing(f"{path} cannot be read ({error}).") from error
+            raise Missing(f"{self.folder.summary_file} cannot be read ({error}).") from error
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, without those that are damaged and without cells that are empty.
@@ -81,7 +75,7 @@ class RunFolder:
         Raises:
             Missing: if there is none, or it cannot be read.
         """
-        path = self.path / "metrics.csv"
+        path = self.folder.metrics
         if not path.is_file():
             raise Missing("There is no metrics.csv: the run was copied without it.")
         try:
@@ -99,7 +93,7 @@ class RunFolder:
             Missing: if they were not recorded, or cannot be read.
         """
         try:
-            calls = read_environment(self.path)
+            calls = read_environment(self.folder.environment)
         except CheckpointError as error:
             raise Missing(str(error)) from error
         if not calls:
@@ -120,20 +114,20 @@ class RunFolder:
         """A group of a NetCDF file of the folder.
 
         Args:
-            name: of the file.
+            name: of the file, without its suffix.
             command: how to compute it.
             group: of the file.
 
         Raises:
             Missing: if file or group is missing or damaged, or of another run.
         """
-        path = self.path / name
+        path = self.folder.numbers(name)
         if not path.is_file():
-            raise Missing(f"Not computed yet: there is no {name}.", command)
+            raise Missing(f"Not computed yet: there is no {path.name}.", command)
         try:
             data = xarray.load_dataset(path, group=group, engine="h5netcdf")
         except Exception as error:  # of many kinds, where a file is damaged or a group is missing
-            raise Missing(f"{name} has no group {group!r} that can be read ({error}).", command) from error
+            raise Missing(f"{path.name} has no group {group!r} that can be read ({error}).", command) from error
         if self.run is not None:
             try:
                 check_identity(path, data.attrs.get("settings"), self.run.identity)
@@ -142,7 +136,7 @@ class RunFolder:
         return data
 
 
-def open_folders(paths: list[Path]) -> list[RunFolder]:
+def open_folders(paths: list[Path]) -> list[ReportedRun]:
     """The run folders that a report is of.
 
     Raises:
@@ -158,15 +152,15 @@ def open_folders(paths: list[Path]) -> list[RunFolder]:
     return [_open(path, name) for path, name in zip(paths, names, strict=True)]
 
 
-def _open(path: Path, name: str) -> RunFolder:
-    config_path = path / "config.yaml"
-    if not config_path.is_file():
-        raise ReportError(f"{path}: expected a run folder with a config.yaml, found none")
+def _open(path: Path, name: str) -> ReportedRun:
+    folder = RunFolder(path)
     try:
-        config = from_yaml(config_path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ReportError(f"{config_path}: expected the configuration of a run, but {error}") from error
-    try:
-        return RunFolder(path, name, config, load_run(path), "")
+        config = folder.config()
     except CheckpointError as error:
-        return RunFolder(path, name, config, None, str(error))
+        raise ReportError(str(error)) from error
+    except ValueError as error:
+        raise ReportError(f"{folder.config_file}: expected the configuration of a run, but {error}") from error
+    try:
+        return ReportedRun(folder, name, config, load_run(path), "")
+    except CheckpointError as error:
+        return ReportedRun(folder, name, config, None, str(error))

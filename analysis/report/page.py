@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 
 from pyro_compvae.analysis.figures.decompositions import PALETTE
 from pyro_compvae.analysis.report.blocks import Numbers, Part, Picture, Scenes, Section
-from pyro_compvae.analysis.report.folders import Missing, RunFolder, open_folders
+from pyro_compvae.analysis.report.folders import Missing, ReportedRun, open_folders
 from pyro_compvae.analysis.report.scenes import duplicates_part, shown_scenes
 from pyro_compvae.analysis.report.sections import sections
 from pyro_compvae.errors import ArgumentError
@@ -41,7 +41,7 @@ def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> 
     write_text(path, render(open_folders(list(run_dirs)), num_scenes))
 
 
-def render(folders: Sequence[RunFolder], num_scenes: int) -> str:
+def render(folders: Sequence[ReportedRun], num_scenes: int) -> str:
     """The page as text."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -51,10 +51,10 @@ def render(folders: Sequence[RunFolder], num_scenes: int) -> str:
         "numbers": lambda block: isinstance(block, Numbers),
         "scenes": lambda block: isinstance(block, Scenes),
     }
-    panels = [_panel(folder, num_scenes) for folder in folders]
+    panels = [_panel(reported, num_scenes) for reported in folders]
     return environment.get_template("page.html.jinja").render(
         folders=folders,
-        title=" · ".join(folder.name for folder in folders),
+        title=" · ".join(reported.name for reported in folders),
         panels=panels,
         num_scenes=max((len(panel["scenes"]) for panel in panels), default=0),
         num_views=max((len(scene["views"]) for panel in panels for scene in panel["scenes"]), default=1),
@@ -78,8 +78,8 @@ def _duplicates(panels: Sequence[dict[str, Any]]) -> Section:
     return Section("duplicates", "Duplicates", lead, parts)
 
 
-def _panel(folder: RunFolder, num_scenes: int) -> dict[str, Any]:
+def _panel(reported: ReportedRun, num_scenes: int) -> dict[str, Any]:
     try:
-        return {"name": folder.name, "scenes": shown_scenes(folder, num_scenes), "missing": None}
+        return {"name": reported.name, "scenes": shown_scenes(reported, num_scenes), "missing": None}
     except Missing as reason:
-        return {"name": folder.name, "scenes": [], "missing": reason}
+        return {"name": reported.name, "scenes": [], "missing": reason}

@@ -12,9 +12,9 @@ from pyro_compvae.analysis.figures.decompositions import colour_labels, colour_t
 from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, infer, scene_metrics
 from pyro_compvae.analysis.report.blocks import Numbers, Part, Scenes
 from pyro_compvae.analysis.report.drawing import data_uri, label_string
-from pyro_compvae.analysis.report.folders import Missing, RunFolder
+from pyro_compvae.analysis.report.folders import Missing, ReportedRun
 from pyro_compvae.analysis.tables import Table
-from pyro_compvae.data import DataError, load_scenes
+from pyro_compvae.data import DataError
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.guide import slot_kl
 
@@ -22,7 +22,7 @@ SHOWN = ("miou", "ari_fg", "mse", "duplicates", "duplicates_latent", "active_slo
 """Metrics that are told of every scene."""
 
 
-def shown_scenes(folder: RunFolder, num_scenes: int) -> list[dict[str, Any]]:
+def shown_scenes(reported: ReportedRun, num_scenes: int) -> list[dict[str, Any]]:
     """What a run makes of the first test scenes, as data that the page's script reads.
 
     Of every scene: ``metrics``, and ``views``; of every view: the addresses of its ``observation``,
@@ -33,22 +33,22 @@ def shown_scenes(folder: RunFolder, num_scenes: int) -> list[dict[str, Any]]:
     Raises:
         Missing: if the run or its scenes cannot be loaded.
     """
-    run = folder.loaded()
+    run = reported.loaded()
     try:
-        scenes = load_scenes(folder.config.data, "test", multi_view=folder.multi_view)[:num_scenes].to(run.device)
+        scenes = run.scenes("test")[:num_scenes].to(run.device)
     except DataError as error:
         raise Missing(f"Test scenes cannot be loaded: {error}") from error
-    torch.manual_seed(folder.config.seed)
+    torch.manual_seed(reported.config.seed)
     metrics = scene_metrics(run.guide, scenes)
-    views = [scenes.view(v) for v in range(scenes.image.shape[1])] if folder.multi_view else [scenes]
+    views = [scenes.view(v) for v in range(scenes.image.shape[1])] if reported.config.multi_view else [scenes]
     num_observed = max(len(views) // 2, 1)
-    posterior = infer(run.guide, scenes.view(slice(num_observed)) if folder.multi_view else scenes)
+    posterior = infer(run.guide, scenes.view(slice(num_observed)) if reported.config.multi_view else scenes)
     kl = slot_kl(posterior)
     pictures = []
     for v, view in enumerate(views):
-        viewpoint = () if not folder.multi_view or view.viewpoint is None else (view.viewpoint,)
+        viewpoint = () if not reported.config.multi_view or view.viewpoint is None else (view.viewpoint,)
         decomposition = decompose(run.guide, posterior, *viewpoint)
-        name = f"view {v + 1}, {'observed' if v < num_observed else 'predicted'}" if folder.multi_view else ""
+        name = f"view {v + 1}, {'observed' if v < num_observed else 'predicted'}" if reported.config.multi_view else ""
         pictures.append(
             [
                 _view(view, decomposition, b) | {"kl": [round(float(value), 1) for value in kl[b]], "name": name}

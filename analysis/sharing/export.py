@@ -8,13 +8,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from pyro_compvae.analysis.runs import load_run, run_name
+from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.analysis.sharing.model_card import model_card
 from pyro_compvae.errors import ArgumentError, CompvaeError
 from pyro_compvae.runs.checkpoint import write_text
 from pyro_compvae.runs.config import RunConfig, to_yaml
-from pyro_compvae.runs.environment import ENVIRONMENT, read_environment
-from pyro_compvae.runs.weights import WEIGHTS, save_weights
+from pyro_compvae.runs.environment import read_environment
+from pyro_compvae.runs.folder import RunFolder, run_name
+from pyro_compvae.runs.weights import save_weights
 
 SUMMARY = ("steps", "num_test_scenes", "elbo", "ari_fg", "duplicates", "seconds", "device")
 """What a model card wants of a summary.json."""
@@ -64,19 +65,19 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
             "that one; nothing was overwritten."
         )
     run = load_run(run_dir)
-    summary = _summary(run_dir, run.step)
-    calls = _calls(run_dir)
-    config = _shareable(run.config)
+    summary = _summary(run.folder, run.step)
+    calls = _calls(run.folder)
+    config, target = _shareable(run.config), RunFolder(out)
     out.mkdir(parents=True, exist_ok=True)
     if calls:
-        write_text(out / ENVIRONMENT, _json(calls))
-    write_text(out / "summary.json", _json(summary))
+        write_text(target.environment, json.dumps(calls, indent=2, ensure_ascii=False) + "\n")
+    target.write_summary(summary)
     num_weights = sum(weight.numel() for weight in run.guide.parameters())
     card = model_card(run_name(run.config), config, num_weights, summary, calls, licence)
     write_text(out / "README.md", card)
-    write_text(out / "config.yaml", to_yaml(config))
+    target.begin(config)
     # Last, so that a folder which loads is whole.
-    save_weights(out / WEIGHTS, to_yaml(config), run.step, run.guide.state_dict())
+    save_weights(target.weights, to_yaml(config), run.step, run.guide.state_dict())
     return out
 
 
@@ -111,13 +112,13 @@ def _shareable(config: RunConfig) -> RunConfig:
     return config.replace({"data.root": None, "frozen_model": frozen})
 
 
-def _summary(run_dir: Path, step: int) -> dict[str, Any]:
-    path = run_dir / "summary.json"
+def _summary(folder: RunFolder, step: int) -> dict[str, Any]:
+    path = folder.summary_file
     resume = "Finish the run: python experiments/run_svi.py --resume --run-dir RUN_DIR"
-    if not path.is_file():
-        raise ExportError(f"{run_dir}: expected a finished run with a summary.json, found none. {resume}")
+    if not folder.is_finished:
+        raise ExportError(f"{folder.path}: expected a finished run with a summary.json, found none. {resume}")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = folder.summary()
         missing = set(SUMMARY) - set(summary)
     except (ValueError, TypeError) as error:
         raise ExportError(
@@ -132,19 +133,15 @@ def _summary(run_dir: Path, step: int) -> dict[str, Any]:
     return summary
 
 
-def _calls(run_dir: Path) -> list[dict[str, Any]]:
+def _calls(folder: RunFolder) -> list[dict[str, Any]]:
     try:
-        calls = read_environment(run_dir)
+        calls = read_environment(folder.environment)
         missing = {name for call in calls for name in set(CALL) - set(call)}
         if missing:
             raise ArgumentError(f"missing {sorted(missing)}")
         return [call | {"command": without_places(call["command"])} for call in calls]
     except (ValueError, TypeError, AttributeError) as error:
         raise ExportError(
-            f"{run_dir / ENVIRONMENT}: expected the calls that made the run, each with {', '.join(CALL)}, but {error}. "
+            f"{folder.environment}: expected the calls that made the run, each with {', '.join(CALL)}, but {error}. "
             "Mend the file or delete it."
         ) from error
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

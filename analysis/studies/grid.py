@@ -12,8 +12,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pyro_compvae.errors import ConfigError
-from pyro_compvae.runs.checkpoint import CheckpointError, write_text
-from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
+from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.runs.config import RunConfig, differences
+from pyro_compvae.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Cell:
 
 def _is_done(out: Path, cell: Cell) -> bool:
     """Whether the run of a cell has its summary."""
-    return (out / cell.name / "summary.json").is_file()
+    return RunFolder(out / cell.name).is_finished
 
 
 def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_once: int = 1) -> list[Cell]:
@@ -55,18 +56,19 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
     if len({cell.name for cell in cells}) < len(cells):
         raise ConfigError(f"expected cells with names of their own, got {', '.join(cell.name for cell in cells)}")
     for cell in cells:
-        _check_own(out / cell.name, cell)
+        _check_own(RunFolder(out / cell.name), cell)
     todo = [cell for cell in cells if not _is_done(out, cell)]
     threads = max(1, (os.cpu_count() or 1) // at_once)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
 
     def train(cell: Cell) -> None:
-        folder = out / cell.name
-        if not (folder / "config.yaml").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "config.yaml", to_yaml(cell.config))
+        folder = RunFolder(out / cell.name)
+        if not folder.is_run:
+            folder.begin(cell.config)
         with (out / f"{cell.name}.log").open("a", encoding="utf-8") as log:
-            subprocess.run([*command, "--run-dir", str(folder)], stdout=log, stderr=log, check=False, env=environment)
+            subprocess.run(
+                [*command, "--run-dir", str(folder.path)], stdout=log, stderr=log, check=False, env=environment
+            )
 
     with ThreadPoolExecutor(at_once) as pool:
         try:
@@ -77,13 +79,13 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
     return [cell for cell in cells if not _is_done(out, cell)]
 
 
-def _check_own(folder: Path, cell: Cell) -> None:
-    path = folder / "config.yaml"
-    if not path.is_file():
+def _check_own(folder: RunFolder, cell: Cell) -> None:
+    if not folder.is_run:
         return
-    stored = from_yaml(path.read_text(encoding="utf-8"))
+    stored = folder.config()
     changed = differences(stored, cell.config) + differences(stored, cell.config, ("training.steps",))
     if changed:
         raise CheckpointError(
-            f"{folder}: expected a run of this study, found one of another: {'; '.join(changed)}. Choose another --out."
+            f"{folder.path}: expected a run of this study, found one of another: {'; '.join(changed)}. "
+            "Choose another --out."
         )

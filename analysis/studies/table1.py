@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
 from pyro_compvae.analysis.studies.grid import Cell
 from pyro_compvae.analysis.tables import Table, csv_text
 from pyro_compvae.runs.config import DatasetName, GuideName, RunConfig
+from pyro_compvae.runs.folder import RunFolder
 
 GROUPS = {"0": False, "+": True}
 """The control group and the experimental one, by the paper's signs, and whether L-NMS is in their objective."""
@@ -74,7 +74,7 @@ def table1_cells(
 
 def read_scores(out: Path, cell: Cell) -> dict[str, float]:
     """What a finished run scored on its test scenes, by the names of SCORES; the MSE as the paper has it."""
-    summary: dict[str, Any] = json.loads((out / cell.name / "summary.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = RunFolder(out / cell.name).summary()
     found = {name: float("nan") if summary.get(name) is None else float(summary[name]) for name in SCORES}
     return found | {name: CHANNELS * found[name] for name in ("mse", "query_mse")}
 

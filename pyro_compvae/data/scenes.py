@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -137,6 +137,43 @@ class SceneSet:
         arrays = {name: torch.from_numpy(values) for name, values in stack_scenes(list(scenes)).items()}
         arrays["images"] = arrays["images"].movedim(-1, -3).contiguous()
         return cls(**arrays, origin=origin)
+
+    @classmethod
+    def from_arrays(cls, images: Tensor | NDArray, viewpoints: Tensor | NDArray | None = None) -> SceneSet:
+        """A user's own images (N, 3, H, W), or (N, V, 3, H, W) of V views from viewpoints (N, V, 3), without masks.
+
+        Args:
+            images: as bytes, or as floats in [0, 1].
+            viewpoints: of the views.
+
+        Raises:
+            ArgumentError: if shapes, types or colours are not those above.
+
+        >>> SceneSet.from_arrays(np.full((4, 3, 8, 8), 0.5)).images.unique()
+        tensor([128], dtype=torch.uint8)
+        >>> SceneSet.from_arrays(np.full((4, 3, 8, 8), 255.0))
+        Traceback (most recent call last):
+        pyro_compvae.errors.ArgumentError: images: expected bytes, or floats in [0, 1], got float64 from 255 to 255
+        """
+        images = torch.as_tensor(images)
+        if images.is_floating_point():
+            low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 1.0)
+            if not (low >= 0 and high <= 1):  # NaN is not either
+                kind = str(images.dtype).removeprefix("torch.")
+                raise ArgumentError(f"images: expected bytes, or floats in [0, 1], got {kind} from {low:g} to {high:g}")
+            images = (255 * images).round().to(torch.uint8)
+        places = None if viewpoints is None else torch.as_tensor(viewpoints, dtype=torch.float32)
+        return cls(images, viewpoints=places)
+
+    def stored(self) -> Iterator[StoredScene]:
+        """The scenes one by one, as files hold them."""
+        for n in range(len(self)):
+            yield StoredScene(
+                self.images[n].movedim(-3, -1).cpu().numpy(),
+                None if self.labels is None else self.labels[n].cpu().numpy(),
+                None if self.num_objects is None else int(self.num_objects[n]),
+                None if self.viewpoints is None else self.viewpoints[n].cpu().numpy(),
+            )
 
     def __len__(self) -> int:
         return len(self.images)

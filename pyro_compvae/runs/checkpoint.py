@@ -18,10 +18,6 @@ from typing import Any
 
 import torch
 
-CHECKPOINT = "checkpoint.pt"
-"""The file of a run folder that holds the weights and all that training goes on from."""
-
-
 class CheckpointError(CompvaeError, RuntimeError):
     """A checkpoint is missing, damaged, or of another run."""
 

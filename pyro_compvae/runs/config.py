@@ -237,12 +237,17 @@ class RunConfig:
                 f"RunConfig.{name}: expected {'a section' if name in needed else 'none'} with guide {self.guide}, "
                 f"got {'one' if there else 'none'}",
             )
-        if self.guide == "mulmon" and self.refinement is not None:
+        if self.multi_view and self.refinement is not None:
             _require(
                 self.refinement.num_iterations >= 2,
-                "RefinementConfig.num_iterations: expected at least 2 with guide mulmon, where updates lie between "
+                f"RefinementConfig.num_iterations: expected at least 2 with guide {self.guide}, where updates lie between "
                 f"evaluations, got {self.refinement.num_iterations}",
             )
+
+    @property
+    def multi_view(self) -> bool:
+        """Whether the run is on several views of a scene."""
+        return self.views is not None
 
     def replace(self, changes: Mapping[str, Any]) -> RunConfig:
         """A copy with some fields changed; a field of a section is named ``section.field``.

@@ -16,31 +16,33 @@ import torch
 
 from pyro_compvae.runs.checkpoint import CheckpointError, write_text
 
-ENVIRONMENT = "environment.json"
-"""The file of a run folder."""
-
 PACKAGES = ("pyro-compvae", "torch", "pyro-ppl", "numpy", "scipy", "arviz")
 
 
 def write_environment(
-    run_dir: Path, script: str, arguments: Sequence[str], device: torch.device, num_workers: int = 1
+    path: Path, command: Sequence[str], device: torch.device, num_workers: int = 1
 ) -> None:
-    """Add a command to the environment.json of a run folder, with the machine and the packages it runs on.
+    """Add a command to the environment.json of a run, with the machine and the packages that it runs on.
 
     A run that was resumed has an entry for every call.
 
+    Args:
+        path: the file.
+        command: a script and its arguments.
+        device: where it computes.
+        num_workers: how many processes share the work.
+
     Raises:
-        CheckpointError: as of `read_environment`.
+        CheckpointError: if the file is damaged.
     """
-    path = run_dir / ENVIRONMENT
-    calls = read_environment(run_dir)
+    calls = read_environment(path)
     cpu = f"{_processor()}, {torch.get_num_threads()} threads"
     launcher = ["python"] if num_workers == 1 else ["torchrun", "--nproc-per-node", str(num_workers)]
     packages: dict[str, str | None] = {name: _version(name) for name in PACKAGES}
     if device.type == "cuda":
         packages |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     call = {
-        "command": shlex.join([*launcher, script, *arguments]),
+        "command": shlex.join([*launcher, *command]),
         "workers": num_workers,
         "python": platform.python_version(),
         "packages": packages,
@@ -50,13 +52,12 @@ def write_environment(
     write_text(path, json.dumps([*calls, call], indent=2, ensure_ascii=False) + "\n")
 
 
-def read_environment(run_dir: Path) -> list[dict[str, Any]]:
-    """The calls that made a run; none where they were not recorded.
+def read_environment(path: Path) -> list[dict[str, Any]]:
+    """The calls that made a run; none where there is no such file.
 
     Raises:
         CheckpointError: if the file is damaged.
     """
-    path = run_dir / ENVIRONMENT
     if not path.is_file():
         return []
     try:

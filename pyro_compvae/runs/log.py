@@ -13,6 +13,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from pyro_compvae.runs.checkpoint import write_text
+from pyro_compvae.runs.folder import RunFolder
 
 UNPLOTTED = ("step", "seconds")
 
@@ -32,7 +33,7 @@ class RunLog:
     @property
     def path(self) -> Path:
         """The file."""
-        return self.folder / "metrics.csv"
+        return RunFolder(self.folder).metrics
 
     @property
     def last_step(self) -> int:

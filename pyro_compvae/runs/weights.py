@@ -12,9 +12,6 @@ from torch import Tensor
 
 from pyro_compvae.runs.checkpoint import CheckpointError, atomic_path, check_opens
 
-WEIGHTS = "model.safetensors"
-"""The file of an exported run."""
-
 FORMAT = "1"
 """Version of the metadata; files of other versions are refused."""
 

@@ -122,6 +122,11 @@ def start_workers(device: torch.device) -> Workers:
     return Workers(distributed.get_rank(), size)
 
 
+def is_first_worker() -> bool:
+    """Whether this process is the one that writes files and speaks to the user."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined_workers(device: torch.device) -> Iterator[Workers]:
     """The workers of `start_workers`, who wait for one another at the end.

@@ -14,9 +14,9 @@ from pyro_compvae.analysis import evaluate, load_run
 from pyro_compvae.analysis.comparison.table import comparison_table
 from pyro_compvae.analysis.ladder.table import ladder_table
 from pyro_compvae.analysis.results import read
-from pyro_compvae.analysis.runs import run_name
 from pyro_compvae.data import load_scenes
 from pyro_compvae.runs.environment import read_environment
+from pyro_compvae.runs.folder import run_name
 
 RESULTS = Path(__file__).parents[2] / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/model.safetensors"))
@@ -51,7 +51,7 @@ def test_a_run_reproduces_its_summary(path: Path) -> None:
 def test_a_run_is_small_and_says_what_it_is(path: Path) -> None:
     assert sum(file.stat().st_size for file in path.iterdir()) < 5e6
     summary = json.loads((path / "summary.json").read_text())
-    (call,) = read_environment(path)
+    (call,) = read_environment(path / "environment.json")
     _, header, body = (path / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     (result,) = yaml.safe_load(header)["model-index"][0]["results"]
     for metric in result["metrics"]:

@@ -24,7 +24,7 @@ from pyro_compvae.guides import build_guide
 from pyro_compvae.programs import ParameterStoreError, TrainModeWarning
 from pyro_compvae.runs.config import GuideName, RunConfig, to_yaml
 from pyro_compvae.runs.presets import preset
-from pyro_compvae.runs.weights import WEIGHTS, save_weights
+from pyro_compvae.runs.weights import save_weights
 from pyro_compvae.training.trainer import Trainer, minibatch
 
 GUIDES = get_args(GuideName)
@@ -59,7 +59,7 @@ def loaded(config: RunConfig, folder: Path) -> SceneGuide:
 
 def exported(config: RunConfig, folder: Path) -> SceneGuide:
     (folder / "config.yaml").write_text(to_yaml(config))
-    save_weights(folder / WEIGHTS, to_yaml(config), 0, new_guide(config).state_dict())
+    save_weights(folder / "model.safetensors", to_yaml(config), 0, new_guide(config).state_dict())
     return load_run(folder).guide
 
 

@@ -1,0 +1,226 @@
+"""Training a run: what ``run_svi.py`` does, from Python."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_compvae.analysis.figures.training import look_figure, traverse
+from pyro_compvae.analysis.metrics.evaluation import MASK_METRICS, evaluate, metric_names, query_mse_by_views
+from pyro_compvae.analysis.runs import Run, load_run, take_over_model
+from pyro_compvae.data import SceneSet, load_scenes, write_scenes
+from pyro_compvae.data.scenes import SPLITS
+from pyro_compvae.device import choose_device
+from pyro_compvae.errors import ArgumentError, ConfigError
+from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guides import build_guide
+from pyro_compvae.precision import allow_tf32
+from pyro_compvae.runs.checkpoint import naming_full_disk
+from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.environment import read_environment, write_environment
+from pyro_compvae.runs.folder import RunFolder
+from pyro_compvae.training.captured_step import CudaGraphs
+from pyro_compvae.training.compilation import CompilationError, compile_networks
+from pyro_compvae.training.distributed import Workers, joined_workers
+from pyro_compvae.training.trainer import Trainer
+
+VALIDATION_SCENES = 64
+"""Scenes that are evaluated during training, spread over the validation split."""
+
+FIGURE_SCENES = 6
+"""Images in the figures that are drawn during training."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train, which makes no difference to what a run is."""
+
+    resume: bool = False
+    """Continue the run in the folder from its checkpoint, or from the start if it has none yet."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU when there is one."""
+    compile: bool = False
+    """Whether torch.compile fuses the elementwise work of the decoder and the guide's networks, where it can."""
+    cuda_graph: bool = True
+    """Whether a GPU gets a training step in one piece, several times as fast; not with several workers."""
+    command: tuple[str, ...] = ("pyro_compvae.analysis.train",)
+    """What environment.json says the run was made by: a script and its arguments."""
+
+
+def train(
+    config: RunConfig,
+    run_dir: Path | str,
+    scenes: SceneSet | Tensor | NDArray | None = None,
+    viewpoints: Tensor | NDArray | None = None,
+    options: TrainOptions | None = None,
+) -> Run:
+    """Train a run in a folder of its own, which every script then takes; returns it, ready for evaluation.
+
+    Ctrl-C and SIGTERM stop training after a checkpoint, and the run is returned as far as it is.
+
+    Args:
+        config: of the run.
+        run_dir: a new or empty folder, or with ``options.resume`` that of the run to continue.
+        scenes: a user's own, instead of those that the configuration names: images (N, 3, H, H), or (N, V, 3, H, H) of
+            V views, as bytes or as floats in [0, 1]; or a `SceneSet`, which may have true masks. Eight tenths are
+            trained on, a tenth is for a look during training, and the last tenth for the test. They are kept in the run
+            folder.
+        viewpoints: (N, V, 3), of V views.
+        options: how to train.
+
+    Raises:
+        ConfigError: if the configuration cannot be built, or not on this machine.
+        CheckpointError: if the folder holds other files or, to resume, another run or none.
+        ArgumentError: for scenes that are none, too few, not square, or given to a run that is resumed.
+        DataError: if data on disk are missing or malformed.
+        DivergenceError: if the loss is not finite or has exploded; the last checkpoint is kept.
+
+    >>> from tempfile import mkdtemp
+    >>> from pyro_compvae.runs.presets import preset
+    >>> images = torch.rand(20, 3, 16, 16)  # yours
+    >>> run = train(preset("tiny", "monet", "file"), mkdtemp(), images)
+    >>> run.step, len(run.scenes("train")), run.guide.posterior(images[:2]).mean.shape
+    (4, 16, torch.Size([2, 7, 4]))
+    """
+    folder, options = RunFolder(Path(run_dir)), options or TrainOptions()
+    device = choose_device(options.device)
+    allow_tf32(True)
+    with joined_workers(device) as workers:
+        if workers.is_first and not options.resume:
+            folder.check_new()
+        if scenes is not None:
+            config = _with_own_scenes(folder, config, scenes, viewpoints, options, workers)
+        trainer, splits = _trainer(folder, config, options, device, workers)
+        if options.resume:
+            read_environment(folder.environment)  # a damaged one is refused before anything is written
+            trainer.restore()
+        if workers.is_first:
+            with naming_full_disk(folder.path):
+                folder.begin(config)
+            write_environment(folder.environment, options.command, device, workers.size)
+            where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
+            print(f"{folder.path}: steps {trainer.step} to {config.training.steps} on {where}", flush=True)
+        if trainer.run() and workers.is_first:
+            traverse(folder.figure("traversal.png"), trainer.guide, _shown(splits["validation"], device))
+            folder.write_summary(summarise(trainer, splits))
+    return load_run(folder.path, device)
+
+
+def _trainer(
+    folder: RunFolder, config: RunConfig, options: TrainOptions, device: torch.device, workers: Workers
+) -> tuple[Trainer, dict[str, SceneSet]]:
+    """The trainer of a run, and the scenes of all splits."""
+    guide = _guide(folder, config, device)
+    splits = {split: load_scenes(config.data, split, multi_view=config.multi_view) for split in SPLITS}
+    if options.compile:
+        try:
+            compile_networks(guide, device)
+        except CompilationError as error:
+            if workers.is_first:
+                print(f"--compile: networks stay as they are, torch.compile does not work here ({error})", flush=True)
+    _check_scenes(config, splits["train"])
+    # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
+    validation = splits["validation"] = splits["validation"].spread(VALIDATION_SCENES)
+    shown = _shown(validation, device)
+
+    def look(step: int) -> dict[str, float]:
+        look_figure(folder.figure(f"step_{step:07d}.png"), guide, shown, f"step {step:,}")
+        return evaluate(guide, validation, device)
+
+    names = metric_names(config.num_slots, config.multi_view)
+    recorder = CudaGraphs(device) if options.cuda_graph and device.type == "cuda" and workers.size == 1 else None
+    return Trainer(guide, config, splits["train"], folder.path, device, look, names, workers, recorder), splits
+
+
+def _guide(folder: RunFolder, config: RunConfig, device: torch.device) -> SceneGuide:
+    torch.manual_seed(config.seed)
+    try:
+        guide = build_guide(config).to(device)
+    except ArgumentError as error:  # which speaks of a network's argument, as the configuration does
+        raise ConfigError(str(error)) from error
+    if config.frozen_model is not None:
+        if not folder.checkpoint.exists():  # which holds the model too
+            take_over_model(guide, config)
+        guide.model.requires_grad_(False)
+        warnings.filterwarnings("ignore", message=".*not registered in the param store because requires_grad=False")
+    return guide
+
+
+def _shown(scenes: SceneSet, device: torch.device) -> Any:
+    return scenes.spread(FIGURE_SCENES if scenes.num_views is None else 1)[:].to(device)
+
+
+def _check_scenes(config: RunConfig, scenes: SceneSet) -> None:
+    """Warn where a scene has more objects than there are slots beside the background's, or no true masks."""
+    if scenes.max_objects is None:
+        print(f"no masks in {scenes.origin}: {', '.join(MASK_METRICS)} are left out")
+    elif config.num_slots < scenes.max_objects + 1:
+        warnings.warn(
+            f"--slots: expected at least {scenes.max_objects + 1} for scenes of up to {scenes.max_objects} objects and "
+            f"their background, got {config.num_slots}; some slots will have to share.",
+            stacklevel=2,
+        )
+
+
+def _with_own_scenes(
+    folder: RunFolder,
+    config: RunConfig,
+    scenes: SceneSet | Tensor | NDArray,
+    viewpoints: Tensor | NDArray | None,
+    options: TrainOptions,
+    workers: Workers,
+) -> RunConfig:
+    """The configuration of a run on a user's own scenes, which are written into its folder."""
+    if options.resume:
+        raise ArgumentError("scenes: expected none for a run that is resumed, whose scenes are in its folder")
+    scenes = scenes if isinstance(scenes, SceneSet) else SceneSet.from_arrays(scenes, viewpoints)
+    height, width = scenes.image_size
+    if height != width:
+        raise ArgumentError(f"scenes: expected square images, got {height}×{width} pixels")
+    if len(scenes) < len(SPLITS):
+        raise ArgumentError(f"scenes: expected at least {len(SPLITS)}, one for each split, got {len(scenes)}")
+    data = {"name": "file", "root": str(folder.scenes.resolve()), "image_size": height}
+    config = config.replace({f"data.{name}": value for name, value in data.items()})
+    if workers.is_first:
+        folder.begin(config)
+        tenth = max(len(scenes) // 10, 1)
+        cuts = {"train": slice(None, -2 * tenth), "validation": slice(-2 * tenth, -tenth), "test": slice(-tenth, None)}
+        origin = scenes.origin or "own scenes"
+        parts = {split: (f"{split} part of {origin}", scenes.part(cut).stored()) for split, cut in cuts.items()}
+        write_scenes(folder.scenes, origin, parts, {})
+    workers.wait()
+    return config
+
+
+def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any]:
+    """Metrics on all test scenes, with what they are of; None for those that want masks where there are none."""
+    config, device, scenes = trainer.config, trainer.device, splits["test"]
+    torch.manual_seed(config.seed)
+    trainer.guide.eval()
+    means = evaluate(trainer.guide, scenes, device)
+    metrics: dict[str, Any] = {name: None if math.isnan(value) else value for name, value in means.items()}
+    if scenes.num_views is not None:
+        metrics["query_mse_by_observed_views"] = query_mse_by_views(trainer.guide, scenes, device)
+    return {
+        "guide": config.guide,
+        "lnms": config.lnms,
+        "dataset": config.data.name,
+        "preset": config.preset,
+        "seed": config.seed,
+        "steps": trainer.step,
+        "splits": {split: part.origin for split, part in splits.items()},
+        "num_test_scenes": len(scenes),
+        **metrics,
+        "seconds": round(trainer.seconds, 1),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads",
+    }
