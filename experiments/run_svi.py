@@ -71,11 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train_run(args: Arguments, given: list[str]) -> None:
     """Train, evaluate on unseen scenes, and print the summary; `given` is what `args` were parsed from."""
-    new = preset(args.preset, args.guide, args.dataset).replace(
-        {"seed": args.seed, "lnms": args.lnms} | named_fields(args)
-    )
-    folder = RunFolder(args.run_dir or Path("runs") / run_name(new))
-    config = resumed_config(args, given, folder) if args.resume else new
+    folder = RunFolder(args.run_dir or Path("runs") / run_name(new_config(args)))
+    config = resumed_config(args, given, folder) if args.resume else new_config(args)
     command = ("experiments/run_svi.py", *given)
     done = train(
         config,
@@ -88,6 +85,12 @@ def train_run(args: Arguments, given: list[str]) -> None:
         print(f"stopped at step {done.step} and saved; continue with --resume --run-dir {folder.path}")
     else:
         print(json.dumps(folder.summary(), indent=2))
+
+
+def new_config(args: Arguments) -> RunConfig:
+    """The preset with what the command line changes."""
+    changes = {"seed": args.seed, "lnms": args.lnms} | named_fields(args)
+    return preset(args.preset, args.guide, args.dataset).replace(changes)
 
 
 def named_fields(args: Arguments) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def comparison_among(folders: Sequence[ReportedRun]) -> Show:
 
     def comparison(reported: ReportedRun) -> list[Block]:
         """Comparisons of this run with others of the page, as ``compare.py`` printed them."""
-        others = [other for other in folders if other is not folder]
+        others = [other for other in folders if other is not reported]
         found: list[Block] = []
         for path in sorted(reported.folder.path.glob("against-*/comparison.nc")):
             sides = json.loads(results.read(path).attrs.get("settings", "[]"))
