@@ -10,7 +10,7 @@ import h5netcdf
 import xarray
 from xarray.backends import H5NetCDFStore
 
-from pyro_compvae.runs.checkpoint import write_bytes
+from pyro_compvae.runs.files import write_bytes
 
 
 def write_netcdf(path: Path, groups: Mapping[str, xarray.Dataset], compressed: bool = False) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pyro_compvae.analysis.netcdf import write_netcdf
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.runs.checkpoint import naming_full_disk
+from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.training.distributed import ALONE, Workers
 
 Show = Callable[[str], object]

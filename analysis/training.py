@@ -23,9 +23,9 @@ from pyro_compvae.errors import ArgumentError, ConfigError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.precision import allow_tf32
-from pyro_compvae.runs.checkpoint import naming_full_disk
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.environment import read_environment, write_environment
+from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.training.captured_step import CudaGraphs
 from pyro_compvae.training.compilation import CompilationError, compile_networks

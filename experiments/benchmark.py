@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -49,9 +48,10 @@ from pyro_compvae.analysis.benchmark.step_cost import (
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ConfigError
-from pyro_compvae.runs.checkpoint import write_text
-from pyro_compvae.runs.config import GuideName
+from pyro_compvae.runs.environment import processor
+from pyro_compvae.runs.files import write_text
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 
 NUM_SAMPLES = 40
 """Importance samples that are timed at every size."""
@@ -169,10 +169,8 @@ def sample(sizes: tuple[str, ...], device: str) -> list[dict[str, Any]]:
 
 def describe_machine(device: str) -> dict[str, Any]:
     """What the numbers were measured on, and how busy it was."""
-    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    models = [line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     return {
-        "processor": torch.cuda.get_device_name() if device == "cuda" else next(iter(models), platform.machine()),
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "load_average": round(os.getloadavg()[0], 2),

@@ -28,7 +28,7 @@ from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.runs.checkpoint import write_text
+from pyro_compvae.runs.files import write_text
 
 
 @dataclass

@@ -26,9 +26,10 @@ from pyro_compvae.cli import run
 from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ConfigError
-from pyro_compvae.runs.checkpoint import write_text
-from pyro_compvae.runs.config import DatasetName, GuideName, RunConfig, parse_assignments
+from pyro_compvae.runs.config import RunConfig, parse_assignments
+from pyro_compvae.runs.files import write_text
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import DatasetName, GuideName
 
 NOTE = "Means ± standard deviations over seeds, of all test scenes. The MSE is the paper's, a sum over channels."
 RUN_SVI = Path(__file__).with_name("run_svi.py")

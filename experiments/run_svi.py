@@ -12,9 +12,10 @@ import tyro
 
 from pyro_compvae.analysis.training import TrainOptions, train
 from pyro_compvae.cli import run
-from pyro_compvae.runs.config import DatasetName, GuideName, RunConfig, parse_assignments
+from pyro_compvae.runs.config import RunConfig, parse_assignments
 from pyro_compvae.runs.folder import RunFolder, run_name
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import DatasetName, GuideName
 from pyro_compvae.training.distributed import is_first_worker
 
 

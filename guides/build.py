@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from pyro_compvae.checks import VIEWPOINT_DIM
 from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides.iodine import IodineGuide
@@ -11,7 +12,7 @@ from pyro_compvae.guides.monet import MonetGuide
 from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
 from pyro_compvae.guides.mulmon import MulmonGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
-from pyro_compvae.models import VIEWPOINT_DIM, MultiViewSceneModel, SceneModel
+from pyro_compvae.models import MultiViewSceneModel, SceneModel
 from pyro_compvae.runs.config import RunConfig
 
 

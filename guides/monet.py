@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.checks import check_images
 from pyro_compvae.decoder import own_precision
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
-from pyro_compvae.models import SceneModel, check_images
+from pyro_compvae.models import SceneModel
 
 
 class MonetGuide(SceneGuide):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.checks import check_views
 from pyro_compvae.decoder import own_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
@@ -19,7 +20,7 @@ from pyro_compvae.guide import prior_kl
 from pyro_compvae.guides.refinement.evaluation import Gaussian, evaluate
 from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
-from pyro_compvae.models import MultiViewSceneModel, check_views
+from pyro_compvae.models import MultiViewSceneModel
 
 if TYPE_CHECKING:  # data sets need libraries that guides do not
     from pyro_compvae.data.scenes import Scene

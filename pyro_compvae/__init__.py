@@ -1,5 +1,7 @@
 """Multi-object variational autoencoders with the L-NMS correlation prior, in Pyro."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.lnms import lnms_factor, lnms_log_density, slot_correlation
@@ -7,6 +9,11 @@ from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import MultiViewSceneModel, SceneModel
 from pyro_compvae.permutation import log_permanent
 from pyro_compvae.repulsion import RepulsivePrior, repulsive
+
+try:
+    __version__ = version("pyro-compvae")
+except PackageNotFoundError:  # a checkout on the path that was not installed
+    __version__ = "unknown"
 
 __all__ = [
     "MultiViewSceneModel",

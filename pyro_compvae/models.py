@@ -12,12 +12,11 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pyro_compvae.checks import VIEWPOINT_DIM, check_images, check_views, describe, name_of
 from pyro_compvae.decoder import SpatialBroadcastDecoder, own_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.programs import Program
-
-VIEWPOINT_DIM = 3
 
 IMAGES_SCORED = "images_scored"
 """Key in ``infer`` of a guide's site "z", true where the guide's factors hold the likelihood of the images.
@@ -199,7 +198,7 @@ class MultiViewSceneModel(SlotModel):
             or viewpoints.dtype != self.dtype
         ):
             raise ArgumentError(
-                f"viewpoints: expected (B, V, {VIEWPOINT_DIM}) of {_name(self.dtype)}, {_got(viewpoints)}"
+                f"viewpoints: expected (B, V, {VIEWPOINT_DIM}) of {name_of(self.dtype)}, got {describe(viewpoints)}"
             )
         with pyro.plate("scenes", viewpoints.shape[0], dim=-1):
             z, images_scored = self._sample_slots()
@@ -212,42 +211,3 @@ class MultiViewSceneModel(SlotModel):
             with pyro.plate("views", viewpoints.shape[1], dim=-2), unscored:
                 images = pyro.sample("x", self.likelihood(z, viewpoints.transpose(0, 1)), obs=x)
         return images.transpose(-5, -4)
-
-
-def check_images(x: Tensor, model: SlotModel) -> None:
-    """Refuse what is not a batch of colour images of the model's size and precision.
-
-    Raises:
-        ValueError: unless x is of shape (B, 3, H, W) and of the type of the model's weights.
-    """
-    height, width = model.image_size
-    if x.shape[1:] != (3, height, width) or len(x) == 0 or x.dtype != model.dtype:
-        raise ArgumentError(
-            f"x: expected images (B, 3, {height}, {width}) of {_name(model.dtype)} in [0, 1], {_got(x)}"
-        )
-
-
-def check_views(x: Tensor, viewpoints: Tensor | None, model: SlotModel) -> None:
-    """Refuse what is not a batch of scenes of several views, with their viewpoints, of the model's size and precision.
-
-    Raises:
-        ValueError: unless x is of shape (B, V, 3, H, W), viewpoints of shape (B, V, 3), and both of the type of the
-            model's weights.
-    """
-    height, width = model.image_size
-    kind = _name(model.dtype)
-    if x.dim() != 5 or x.shape[2:] != (3, height, width) or 0 in x.shape or x.dtype != model.dtype:
-        raise ArgumentError(f"x: expected views (B, V, 3, {height}, {width}) of {kind} in [0, 1], {_got(x)}")
-    if viewpoints is None:
-        raise ArgumentError("viewpoints: expected (B, V, 3), got none; a multi-view model cannot do without cameras")
-    expected = (*x.shape[:2], VIEWPOINT_DIM)
-    if viewpoints.shape != expected or viewpoints.dtype != model.dtype:
-        raise ArgumentError(f"viewpoints: expected {expected} of {kind} to fit x, {_got(viewpoints)}")
-
-
-def _got(tensor: Tensor) -> str:
-    return f"got {tuple(tensor.shape)} {_name(tensor.dtype)}"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

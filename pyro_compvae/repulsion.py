@@ -29,7 +29,7 @@ from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
 from pyro_compvae.lnms import lnms_log_density
 from pyro_compvae.models import SlotModel
-from pyro_compvae.runs.checkpoint import write_text
+from pyro_compvae.runs.files import write_text
 
 CHAINS, TEMPERATURES, LEAPFROG_STEPS = 2048, 200, 5
 """Of the annealing behind log Z: seconds."""

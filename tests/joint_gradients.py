@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pyro_compvae.data import load_scenes
 from pyro_compvae.guides import build_guide
-from pyro_compvae.runs.config import GuideName
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.distributed import Workers, start_workers
 from pyro_compvae.training.elbo import SceneElbo
 

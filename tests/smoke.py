@@ -22,8 +22,9 @@ from pyro_compvae.analysis.metrics.evaluation import metric_names
 from pyro_compvae.analysis.report.page import write_report
 from pyro_compvae.data import load_scenes
 from pyro_compvae.evidence import importance_log_evidence
-from pyro_compvae.runs.config import GuideName, to_yaml
+from pyro_compvae.runs.config import to_yaml
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")

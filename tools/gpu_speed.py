@@ -15,8 +15,9 @@ from pyro_compvae.evidence.density import LogJoint, value_and_gradient
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.precision import allow_tf32
-from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.captured_step import WARM_STEPS, CapturedStep, CudaGraphs
 from pyro_compvae.training.elbo import SceneElbo
 from pyro_compvae.training.schedules import SCHEDULES

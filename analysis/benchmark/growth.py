@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pyro_compvae.analysis.benchmark.step_cost import Case
-from pyro_compvae.runs.config import GuideName
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 
 AXES = {
     "B": "training.batch_size",

@@ -21,8 +21,9 @@ from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
 from pyro_compvae.guides.reference import plain_iodine_loss, plain_monet_loss, plain_mulmon_loss
 from pyro_compvae.precision import allow_tf32
-from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.compilation import compile_networks
 from pyro_compvae.training.elbo import SceneElbo
 from pyro_compvae.training.step import Loss, TrainingStep, make_optimiser

@@ -17,7 +17,7 @@ from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, i
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.runs.checkpoint import atomic_path
+from pyro_compvae.runs.files import atomic_path
 
 # Okabe & Ito's palette, safe for the colour-blind; black is kept for the true background.
 PALETTE = np.array(

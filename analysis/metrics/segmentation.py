@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from pyro_compvae.checks import describe
 from pyro_compvae.errors import ArgumentError
 
 
@@ -140,7 +141,7 @@ def mean_squared_error(reconstruction: Tensor, image: Tensor) -> Tensor:
     """
     for name, value in (("reconstruction", reconstruction), ("image", image)):
         if value.dim() != 4 or value.shape[1] != 3 or not value.is_floating_point():
-            raise ArgumentError(f"{name}: expected floating-point colours (B, 3, H, W), got {_describe(value)}")
+            raise ArgumentError(f"{name}: expected floating-point colours (B, 3, H, W), got {describe(value)}")
     if reconstruction.shape != image.shape:
         shapes = f"{tuple(reconstruction.shape)}, got {tuple(image.shape)}"
         raise ArgumentError(f"image: expected the shape of reconstruction, {shapes}")
@@ -151,7 +152,7 @@ def check_label_map(name: str, labels: Tensor) -> None:
     """Raise a ValueError that names the argument unless `labels` holds integers (B, H, W), zero or above."""
     is_integer = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.dim() != 3 or not is_integer:
-        raise ArgumentError(f"{name}: expected integer labels (B, H, W), got {_describe(labels)}")
+        raise ArgumentError(f"{name}: expected integer labels (B, H, W), got {describe(labels)}")
     if labels.numel() == 0:
         raise ArgumentError(f"{name}: expected at least one scene and one pixel, got {tuple(labels.shape)}")
     if labels.min() < 0:
@@ -161,7 +162,3 @@ def check_label_map(name: str, labels: Tensor) -> None:
 def _pairs(count: Tensor) -> Tensor:
     """Number of unordered pairs among `count` things, (...) int64."""
     return count * (count - 1) // 2
-
-
-def _describe(value: Tensor) -> str:
-    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"

@@ -16,7 +16,7 @@ from pyro_compvae.analysis.report.folders import Missing, ReportedRun, open_fold
 from pyro_compvae.analysis.report.scenes import duplicates_part, shown_scenes
 from pyro_compvae.analysis.report.sections import sections
 from pyro_compvae.errors import ArgumentError
-from pyro_compvae.runs.checkpoint import write_text
+from pyro_compvae.runs.files import write_text
 
 HERE = Path(__file__).parent
 

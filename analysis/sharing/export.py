@@ -11,9 +11,9 @@ from typing import Any
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.analysis.sharing.model_card import model_card
 from pyro_compvae.errors import ArgumentError, CompvaeError
-from pyro_compvae.runs.checkpoint import write_text
 from pyro_compvae.runs.config import RunConfig, to_yaml
 from pyro_compvae.runs.environment import read_environment
+from pyro_compvae.runs.files import write_text
 from pyro_compvae.runs.folder import RunFolder, run_name
 from pyro_compvae.runs.weights import save_weights
 

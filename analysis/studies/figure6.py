@@ -20,8 +20,8 @@ from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.analysis.studies.grid import Cell
 from pyro_compvae.analysis.tables import csv_text
 from pyro_compvae.data.scenes import SceneSet
-from pyro_compvae.runs.checkpoint import write_text
 from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.files import write_text
 
 SCORES = ("mse", "miou", "ari_fg", "duplicates", "elbo")
 

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
 from pyro_compvae.analysis.studies.grid import Cell
 from pyro_compvae.analysis.tables import Table, csv_text
-from pyro_compvae.runs.config import DatasetName, GuideName, RunConfig
+from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.folder import RunFolder
+from pyro_compvae.runs.sections import DatasetName, GuideName
 
 GROUPS = {"0": False, "+": True}
 """The control group and the experimental one, by the paper's signs, and whether L-NMS is in their objective."""

@@ -11,7 +11,7 @@ from pyro_compvae.data.scene_file import read_scene_file
 from pyro_compvae.data.scenes import SPLITS, DataError, SceneSet
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 from pyro_compvae.errors import ArgumentError
-from pyro_compvae.runs.config import DataConfig
+from pyro_compvae.runs.sections import DataConfig
 
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
 ROOTS = {

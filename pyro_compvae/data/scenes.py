@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_compvae.checks import describe, name_of
 from pyro_compvae.errors import ArgumentError, CompvaeError
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -109,23 +110,23 @@ class SceneSet:
 
     def __post_init__(self) -> None:
         if self.images.ndim not in (4, 5) or self.images.shape[-3] != 3 or self.images.dtype != torch.uint8:
-            raise ArgumentError(f"images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got {_describe(self.images)}")
+            raise ArgumentError(f"images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got {describe(self.images)}")
         *batch, _, height, width = self.images.shape  # N, or N and V
         if (self.labels is None) != (self.num_objects is None):
             raise ArgumentError("labels and num_objects: expected both, or None for both, got one of them")
         if self.labels is not None and (
             self.labels.shape != (*batch, height, width) or self.labels.dtype != torch.uint8
         ):
-            raise ArgumentError(f"labels: expected {(*batch, height, width)} uint8, got {_describe(self.labels)}")
+            raise ArgumentError(f"labels: expected {(*batch, height, width)} uint8, got {describe(self.labels)}")
         if self.num_objects is not None and self.num_objects.shape != (batch[0],):
-            raise ArgumentError(f"num_objects: expected ({batch[0]},), got {_describe(self.num_objects)}")
+            raise ArgumentError(f"num_objects: expected ({batch[0]},), got {describe(self.num_objects)}")
         if self.viewpoints is None and self.num_views is not None:
             raise ArgumentError(
                 f"viewpoints: expected {(*batch, 3)} for these {self.num_views} views of each scene, got None. "
                 "Views without cameras are single images: give images (N, 3, H, W)."
             )
         if self.viewpoints is not None and self.viewpoints.shape != (*batch, 3):
-            raise ArgumentError(f"viewpoints: expected {(*batch, 3)}, got {_describe(self.viewpoints)}")
+            raise ArgumentError(f"viewpoints: expected {(*batch, 3)}, got {describe(self.viewpoints)}")
 
     @classmethod
     def from_scenes(cls, scenes: Iterable[StoredScene], origin: str = "") -> SceneSet:
@@ -159,7 +160,7 @@ class SceneSet:
         if images.is_floating_point():
             low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 1.0)
             if not (low >= 0 and high <= 1):  # NaN is not either
-                kind = str(images.dtype).removeprefix("torch.")
+                kind = name_of(images.dtype)
                 raise ArgumentError(f"images: expected bytes, or floats in [0, 1], got {kind} from {low:g} to {high:g}")
             images = (255 * images).round().to(torch.uint8)
         places = None if viewpoints is None else torch.as_tensor(viewpoints, dtype=torch.float32)
@@ -287,7 +288,3 @@ def stack_scenes(scenes: Sequence[StoredScene]) -> dict[str, NDArray]:
         if given:
             arrays[name] = np.ascontiguousarray(np.stack(given), dtype)
     return arrays
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

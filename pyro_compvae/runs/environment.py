@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pyro_compvae.errors import ArgumentError
-
 import json
 import platform
 import shlex
@@ -14,14 +12,14 @@ from typing import Any
 
 import torch
 
-from pyro_compvae.runs.checkpoint import CheckpointError, write_text
+from pyro_compvae.errors import ArgumentError
+from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.runs.files import write_text
 
 PACKAGES = ("pyro-compvae", "torch", "pyro-ppl", "numpy", "scipy", "arviz")
 
 
-def write_environment(
-    path: Path, command: Sequence[str], device: torch.device, num_workers: int = 1
-) -> None:
+def write_environment(path: Path, command: Sequence[str], device: torch.device, num_workers: int = 1) -> None:
     """Add a command to the environment.json of a run, with the machine and the packages that it runs on.
 
     A run that was resumed has an entry for every call.
@@ -36,7 +34,7 @@ def write_environment(
         CheckpointError: if the file is damaged.
     """
     calls = read_environment(path)
-    cpu = f"{_processor()}, {torch.get_num_threads()} threads"
+    cpu = f"{processor()}, {torch.get_num_threads()} threads"
     launcher = ["python"] if num_workers == 1 else ["torchrun", "--nproc-per-node", str(num_workers)]
     packages: dict[str, str | None] = {name: _version(name) for name in PACKAGES}
     if device.type == "cuda":
@@ -79,7 +77,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's own name, which only Linux's /proc gives away."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []

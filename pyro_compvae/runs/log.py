@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from pyro_compvae.runs.checkpoint import write_text
+from pyro_compvae.runs.files import write_text
 from pyro_compvae.runs.folder import RunFolder
 
 UNPLOTTED = ("step", "seconds")

@@ -10,7 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pyro_compvae.runs.checkpoint import CheckpointError, atomic_path, check_opens
+from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.runs.files import atomic_path, check_opens
 
 FORMAT = "1"
 """Version of the metadata; files of other versions are refused."""

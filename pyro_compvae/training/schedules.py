@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pyro_compvae.runs.config import RunConfig, TrainingConfig
+from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.sections import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:

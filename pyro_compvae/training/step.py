@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_compvae.guide import SceneGuide, Weight
-from pyro_compvae.runs.config import TrainingConfig
+from pyro_compvae.runs.sections import TrainingConfig
 
 Loss = Callable[..., Tensor]
 """What is minimised, summed over scenes in nats, as a function of what model and guide are called with."""

@@ -21,8 +21,9 @@ from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.device import fits
 from pyro_compvae.errors import ArgumentError, CompvaeError, ConfigError, DiskFullError
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, naming_full_disk, save_checkpoint
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
+from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.log import RunLog
 from pyro_compvae.training.captured_step import CapturedStep, Recorder

@@ -18,7 +18,8 @@ from pyro_compvae.analysis import evaluate, export_run, load_run
 from pyro_compvae.analysis.sharing.export import ExportError, without_places
 from pyro_compvae.data import load_scenes
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_compvae.runs.config import GuideName, from_yaml, to_yaml
+from pyro_compvae.runs.config import from_yaml, to_yaml
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.runs.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")

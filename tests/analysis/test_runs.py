@@ -15,8 +15,9 @@ from pyro_compvae.data import SceneSet
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import load_checkpoint, save_checkpoint
-from pyro_compvae.runs.config import GuideName, from_yaml, to_yaml
+from pyro_compvae.runs.config import from_yaml, to_yaml
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -21,8 +21,8 @@ from pyro_compvae.analysis.benchmark.step_cost import (
     training_step,
 )
 from pyro_compvae.guides import MulmonGuide
-from pyro_compvae.runs.config import GuideName
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 
 GUIDES = get_args(GuideName)
 

@@ -16,8 +16,8 @@ from experiments import run_svi
 from pyro_compvae.data import load_scenes
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.precision import allow_tf32
-from pyro_compvae.runs.config import GuideName
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.captured_step import CapturedStep, CudaGraphs
 from pyro_compvae.training.trainer import Trainer
 

@@ -22,8 +22,9 @@ from pyro_compvae.evidence import annealed_log_evidence, importance_log_evidence
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.programs import ParameterStoreError, TrainModeWarning
-from pyro_compvae.runs.config import GuideName, RunConfig, to_yaml
+from pyro_compvae.runs.config import RunConfig, to_yaml
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.runs.weights import save_weights
 from pyro_compvae.training.trainer import Trainer, minibatch
 

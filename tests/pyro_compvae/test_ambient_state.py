@@ -34,8 +34,9 @@ from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.fitting.flow import fit_flow
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_compvae.runs.config import GuideName, from_yaml, to_yaml
+from pyro_compvae.runs.config import from_yaml, to_yaml
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.runs.weights import load_weights, save_weights
 from pyro_compvae.training.signals import stop_signals
 from pyro_compvae.training.trainer import Trainer

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pyro_compvae.data import load_scenes
 from pyro_compvae.guides import MulmonGuide, build_guide
-from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.captured_step import WARM_STEPS, CapturedStep
 from pyro_compvae.training.distributed import Workers
 from pyro_compvae.training.schedules import SCHEDULES, changing

@@ -11,14 +11,8 @@ import torch
 from full_disk import largest_file
 
 from pyro_compvae.errors import DiskFullError
-from pyro_compvae.runs.checkpoint import (
-    STALE,
-    CheckpointError,
-    atomic_path,
-    load_checkpoint,
-    save_checkpoint,
-    write_text,
-)
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pyro_compvae.runs.files import STALE, atomic_path, write_text
 
 CONTENT = {"config": "a: 1", "step": 3, "guide": {"weight": torch.arange(3.0)}}
 

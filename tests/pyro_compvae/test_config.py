@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from pyro_compvae.errors import ConfigError
-from pyro_compvae.runs.config import SECTIONS, DatasetName, GuideName, flatten, from_yaml, to_yaml
+from pyro_compvae.runs.config import SECTIONS, flatten, from_yaml, to_yaml
 from pyro_compvae.runs.presets import PRESETS, preset
+from pyro_compvae.runs.sections import DatasetName, GuideName
 from pyro_compvae.training.schedules import learning_rate
 from pyro_compvae.training.step import make_optimiser
 

@@ -11,8 +11,8 @@ from pyro.infer import TraceMeanField_ELBO
 
 from pyro_compvae.data import load_scenes
 from pyro_compvae.guides import build_guide
-from pyro_compvae.runs.config import GuideName
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.elbo import SceneElbo
 
 

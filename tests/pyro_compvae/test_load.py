@@ -11,7 +11,7 @@ import torch
 
 from pyro_compvae.data import DataError, StoredScene, load_scenes, read_clevr_mv, write_scenes
 from pyro_compvae.data.convert import ConvertConfig, convert
-from pyro_compvae.runs.config import DataConfig
+from pyro_compvae.runs.sections import DataConfig
 
 
 def test_sprites_have_the_asked_sizes_and_splits_differ() -> None:

@@ -18,8 +18,9 @@ from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
-from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.trainer import Trainer
 
 GUIDES = get_args(GuideName)

@@ -20,8 +20,9 @@ from pyro_compvae.data import load_scenes
 from pyro_compvae.errors import DiskFullError
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_compvae.runs.config import GuideName, RunConfig
+from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.schedules import kl_weight, learning_rate, lnms_strength
 from pyro_compvae.training.trainer import DivergenceError, Trainer, minibatch
 

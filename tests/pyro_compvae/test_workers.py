@@ -24,8 +24,8 @@ from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.runs.checkpoint import load_checkpoint
-from pyro_compvae.runs.config import GuideName
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.distributed import ALONE, WorkerError, Workers
 from pyro_compvae.training.trainer import Trainer
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pyro_compvae.data.readers.resize import resize
 from pyro_compvae.data.scenes import MAX_LABELS, DataError, SceneSet, StoredScene
-from pyro_compvae.runs.checkpoint import check_opens
+from pyro_compvae.runs.files import check_opens
 
 WHERE_TO_GET = (
     "CLE-MV (clevr_mv) and CLE-Aug (clevr_aug) are published with https://github.com/NanboLi/MulMON; "

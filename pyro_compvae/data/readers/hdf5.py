@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_compvae.data.scenes import DataError
-from pyro_compvae.runs.checkpoint import check_opens
+from pyro_compvae.runs.files import check_opens
 
 PROBE = Path(__file__).with_name("hdf5_probe.py")
 PROBE_SECONDS = 60

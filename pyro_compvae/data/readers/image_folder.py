@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pyro_compvae.data.scenes import DataError, StoredScene
-from pyro_compvae.runs.checkpoint import check_opens
+from pyro_compvae.runs.files import check_opens
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from pyro_compvae.data.scenes import DataError
-from pyro_compvae.runs.checkpoint import check_opens
+from pyro_compvae.runs.files import check_opens
 
 MAX_RECORD = 64 << 20
 """Bytes. A record of CLEVR with masks, the largest known, has 3 MiB."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyro_compvae.data.scenes import DataError
 from pyro_compvae.data.solids.raycast import silhouettes
 from pyro_compvae.data.solids.scenes import SolidScene
-from pyro_compvae.runs.checkpoint import atomic_path, write_text
+from pyro_compvae.runs.files import atomic_path, write_text
 
 
 def write_clevr_mv(root: Path, name: str, splits: Mapping[str, Iterable[SolidScene]]) -> Path:

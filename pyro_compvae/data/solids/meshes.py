@@ -10,7 +10,7 @@ import numpy as np
 import trimesh
 
 from pyro_compvae.data.scenes import DataError
-from pyro_compvae.runs.checkpoint import check_opens
+from pyro_compvae.runs.files import check_opens
 
 SUFFIXES = (".obj", ".ply", ".stl")
 

@@ -1,0 +1,57 @@
+"""What functions check of their arguments, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyro_compvae.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pyro_compvae.models import SlotModel
+
+VIEWPOINT_DIM = 3
+"""Numbers of a viewpoint."""
+
+
+def check_images(x: Tensor, model: SlotModel) -> None:
+    """Refuse what is not a batch of colour images of the model's size and precision.
+
+    Raises:
+        ValueError: unless x is of shape (B, 3, H, W) and of the type of the model's weights.
+    """
+    height, width = model.image_size
+    if x.shape[1:] != (3, height, width) or len(x) == 0 or x.dtype != model.dtype:
+        raise ArgumentError(
+            f"x: expected images (B, 3, {height}, {width}) of {name_of(model.dtype)} in [0, 1], got {describe(x)}"
+        )
+
+
+def check_views(x: Tensor, viewpoints: Tensor | None, model: SlotModel) -> None:
+    """Refuse what is not a batch of scenes of several views, with their viewpoints, of the model's size and precision.
+
+    Raises:
+        ValueError: unless x is of shape (B, V, 3, H, W), viewpoints of shape (B, V, 3), and both of the type of the
+            model's weights.
+    """
+    height, width = model.image_size
+    kind = name_of(model.dtype)
+    if x.dim() != 5 or x.shape[2:] != (3, height, width) or 0 in x.shape or x.dtype != model.dtype:
+        raise ArgumentError(f"x: expected views (B, V, 3, {height}, {width}) of {kind} in [0, 1], got {describe(x)}")
+    if viewpoints is None:
+        raise ArgumentError("viewpoints: expected (B, V, 3), got none; a multi-view model cannot do without cameras")
+    expected = (*x.shape[:2], VIEWPOINT_DIM)
+    if viewpoints.shape != expected or viewpoints.dtype != model.dtype:
+        raise ArgumentError(f"viewpoints: expected {expected} of {kind} to fit x, got {describe(viewpoints)}")
+
+
+def describe(tensor: Tensor) -> str:
+    """Shape and type of a tensor, as messages have them: (2, 3) float32."""
+    return f"{tuple(tensor.shape)} {name_of(tensor.dtype)}"
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """float32 and the like."""
+    return str(dtype).removeprefix("torch.")
