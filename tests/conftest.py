@@ -1,13 +1,22 @@
-"""Isolation: every test starts from the same seeds and leaves no global state behind."""
+"""Isolation: every test starts from the same seeds and leaves no global state behind. And runs that tests share."""
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pyro
 import pytest
 import torch
+from helpers.scripts import load_script
+from pyro.util import get_rng_state, set_rng_state
+
+from pyro_compvae.evidence.annealing import path
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,3 +34,55 @@ def _isolated() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
+    """The folder of a finished run of two steps, of a guide and with further options of run_svi.py.
+
+    It is trained once, by the process whose test wants it first, and is not to be changed: see `tiny_copy`. A test
+    finds random state and output as they were, whether its process trained or not.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "tiny_runs"
+    folder.mkdir(exist_ok=True)
+
+    def train(guide: str = "iodine", *options: str) -> Path:
+        run_dir = folder / "_".join((guide, *options)).replace(os.sep, "-")
+        with run_dir.with_name(f"{run_dir.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (run_dir / "summary.json").exists():
+                arguments = ["--preset", "tiny", "--guide", guide, "--steps", "2", *options, "--run-dir", str(run_dir)]
+                random, threads, said = get_rng_state(), torch.get_num_threads(), io.StringIO()
+                torch.set_num_threads(1)
+                try:
+                    with pyro.get_param_store().scope(), redirect_stdout(said), redirect_stderr(said):
+                        assert load_script("run_svi").main(arguments) == 0, said.getvalue()
+                finally:
+                    set_rng_state(random)
+                    torch.set_num_threads(threads)
+        return run_dir
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def quick_pilot() -> Iterator[None]:
+    """Pilots of annealing stop 5 times instead of 75, and briefly: for tests of what is done with its draws.
+
+    The path is then walked too fast, on which the exactness of the weights does not depend.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(path, "SLOWEST_GROWTH", 100.0)
+        patch.setattr(path, "PILOT_TRANSITIONS", 1)
+        yield
+
+
+@pytest.fixture
+def tiny_copy(tiny_run: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """As `tiny_run`, a copy in the folder `run` of the test, which may do with it what it likes."""
+
+    def copy(guide: str = "iodine", *options: str) -> Path:
+        return Path(shutil.copytree(tiny_run(guide, *options), tmp_path / "run"))
+
+    return copy

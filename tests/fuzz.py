@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import formats
 import numpy as np
 import torch
 import trimesh
+from helpers import formats
 from PIL import Image
 
 from pyro_compvae.data import DataError, SceneSet, read_clevr_mv, scene_file

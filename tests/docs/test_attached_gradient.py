@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from scripts import EXAMPLES, load_script
-
-RESULTS = Path(__file__).parents[2] / "results"
+from helpers.scripts import EXAMPLES, RESULTS, load_script
 
 
 def test_it_measures_both_gradients() -> None:

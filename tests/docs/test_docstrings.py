@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts import ROOT, load_script
+from helpers.scripts import ROOT, load_script
 
 to_restructured_text = load_script("docstrings", ROOT / "docs").to_restructured_text
 

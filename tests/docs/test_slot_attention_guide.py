@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
+from helpers.scripts import EXAMPLES, load_script
 from pyro import poutine
 from pyro.infer import Trace_ELBO
-from scripts import EXAMPLES, load_script
 from torch import Tensor
 
 from pyro_compvae import lnms_log_density

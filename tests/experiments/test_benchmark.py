@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from scripts import load_script
+from helpers.scripts import load_script
 
 from pyro_compvae.analysis.benchmark.evidence_cost import OURS_WAY, PYRO_WAY
 from pyro_compvae.analysis.benchmark.step_cost import BASELINE, COMPILED, OURS, VARIANTS, Case, Measurement

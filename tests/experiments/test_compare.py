@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-from scripts import load_script
+from helpers.scripts import load_script
 
 from pyro_compvae.analysis import load_run
 from pyro_compvae.analysis.evidence import data_set
@@ -18,7 +19,6 @@ from pyro_compvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import from_yaml, to_yaml
 
 QUICK = ["--num-samples", "30", "--fit-steps", "2", "--cover-steps", "1", "--cover-samples", "4", "--num-scenes", "8"]
-TINY = ["--preset", "tiny", "--device", "cpu", "--steps", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,18 @@ def script() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    train = load_script("run_svi").main
-    for seed in ("0", "1"):
-        for lnms, name in (("--no-lnms", "plain"), ("--lnms", "lnms")):
-            assert train([*TINY, lnms, "--seed", seed, "--run-dir", str(folder / f"{name}{seed}")]) == 0
+    for name, options in {
+        "plain0": ("--no-lnms",),
+        "lnms0": (),
+        "plain1": ("--no-lnms", "--seed", "1"),
+        "lnms1": ("--seed", "1"),
+    }.items():
+        shutil.copytree(tiny_run("iodine", *options), folder / name)
+    tiny = ["--preset", "tiny", "--device", "cpu", "--steps", "2", "--lnms", "--seed", "5"]
     frozen = ["--frozen-model", str(folder / "plain0"), "--run-dir", str(folder / "frozen")]
-    assert train([*TINY, "--lnms", "--seed", "5", *frozen]) == 0
+    assert load_script("run_svi").main([*tiny, *frozen]) == 0
     return folder
 
 

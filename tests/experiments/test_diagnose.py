@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -10,8 +13,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray
+from helpers.scripts import load_script
 from matplotlib import pyplot
-from scripts import load_script
 
 from pyro_compvae.analysis.posterior.data_set import bundle, groups_of, save_inference_data
 from pyro_compvae.analysis.results import read
@@ -20,23 +23,38 @@ TINY = ["--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-
 TINY += ["--fit-steps", "3", "--cover-steps", "1", "--ais-chains", "60", "--ais-temperatures", "2"]
 TINY += ["--simulated-scenes", "3", "--simulated-chains", "30", "--simulated-temperatures", "1"]
 
+pytestmark = pytest.mark.usefixtures("quick_pilot")
+
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    return load_script("diagnose")
+    """With short trajectories of NUTS."""
+    script = load_script("diagnose")
+    script.nuts_draws = partial(script.nuts_draws, max_tree_depth=3)
+    return script
 
 
-def trained(folder: Path, guide: str, *more: str) -> Path:
-    arguments = ["--preset", "tiny", "--guide", guide, "--steps", "2", "--run-dir", str(folder), *more]
-    assert load_script("run_svi").main(arguments) == 0
-    return folder
+@pytest.fixture(scope="module")
+def first_draws(
+    script: ModuleType, tiny_run: Callable[..., Path], quick_pilot: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run with the files of the first stage, not to be changed."""
+    run = Path(shutil.copytree(tiny_run("iodine"), tmp_path_factory.mktemp("draws") / "run"))
+    assert script.main([str(run), *TINY, "--stages", "draws"]) == 0
+    return run
+
+
+@pytest.fixture
+def drawn(first_draws: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(first_draws, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("guide", [pytest.param("iodine", marks=pytest.mark.slow), "mulmon"])
 def test_all_stages_and_their_files(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str
+    script: ModuleType, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str], guide: str
 ) -> None:
-    run = trained(tmp_path / "run", guide)
+    run = tiny_copy(guide)
     capsys.readouterr()
     assert script.main([str(run), *TINY, "--nuts-scene", "1"]) == 0
     text = capsys.readouterr().out
@@ -67,9 +85,9 @@ def test_all_stages_and_their_files(
 
 
 def test_what_is_there_is_not_computed_again(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, drawn: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = trained(tmp_path / "run", "iodine")
+    run = drawn
     capsys.readouterr()
     assert script.main([str(run), *TINY]) == 0
     text = capsys.readouterr().out
@@ -88,12 +106,14 @@ def test_what_is_there_is_not_computed_again(
     assert not np.array_equal(old["pit"], read(run / "predictive_checks.nc")["pit"])
 
 
-def test_bad_input_is_one_line(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    script: ModuleType, tmp_path: Path, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert script.main([str(tmp_path / "nowhere")]) == 1
     assert "expected a run folder with a config.yaml" in capsys.readouterr().err
     assert script.main([str(tmp_path), "--num-draws", "0"]) == 1
     assert "num_draws: expected at least 1, got 0" in capsys.readouterr().err
-    run = trained(tmp_path / "run", "iodine")
+    run = tiny_copy("iodine")
     for stage in ("checks", "nuts"):
         assert script.main([str(run), *TINY, "--stages", stage]) == 1
         message = capsys.readouterr().err
@@ -108,10 +128,9 @@ def test_bad_input_is_one_line(script: ModuleType, tmp_path: Path, capsys: pytes
 
 
 def test_later_stages_take_the_scenes_of_the_draws_and_damaged_files_are_made_again(
-    script: ModuleType, tmp_path: Path
+    script: ModuleType, drawn: Path
 ) -> None:
-    run = trained(tmp_path / "run", "iodine")
-    assert script.main([str(run), *TINY, "--stages", "draws"]) == 0
+    run = drawn
     (run / "predictive_checks.nc").write_bytes(b"no NetCDF")
     assert script.main([str(run), *TINY, "--num-scenes", "1", "--stages", "checks", "nuts", "--nuts-scene", "1"]) == 0
     assert read(run / "predictive_checks.nc").sizes["scene"] == 2
@@ -122,10 +141,10 @@ def test_later_stages_take_the_scenes_of_the_draws_and_damaged_files_are_made_ag
 
 
 def test_draws_of_another_run_are_refused(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, drawn: Path, tmp_path: Path, tiny_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, other = trained(tmp_path / "one", "iodine"), trained(tmp_path / "other", "iodine", "--seed", "1")
-    assert script.main([str(one), *TINY, "--stages", "draws"]) == 0
+    one = drawn
+    other = Path(shutil.copytree(tiny_run("iodine", "--seed", "1"), tmp_path / "other"))
     (other / "posterior_guide.nc").write_bytes((one / "posterior_guide.nc").read_bytes())
     (other / "posterior_importance.nc").write_bytes((one / "posterior_importance.nc").read_bytes())
     capsys.readouterr()

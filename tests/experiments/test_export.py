@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scripts import load_script
+from helpers.scripts import load_script
 
 from pyro_compvae.analysis.results import read
 
 
-def test_other_scripts_take_an_export_for_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, out = tmp_path / "run", tmp_path / "export"
-    assert load_script("run_svi").main(["--preset", "tiny", "--steps", "2", "--run-dir", str(run)]) == 0
-    capsys.readouterr()
+def test_other_scripts_take_an_export_for_its_run(
+    tmp_path: Path, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tiny_copy(), tmp_path / "export"
     assert load_script("export").main([str(run), "--out", str(out)]) == 0
     assert (
         f"{(out / 'model.safetensors').stat().st_size:,} bytes  {out / 'model.safetensors'}" in capsys.readouterr().out

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import formats
 import pytest
 import torch
 import xarray
-from full_disk import largest_file, small_disk
-from scripts import load_script
+from helpers import formats
+from helpers.full_disk import largest_file, small_disk
+from helpers.scripts import load_script
 
 from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
 from pyro_compvae.analysis.results import Show, in_batches
@@ -119,10 +120,9 @@ def test_a_batch_that_finds_no_room_leaves_those_before(tmp_path: Path) -> None:
 
 
 def test_scripts_that_write_numbers_name_a_full_disk(
-    script: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tiny_copy: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run_dir = tmp_path / "run"
-    assert script.main([*TINY, "--steps", "1", "--run-dir", str(run_dir)]) == 0
+    run_dir = tiny_copy()
     quick = ["--num-samples", "40", "--fit-steps", "3", "--cover-steps", "2", "--ais-chains", "0", "--num-scenes", "1"]
     capfd.readouterr()
     with largest_file(1_000):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import xarray
-from scripts import load_script
+from helpers.scripts import load_script
 
-from pyro_compvae.analysis import results
 from pyro_compvae.analysis.ladder import compute
 from pyro_compvae.analysis.results import read
 
 TINY = ["--approach-steps", "3", "--fit-steps", "20", "--flow-steps", "20", "--num-samples", "30", "--cover-steps", "2"]
 TINY += ["--ais-chains", "3", "--ais-temperatures", "2", "--symmetry-samples", "5", "--batch-scenes", "2"]
+
+pytestmark = pytest.mark.usefixtures("quick_pilot")
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +26,14 @@ def script() -> ModuleType:
 
 @pytest.mark.parametrize("guide", ["monet", pytest.param("mulmon", marks=pytest.mark.slow)])
 def test_table_file_and_figure(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, guide: str
+    script: ModuleType,
+    tiny_copy: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    guide: str,
 ) -> None:
-    run = tmp_path / "run"
-    assert load_script("run_svi").main(["--preset", "tiny", "--guide", guide, "--run-dir", str(run)]) == 0
+    run = tiny_copy(guide)
+    monkeypatch.setattr(compute, "FIT_SAMPLES", 8)
     assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
     capsys.readouterr()
     monkeypatch.setattr(compute, "fit_gaussian", None)  # what is there is not computed again
@@ -43,39 +48,21 @@ def test_table_file_and_figure(
     for name in compute.GAPS:
         row = next(line for line in table.splitlines() if line.startswith(name))
         assert f"{float(data['gap'].sel(gap_name=name).mean()):.2f}" in row
-    assert (data["rung_evaluations"].sel(rung="diagonal") == 3 * 16 + 20 * 128 + 30).all()
+    assert (data["rung_evaluations"].sel(rung="diagonal") == 3 * 16 + 20 * 8 + 30).all()
     assert (data["rung_seconds"].isel(rung=slice(1, None)) > 0).all()
     assert (run / "figures" / "ladder.png").stat().st_size > 10_000
 
 
-def test_bad_arguments_are_one_line(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_one_line(
+    script: ModuleType, tmp_path: Path, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert script.main([str(tmp_path), "--num-scenes", "0"]) == 1
     assert "num_scenes: expected at least 1, got 0" in capsys.readouterr().err
     assert script.main([str(tmp_path / "nowhere")]) == 1
     assert "expected a run folder with a config.yaml" in capsys.readouterr().err
-    run = tmp_path / "run"
-    arguments = ["--preset", "tiny", "--steps", "1", "--slots", "9", "--run-dir", str(run)]
-    assert load_script("run_svi").main(arguments) == 0
+    run = tiny_copy("iodine", "--slots", "9")
     assert script.main([str(run)]) == 1
     assert "slots: expected at most 8, of which all orders are summed, got 9" in capsys.readouterr().err
     (run / "checkpoint.pt").unlink()
     assert script.main([str(run)]) == 1
     assert "expected a checkpoint, found no such file" in capsys.readouterr().err
-
-
-def test_batches_are_put_together_in_order(tmp_path: Path) -> None:
-    calls = []
-
-    def compute(start: int, stop: int, show: results.Show) -> xarray.Dataset:
-        calls.append((start, stop))
-        return xarray.Dataset({"square": ("scene", np.arange(start, stop) ** 2)})
-
-    data = results.in_batches(tmp_path / "squares.nc", compute, 5, 2, "a")
-    assert data["square"].values.tolist() == [0, 1, 4, 9, 16]
-    assert data["scene"].values.tolist() == [0, 1, 2, 3, 4]
-    assert calls == [(0, 2), (2, 4), (4, 5)]
-    results.in_batches(tmp_path / "squares.nc", compute, 4, 2, "a")
-    assert len(calls) == 3
-    assert read(tmp_path / "squares.nc").sizes["scene"] == 4
-    results.in_batches(tmp_path / "squares.nc", compute, 4, 2, "b")
-    assert len(calls) == 5, "other settings"

@@ -19,9 +19,9 @@ import pytest
 import torch
 import xarray
 import yaml
-from killed import SINGLE, Nursery
+from helpers.killed import SINGLE, Nursery
+from helpers.scripts import EXPERIMENTS
 from PIL import Image
-from scripts import EXPERIMENTS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pyro_compvae.runs.checkpoint import load_checkpoint

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-import formats
 import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import formats
+from helpers.scripts import load_script
 from PIL import Image
-from scripts import load_script
 
 from pyro_compvae.data import read_clevr_mv
 from pyro_compvae.data.solids.scenes import CLE_MV, make_solids

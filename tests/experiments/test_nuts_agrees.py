@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import arviz
 import numpy as np
 import pytest
 import torch
+from helpers.scripts import RESULTS
 
 from pyro_compvae.analysis import importance_draws, load_run, to_inference_data
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
@@ -18,7 +17,7 @@ from pyro_compvae.analysis.posterior.nuts import nuts_draws
 from pyro_compvae.data import load_scenes
 from pyro_compvae.evidence import Fit
 
-RUN = Path(__file__).parents[2] / "results" / "iodine-sprites-lnms-seed0"
+RUN = RESULTS / "iodine-sprites-lnms-seed0"
 SCENES = [4, 10]
 """Test scenes in which few chains of NUTS mix within minutes; that of the smaller k̂ is taken."""
 

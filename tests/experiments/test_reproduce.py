@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.scripts import load_script
 from PIL import Image
-from scripts import load_script
 
 from pyro_compvae.analysis import load_run
 from pyro_compvae.analysis.figures.decompositions import compared_figure, decomposition_figure

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts import load_script
+from helpers.scripts import load_script
 
 from pyro_compvae.analysis.evidence.data_set import estimates_of
 from pyro_compvae.analysis.results import read
@@ -16,13 +17,14 @@ QUICK = ["--num-samples", "30", "--fit-steps", "2", "--cover-steps", "1", "--cov
 
 @pytest.mark.parametrize("guide", ["iodine", "mulmon"])
 def test_bayes_factors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, guide: str
+    tmp_path: Path,
+    tiny_copy: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    guide: str,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    script, run = load_script("repulsive_prior"), tmp_path / "run"
-    arguments = ["--preset", "tiny", "--guide", guide, "--steps", "1", "--run-dir", str(run)]
-    assert load_script("run_svi").main(arguments) == 0
-    capsys.readouterr()
+    script, run = load_script("repulsive_prior"), tiny_copy(guide)
     assert script.main([str(run), *QUICK, "--strength", "0.3"]) == 0
     text = capsys.readouterr().out
     assert "log Z(K 4, D 4, σ_c 0.1, s 0.3) = " in text

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.scripts import RESULTS
 
 from pyro_compvae.analysis import evaluate, load_run
 from pyro_compvae.analysis.comparison.table import comparison_table
@@ -18,7 +19,6 @@ from pyro_compvae.data import load_scenes
 from pyro_compvae.runs.environment import read_environment
 from pyro_compvae.runs.folder import run_name
 
-RESULTS = Path(__file__).parents[2] / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/model.safetensors"))
 
 

@@ -7,10 +7,12 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from scripts import EXPERIMENTS, load_script
+from helpers.scripts import EXPERIMENTS, load_script
 
 from pyro_compvae.analysis import export_run, load_run
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
@@ -178,17 +180,16 @@ def test_fewer_slots_than_objects_is_a_warning(script: ModuleType, tmp_path: Pat
         assert script.main([*TINY, "--slots", "3", "--steps", "1", "--run-dir", str(tmp_path / "run")]) == 0
 
 
-def test_nothing_is_overwritten(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_dir = tmp_path / "run"
-    arguments = [*TINY, "--no-lnms", "--seed", "3", "--steps", "2", "--run-dir", str(run_dir)]
-    assert script.main(arguments) == 0
+def test_nothing_is_overwritten(
+    script: ModuleType, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tiny_copy("iodine", "--no-lnms", "--seed", "1")
     files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
-    capsys.readouterr()
     assert script.main([*TINY, "--steps", "1", "--run-dir", str(run_dir)]) == 1
     assert "expected a new or empty run folder, found one that holds files" in capsys.readouterr().err
     for change, message in (
         (["--slots", "5"], "num_slots is 4 there and 5 here"),
-        (["--lnms", "--seed", "0"], "lnms is False there and True here; seed is 3 there and 0 here"),
+        (["--lnms", "--seed", "0"], "lnms is False there and True here; seed is 1 there and 0 here"),
         (["--set", "training.learning_rate=1e-3"], "training.learning_rate is 0.0002 there and 0.001 here"),
         (["--guide", "monet"], "guide is 'iodine' there and 'monet' here"),
     ):
@@ -200,15 +201,14 @@ def test_nothing_is_overwritten(script: ModuleType, tmp_path: Path, capsys: pyte
 
 
 def test_resume_compares_fields_that_only_the_guide_of_the_run_has(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_dir = str(tmp_path / "run")
-    assert script.main([*TINY, "--guide", "monet", "--steps", "1", "--run-dir", run_dir]) == 0
-    resume = ["--resume", "--steps", "2", "--run-dir", run_dir]
+    run_dir = tiny_copy("monet")
+    resume = ["--resume", "--steps", "3", "--run-dir", str(run_dir)]
     assert script.main([*resume, "--set", "attention.bottleneck=9"]) == 1
     assert "attention.bottleneck is 8 there and 9 here" in capsys.readouterr().err
     assert script.main([*resume, "--set", "attention.bottleneck=8"]) == 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
+    assert json.loads((run_dir / "summary.json").read_text())["steps"] == 3
 
 
 @pytest.mark.parametrize(
@@ -279,10 +279,14 @@ def test_signals_save_and_exit_cleanly(tmp_path: Path, number: signal.Signals) -
 
 @pytest.mark.parametrize("guide", ["iodine", "monet", "mulmon"])
 def test_only_the_guide_is_trained_on_a_frozen_model(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: str
+    script: ModuleType,
+    tmp_path: Path,
+    tiny_run: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    guide: str,
 ) -> None:
     tiny = [*TINY, "--guide", guide]
-    assert script.main([*tiny, "--no-lnms", "--steps", "2", "--run-dir", str(tmp_path / "source")]) == 0
+    shutil.copytree(tiny_run(guide, "--no-lnms"), tmp_path / "source")
     frozen = ["--frozen-model", str(tmp_path / "source"), "--run-dir", str(tmp_path / "frozen"), "--seed", "1"]
     assert script.main([*tiny, *frozen, "--steps", "2"]) == 0
     source = load_run(tmp_path / "source")
@@ -332,13 +336,12 @@ def test_commands_and_environment_are_recorded(script: ModuleType, tmp_path: Pat
 
 @pytest.mark.parametrize("text", ["{", "{}", "[3]", "\0\0"])
 def test_a_damaged_environment_is_named_and_the_run_is_not_touched(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+    script: ModuleType, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    run_dir = tmp_path / "run"
-    assert script.main([*TINY, "--steps", "1", "--run-dir", str(run_dir)]) == 0
+    run_dir = tiny_copy()
     (run_dir / "environment.json").write_text(text)
     files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
-    resume = ["--resume", "--steps", "2", "--run-dir", str(run_dir)]
+    resume = ["--resume", "--steps", "3", "--run-dir", str(run_dir)]
     assert script.main(resume) == 1
     error = capsys.readouterr().err
     assert f"{run_dir / 'environment.json'}: expected the calls that made the run" in error
@@ -348,11 +351,11 @@ def test_a_damaged_environment_is_named_and_the_run_is_not_touched(
     assert script.main(resume) == 0
 
 
-def test_an_export_is_not_trained_on(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main([*TINY, "--steps", "1", "--run-dir", str(tmp_path / "run")]) == 0
-    out = export_run(tmp_path / "run")
+def test_an_export_is_not_trained_on(
+    script: ModuleType, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = export_run(tiny_copy())
     files = {path: path.read_bytes() for path in out.iterdir()}
-    capsys.readouterr()
-    assert script.main(["--resume", "--steps", "2", "--run-dir", str(out)]) == 1
+    assert script.main(["--resume", "--steps", "3", "--run-dir", str(out)]) == 1
     assert "it cannot be trained on, for the state of the optimiser is not in it" in capsys.readouterr().err
     assert files == {path: path.read_bytes() for path in out.iterdir()}

@@ -8,7 +8,7 @@ import pyro
 import pyro.poutine as poutine
 import pytest
 import torch
-from gradients import assert_same_loss_and_gradients, gradients
+from helpers.gradients import assert_same_loss_and_gradients, gradients
 from pyro.infer import Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 

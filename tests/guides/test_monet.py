@@ -8,7 +8,7 @@ import pyro.poutine as poutine
 import pytest
 import torch
 import torch.nn.functional as F
-from gradients import assert_same_loss_and_gradients
+from helpers.gradients import assert_same_loss_and_gradients
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 

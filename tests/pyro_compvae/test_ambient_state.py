@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from helpers.scripts import RESULTS
 from PIL import Image
 from pyro.infer import TraceMeanField_ELBO
 
@@ -42,7 +43,6 @@ from pyro_compvae.training.signals import stop_signals
 from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-RESULTS = Path(__file__).parents[2] / "results"
 GUIDES = get_args(GuideName)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
-from linear_gaussian import FactorisedGuide, LinearGaussian
+from helpers.slot_models import FactorisedGuide, LinearGaussian
 from torch import Tensor
 
 from pyro_compvae.analysis.posterior.nuts import nuts_draws

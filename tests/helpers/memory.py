@@ -1,0 +1,127 @@
+"""Resident memory of a process that does the same again and again: ``python memory.py training iodine 500 100``."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import theilslopes
+
+WARM_UP = 30
+"""Calls until allocators and caches have what they need."""
+
+EVERY = 10
+"""Calls between two looks."""
+
+
+class Growth(NamedTuple):
+    """Bytes per call.
+
+    clean: of calls as they are.
+    leaking: of further calls, each of which keeps its batch.
+    batch: what one batch takes.
+    """
+
+    clean: float
+    leaking: float
+    batch: int
+
+
+def growth(what: str, guide: str, calls: int, leaking_calls: int) -> Growth:
+    """How much more memory every call takes, in a process of its own.
+
+    Its allocator (glibc's) gives every tensor pages of its own and takes them back at once, so that no leak fills holes
+    in the heap. The slope is the median of those between all pairs of looks, which single jumps do not move.
+    """
+    command = [sys.executable, __file__, what, guide, str(calls), str(leaking_calls)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment |= {"MALLOC_MMAP_THRESHOLD_": "8192", "MALLOC_TRIM_THRESHOLD_": "0"}
+    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    content = json.loads(output.splitlines()[-1])
+    clean, leaking = (float(theilslopes(np.array(content[name]) / EVERY).slope) for name in ("clean", "leaking"))
+    return Growth(clean, leaking, content["batch"])
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory, once what nobody holds is freed."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def watch(name: str, guide: str, calls: int, leaking_calls: int) -> dict[str, Any]:
+    """Resident bytes at every look, after the warm-up."""
+    held: list[Any] = []
+    seen: dict[str, Any] = {"clean": [], "leaking": []}
+
+    def called(number: int, batch: Any) -> None:
+        leaking = number > WARM_UP + calls
+        if leaking:
+            held.append(batch.clone())
+        if number > WARM_UP and number % EVERY == 0:
+            seen["leaking" if leaking else "clean"].append(resident())
+        seen["batch"] = batch.numel() * batch.element_size()
+
+    {"training": training, "evidence": evidence}[name](guide, WARM_UP + calls + leaking_calls, called)
+    return seen
+
+
+def training(name: str, steps: int, called: Callable[[int, Any], None]) -> None:
+    """A run with its log, events, looks at validation scenes, and checkpoints."""
+    torch, guide, config, scenes = prepared(name, {"log_every": 10, "evaluate_every": 50, "checkpoint_every": 10})
+    evaluation, cpu = import_module("pyro_compvae.analysis.metrics.evaluation"), torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = import_module("pyro_compvae.training.trainer").Trainer(
+            guide,
+            config.replace({"training.steps": steps}),
+            scenes,
+            Path(folder),
+            cpu,
+            lambda step: evaluation.evaluate(guide, scenes, cpu),
+            evaluation.metric_names(config.num_slots, name == "mulmon"),
+        )
+        step = trainer._train_step
+
+        def watched() -> None:
+            step()
+            called(trainer.step, scenes[: config.training.batch_size].image)
+
+        trainer._train_step = watched
+        trainer.run()
+
+
+def evidence(name: str, batches: int, called: Callable[[int, Any], None]) -> None:
+    """Importance sampling, and for every tenth batch annealed importance sampling."""
+    _, guide, _, scenes = prepared(name, {})
+    estimators = import_module("pyro_compvae.evidence")
+    guide.eval()
+    for number in range(1, batches + 1):
+        batch = scenes[4 * (number % 4) : 4 * (number % 4) + 4]
+        arguments = guide.arguments(batch)
+        estimators.importance_log_evidence(guide.model, guide, *arguments, num_samples=10)
+        if number % 10 == 0:
+            few = {"num_chains": 2, "num_temperatures": 2, "leapfrog_steps": 1, "pilot_chains": 2}
+            estimators.annealed_log_evidence(guide.model, guide, *arguments, **few)
+        called(number, batch.image)
+
+
+def prepared(name: str, changes: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """PyTorch, a tiny guide, its configuration and a few scenes."""
+    torch = import_module("torch")
+    torch.manual_seed(0)
+    config = import_module("pyro_compvae.runs.presets").preset("tiny", name)
+    config = config.replace({f"training.{field}": value for field, value in changes.items()})
+    scenes = import_module("pyro_compvae.data").load_scenes(config.data, "test", multi_view=name == "mulmon")
+    return torch, import_module("guides").build_guide(config), config, scenes
+
+
+if __name__ == "__main__":
+    print(json.dumps(watch(*sys.argv[1:3], *map(int, sys.argv[3:]))))

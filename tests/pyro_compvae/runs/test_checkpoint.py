@@ -1,0 +1,108 @@
+"""Atomic files and checkpoints."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.full_disk import largest_file
+
+from pyro_compvae.errors import DiskFullError
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pyro_compvae.runs.files import STALE, atomic_path, write_text
+
+CONTENT = {"config": "a: 1", "step": 3, "guide": {"weight": torch.arange(3.0)}}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, CONTENT)
+    content = load_checkpoint(path)
+    assert content["step"] == 3
+    assert torch.equal(content["guide"]["weight"], torch.arange(3.0))
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_text(path, "old")
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("disk is full")
+
+    with pytest.raises(RuntimeError, match="disk is full"):
+        write_half()
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_full_disk_is_named_and_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, CONTENT)
+    large = {**CONTENT, "guide": {"weight": torch.zeros(10_000)}}
+    with (
+        largest_file(20_000),
+        pytest.raises(DiskFullError, match=r"checkpoint.pt: cannot be written, the disk is full"),
+    ):
+        save_checkpoint(path, large)
+    assert torch.equal(load_checkpoint(path)["guide"]["weight"], torch.arange(3.0))
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+    with pytest.raises(FileNotFoundError):  # and nothing else is taken for one
+        save_checkpoint(tmp_path / "nowhere" / "checkpoint.pt", CONTENT)
+
+
+def test_what_killed_processes_left_is_deleted_after_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.touch()
+    now = path.stat().st_mtime
+    kept = ["checkpoint.pt", ".checkpoint-being_w.pt", ".checkpoint-abcdefgh.yaml", ".config-abcdefgh.pt"]
+    for name in (*kept[1:], ".checkpoint-abcdefgh.pt"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (now, now - (0.5 if "being" in name else 2.0) * STALE))
+    save_checkpoint(path, CONTENT)
+    assert {file.name for file in tmp_path.iterdir()} == set(kept)
+
+
+def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    write_text(tmp_path / "atomic", "text")
+    assert (tmp_path / "atomic").stat().st_mode == ordinary.stat().st_mode
+
+
+class Malicious:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("unpickled"),))
+
+
+def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    torch.save({**CONTENT, "extra": Malicious()}, path)
+    with pytest.raises(CheckpointError, match="expected a checkpoint of tensors and plain containers"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(CheckpointError, match="expected a checkpoint of tensors and plain containers"):
+        load_checkpoint(path)
+    assert not (tmp_path / "unpickled").exists()
+
+
+def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(CheckpointError, match=r"checkpoint.pt: expected a checkpoint, found no such file"):
+        load_checkpoint(path)
+    save_checkpoint(path, CONTENT)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match="may be damaged"):
+        load_checkpoint(path)
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match=r"missing \['config', 'guide', 'step'\]"):
+        load_checkpoint(path)
+    torch.save(torch.zeros(1), path)
+    with pytest.raises(CheckpointError, match=r"missing \['config', 'guide', 'step'\]"):
+        load_checkpoint(path)

@@ -1,0 +1,25 @@
+"""Long runs take no more memory than short ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.memory import growth
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux's /proc"),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "guide", "calls"),
+    [("training", "iodine", 500), ("training", "mulmon", 500), ("evidence", "iodine", 200)],
+)
+def test_memory_does_not_grow(what: str, guide: str, calls: int) -> None:
+    """Not by a quarter of a batch of images per call; that every call keeps its batch is seen."""
+    found = growth(what, guide, calls, leaking_calls=50)
+    print(found)
+    assert found.leaking > 0.75 * found.batch, "the premise"
+    assert found.clean < 0.25 * found.batch

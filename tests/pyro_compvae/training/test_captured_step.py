@@ -1,0 +1,208 @@
+"""Steps that are recorded and repeated are the steps that would have been taken: on a GPU that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from helpers.pretend_gpu import PretendGpu
+from helpers.recorded_operations import RecordedOperations
+from torch import Tensor
+
+from pyro_compvae.data import load_scenes
+from pyro_compvae.guides import MulmonGuide, build_guide
+from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import GuideName
+from pyro_compvae.training.captured_step import WARM_STEPS, CapturedStep
+from pyro_compvae.training.distributed import Workers
+from pyro_compvae.training.schedules import SCHEDULES, changing
+from pyro_compvae.training.trainer import Trainer
+
+STEPS = 14
+SCHEDULED = {
+    "training.steps": STEPS,
+    "training.warmup_steps": 5,
+    "training.kl_warmup_steps": 9,
+    "lnms_prior.warmup_steps": 11,
+    "training.log_every": 7,
+    "training.evaluate_every": 5,
+    "training.checkpoint_every": 6,
+}
+
+
+class Refusing(RecordedOperations):
+    """Records nothing."""
+
+    def record(self, function: Callable[[], Tensor]) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+
+
+def make(gpu: PretendGpu, config: RunConfig, folder: Path, recorder: RecordedOperations) -> Trainer:
+    torch.manual_seed(0)
+    guide = build_guide(config).to(gpu.device)
+    if isinstance(guide, MulmonGuide):
+        guide.max_observed = 2  # of which both come often enough
+    scenes = load_scenes(config.data, "train", multi_view=config.guide == "mulmon")
+    folder.mkdir(exist_ok=True)
+    return Trainer(guide, config, scenes, folder, gpu.device, lambda step: {}, (), recorder=recorder)
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: value.cpu().clone() for name, value in trainer.guide.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.filterwarnings("ignore:--cuda-graph")
+@pytest.mark.parametrize("lnms", [True, False])
+@pytest.mark.parametrize("name", get_args(GuideName))
+def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: bool, tmp_path: Path) -> None:
+    """While β, s and γ warm up, the learning rate rises and falls, and runs are logged, evaluated and saved."""
+    config = preset("tiny", name).replace({**SCHEDULED, "lnms": lnms})
+    if name == "monet":
+        config = config.replace({"attention.mask_warmup_steps": 12})
+    found = {}
+    for kind in (Refusing, RecordedOperations):
+        with PretendGpu() as gpu:
+            recorder = kind(gpu)
+            trainer = make(gpu, config, tmp_path / kind.__name__, recorder)
+            before = weights(trainer)
+            assert trainer.run()
+            found[kind] = weights(trainer)
+            assert not same(before, found[kind]), "the premise: something is learned"
+    graphs = 2 if name == "mulmon" else 1
+    assert len(recorder.recordings) == graphs
+    assert recorder.repeats == STEPS - graphs * WARM_STEPS
+    assert same(found[Refusing], found[RecordedOperations])
+
+
+@pytest.mark.parametrize("name", get_args(GuideName))
+def test_a_resumed_run_is_the_same_bit_by_bit(name: GuideName, tmp_path: Path) -> None:
+    """Although it takes its first steps as they are, where the other one repeats recorded ones."""
+    config = preset("tiny", name).replace(SCHEDULED)
+    with PretendGpu() as gpu:
+        whole = make(gpu, config, tmp_path / "whole", RecordedOperations(gpu))
+        assert whole.run()
+        expected = weights(whole)
+    with PretendGpu() as gpu:
+        part = make(gpu, config.replace({"training.steps": 8}), tmp_path / "part", RecordedOperations(gpu))
+        assert part.run()
+        again = make(gpu, config, tmp_path / "part", RecordedOperations(gpu))
+        torch.manual_seed(5)
+        again.restore()  # the GPU's random numbers go on by themselves: a checkpoint holds those of CUDA
+        assert again.run()
+        assert same(expected, weights(again))
+
+
+def test_a_weight_that_changes_and_is_recorded_as_a_number_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the tests above would not see if recordings could change."""
+    config = preset("tiny", "iodine").replace(SCHEDULED)
+    found = []
+    for names in (changing(config), ("lnms_strength",)):
+        monkeypatch.setattr("pyro_compvae.training.trainer.changing", lambda _, names=names: names)
+        with PretendGpu() as gpu:
+            trainer = make(gpu, config, tmp_path / str(len(names)), RecordedOperations(gpu))
+            assert trainer.run()
+            found.append(weights(trainer))
+    assert not same(*found)
+
+
+def test_what_waits_for_the_host_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on as it is, and says so once, in a line."""
+    config = preset("tiny", "iodine").replace(SCHEDULED)
+    with PretendGpu() as gpu:
+        trainer = make(gpu, config, tmp_path, RecordedOperations(gpu))
+        assert isinstance(trainer.take_step, CapturedStep)
+        step = trainer.optimiser.step
+        first = next(trainer.guide.parameters()).detach()
+        monkeypatch.setattr(trainer.optimiser, "step", lambda: (step(), float(first.sum())))
+        with pytest.warns(UserWarning, match=r"^--cuda-graph: every step is launched kernel by kernel, .*$") as caught:
+            assert trainer.run()
+    assert len(caught) == 1
+
+
+def test_steps_without_room_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was recorded is given back first."""
+    config = preset("tiny", "mulmon").replace(SCHEDULED)
+    with PretendGpu() as gpu:
+        recorder = RecordedOperations(gpu)
+        trainer = make(gpu, config, tmp_path, recorder)
+        run = recorder.run
+        step = trainer.take_step
+        assert isinstance(step, CapturedStep)
+
+        def full(function: Callable[[], Tensor]) -> Tensor:
+            if recorder.repeats:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+            return run(function)
+
+        monkeypatch.setattr(recorder, "run", full)
+        with pytest.warns(UserWarning, match="out of memory"):
+            assert trainer.run()
+        assert recorder.repeats, "the premise: one number of views was recorded when the other one came"
+        assert not step._recorded
+
+
+def test_a_batch_of_another_size_is_refused(tmp_path: Path) -> None:
+    """It would be spread over the memory of the first one."""
+    with PretendGpu() as gpu:
+        trainer = make(gpu, preset("tiny", "iodine").replace(SCHEDULED), tmp_path, RecordedOperations(gpu))
+        trainer._train_step()
+        x = torch.rand(4, 3, 16, 16).to(gpu.device)
+        with pytest.raises(ValueError, match=r"arguments: expected those of the steps before, .*\(4, 3, 16, 16\)"):
+            trainer.take_step(x[:1])
+
+
+def test_afterwards_weights_are_numbers(tmp_path: Path) -> None:
+    with PretendGpu() as gpu:
+        config = preset("tiny", "iodine").replace(SCHEDULED)
+        trainer = make(gpu, config, tmp_path, RecordedOperations(gpu))
+        trainer._train_step()
+        assert isinstance(trainer.guide.kl_weight, Tensor)
+        assert trainer.run()
+        assert trainer.guide.kl_weight == pytest.approx(1.0)
+        assert isinstance(trainer.guide.kl_weight, float)
+
+
+def test_several_workers_record_nothing(tmp_path: Path) -> None:
+    config = preset("tiny", "iodine")
+    with PretendGpu() as gpu, pytest.raises(ValueError, match="recorder: expected None with several workers"):
+        Trainer(
+            build_guide(config),
+            config,
+            load_scenes(config.data, "train"),
+            tmp_path,
+            torch.device("cpu"),
+            lambda step: {},
+            (),
+            Workers(0, 2),
+            RecordedOperations(gpu),
+        )
+
+
+def test_schedules_that_change() -> None:
+    config = preset("tiny", "monet")
+    assert changing(config) == ()
+    assert set(changing(config.replace({**SCHEDULED, "attention.mask_warmup_steps": 3}))) == set(SCHEDULES)
+    assert changing(config.replace({**SCHEDULED, "lnms": False})) == ("kl_weight",)
+
+
+def test_a_run_that_began_on_a_gpu_goes_on_without_one(tmp_path: Path) -> None:
+    config = preset("tiny", "iodine").replace(SCHEDULED)
+    with PretendGpu() as gpu:
+        assert make(gpu, config.replace({"training.steps": 8}), tmp_path, RecordedOperations(gpu)).run()
+    scenes = load_scenes(config.data, "train")
+    trainer = Trainer(build_guide(config), config, scenes, tmp_path, torch.device("cpu"), lambda step: {}, ())
+    trainer.restore()
+    (group,) = trainer.optimiser.param_groups
+    assert (group["lr"], group["capturable"]) == (pytest.approx(config.training.learning_rate, rel=1e-3), False)
+    assert all(state["step"] == 8 for state in trainer.optimiser.state.values())
+    assert trainer.run()
