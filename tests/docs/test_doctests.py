@@ -15,11 +15,7 @@ from pyro_compvae import analysis
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if ">>> " in page.read_text(encoding="utf-8")]
-MODULES = sorted(
-    module.name
-    for package in (pyro_compvae,)
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-)
+MODULES = sorted(module.name for module in pkgutil.walk_packages(pyro_compvae.__path__, "pyro_compvae."))
 
 
 def failures(tests: list[doctest.DocTest]) -> str:

@@ -26,7 +26,8 @@ from pyro_compvae.runs.config import RunConfig, to_yaml
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.runs.weights import save_weights
-from pyro_compvae.training.trainer import Trainer, minibatch
+from pyro_compvae.training.minibatches import minibatch
+from pyro_compvae.training.trainer import Trainer
 
 GUIDES = get_args(GuideName)
 CPU = torch.device("cpu")

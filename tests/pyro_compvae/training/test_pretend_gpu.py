@@ -73,7 +73,7 @@ def test_a_run_trains_logs_evaluates_and_resumes(name: GuideName, tmp_path: Path
         trainer._train_step()
         trainer._train_step()
         assert gpu.syncs.total() == 0, gpu.syncs
-        trainer._check_finite()
+        trainer.state.check_finite()
         assert gpu.copies.total() > 0, "the premise: copies are counted"
         assert sum(count for where, count in gpu.copies.items() if "to CPU" in where) == 1, gpu.copies
         assert trainer.run()

@@ -23,8 +23,10 @@ from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
+from pyro_compvae.training.minibatches import minibatch
 from pyro_compvae.training.schedules import kl_weight, learning_rate, lnms_strength
-from pyro_compvae.training.trainer import DivergenceError, Trainer, minibatch
+from pyro_compvae.training.state import DivergenceError
+from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -115,7 +117,7 @@ def test_rows_after_the_last_checkpoint_are_written_again(tmp_path: Path) -> Non
     trainer = make_trainer(tmp_path, config)
     trainer.run()
     expected = rows(tmp_path)
-    content = load_checkpoint(trainer.checkpoint_path)
+    content = load_checkpoint(trainer.state.folder.checkpoint)
     assert content["step"] == 4
     last = trainer.log.path.read_text().splitlines()[-1]
     with trainer.log.path.open("a") as file:
@@ -182,7 +184,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path:
 def test_a_lost_checkpoint_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, preset("tiny"))
     trainer.run()
-    trainer.checkpoint_path.unlink()
+    trainer.state.folder.checkpoint.unlink()
     log = trainer.log.path.read_text()
     with pytest.raises(CheckpointError, match=r"checkpoint of a run that was at step 4 and saved its first at step 2"):
         make_trainer(tmp_path, preset("tiny")).restore()
@@ -216,7 +218,7 @@ def test_signals_save_and_stop_and_handlers_are_given_back(tmp_path: Path) -> No
 
     trainer._train_step = interrupted_step  # type: ignore[method-assign]
     assert trainer.run() is False
-    assert load_checkpoint(trainer.checkpoint_path)["step"] == trainer.step == 1
+    assert load_checkpoint(trainer.state.folder.checkpoint)["step"] == trainer.step == 1
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -236,7 +238,7 @@ def test_nan_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path, g
     trainer._train_step = poisoned_step  # type: ignore[method-assign]
     with pytest.raises(DivergenceError, match=r"diverged at step 4: .* last good checkpoint is kept"):
         trainer.run()
-    content = load_checkpoint(trainer.checkpoint_path)
+    content = load_checkpoint(trainer.state.folder.checkpoint)
     assert content["step"] == 2
     assert all(tensor.isfinite().all() for tensor in content["guide"].values())
 
@@ -275,20 +277,20 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path, guide: GuideName, mon
 
 def test_explosion_stops_training(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, preset("tiny"))
-    trainer.first_loss = 1e-3
+    trainer.state.first_loss = 1e-3
     with pytest.raises(
         DivergenceError, match=r"diverged at step 1: .*at most 7680, ten times the first .*no checkpoint yet"
     ):
         trainer.run()
-    assert not trainer.checkpoint_path.exists()
+    assert not trainer.state.folder.checkpoint.exists()
 
 
 def test_a_checkpoint_that_lacks_what_a_run_continues_from_is_refused(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, preset("tiny"))
     trainer.run()
-    content = load_checkpoint(trainer.checkpoint_path)
+    content = load_checkpoint(trainer.state.folder.checkpoint)
     del content["random"]
-    save_checkpoint(trainer.checkpoint_path, content)
+    save_checkpoint(trainer.state.folder.checkpoint, content)
     with pytest.raises(CheckpointError, match=r"missing \['random'\]. Was it written by another version\?"):
         make_trainer(tmp_path, preset("tiny")).restore()
 

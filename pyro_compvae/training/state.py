@@ -1,0 +1,175 @@
+"""What training goes on from, and its checkpoint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_compvae.data.scenes import SceneSet
+from pyro_compvae.errors import CompvaeError
+from pyro_compvae.guide import SceneGuide
+from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
+from pyro_compvae.runs.folder import RunFolder
+from pyro_compvae.runs.log import RunLog
+from pyro_compvae.training.distributed import Workers
+from pyro_compvae.training.step import load_optimiser
+
+RESUMED = ("config", "scenes", "step", "seconds", "first_loss", "window", "guide", "optimiser", "random")
+"""What a run continues from."""
+
+
+class DivergenceError(CompvaeError, RuntimeError):
+    """The loss or its gradient is not finite, or has exploded."""
+
+
+@dataclass
+class TrainingState:
+    """Weights, optimiser, random streams, and how far training is.
+
+    guide: holds the weights.
+    optimiser: of those that are trained.
+    config: of the run.
+    scenes: which it is trained on.
+    folder: where its checkpoint is.
+    device: where it computes.
+    workers: this process among those that train together.
+    step: training steps done.
+    seconds: that they took.
+    first_loss: in nats per scene.
+    window: loss and norm of the gradient, (2,), of every step since the last log.
+    """
+
+    guide: SceneGuide
+    optimiser: torch.optim.Optimizer
+    config: RunConfig
+    scenes: SceneSet
+    folder: RunFolder
+    device: torch.device
+    workers: Workers
+    step: int = 0
+    seconds: float = 0.0
+    first_loss: float | None = None
+    window: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.workers.is_first:
+            self._seed_worker()
+
+    def save(self) -> None:
+        """Write the checkpoint: everything that a bitwise-equal continuation needs.
+
+        Raises:
+            DivergenceError: instead of writing, if training has diverged.
+        """
+        losses, norms = self.check_finite()
+        random = self.workers.gather(self._random_state())
+        if not self.workers.is_first:
+            return
+        content = {
+            "config": to_yaml(self.config),
+            "scenes": self.scenes.origin,
+            "step": self.step,
+            "seconds": self.seconds,
+            "first_loss": self.first_loss,
+            "window": torch.stack((losses, norms), dim=1),
+            "guide": self.guide.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "random": random,
+        }
+        save_checkpoint(self.folder.checkpoint, content)
+
+    def restore(self, log: RunLog) -> None:
+        """Continue from the run's checkpoint, or start where the run was ended before its first one.
+
+        Raises:
+            CheckpointError: if it is lost, or of other scenes or another configuration (the number of steps and the
+                place of the data may differ), or has more steps behind it than are asked for.
+        """
+        if not self.folder.checkpoint.exists():
+            self._check_not_lost(log)
+            if self.workers.is_first:
+                log.drop_after(0)
+            return
+        content = load_checkpoint(self.folder.checkpoint, entries=RESUMED)
+        changed = differences(from_yaml(content["config"]), self.config)
+        if changed:
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: expected a checkpoint of this configuration, got another: "
+                f"{'; '.join(changed)}."
+            )
+        if content["scenes"] != self.scenes.origin:
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: expected the scenes that the run was trained on ({content['scenes']}), got "
+                f"others ({self.scenes.origin}). Name the place of the former with --data-root."
+            )
+        self.guide.load_state_dict(content["guide"])
+        load_optimiser(self.optimiser, content["optimiser"])
+        self.step, self.seconds, self.first_loss = content["step"], content["seconds"], content["first_loss"]
+        if self.step > self.config.training.steps:
+            raise CheckpointError(
+                f"--steps: expected at least the {self.step} steps that the run has behind it, "
+                f"got {self.config.training.steps}"
+            )
+        self.window = list(content["window"].to(self.device))
+        if self.workers.rank < len(content["random"]):
+            random = content["random"][self.workers.rank]
+            torch.set_rng_state(random["cpu"])
+            if self.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.device)
+        else:
+            self._seed_worker()
+        if self.workers.is_first:
+            log.drop_after(self.step)
+
+    def check_finite(self) -> tuple[Tensor, Tensor]:
+        """Losses and gradient norms since the last log, once it is certain that all of them are sound."""
+        # One reading of the device for all steps since.
+        window = torch.stack(self.window).cpu() if self.window else torch.empty(0, 2)
+        losses, norms = self.workers.mean(window).unbind(1)
+        bad = ~(losses.isfinite() & norms.isfinite())
+        if self.first_loss is None and len(losses) and not bad[0]:
+            self.first_loss = float(losses[0])
+        limit = math.inf
+        if self.first_loss is not None:
+            # At least ten nats per colour value, as a first loss may happen to be near 0.
+            limit = 10 * max(self.first_loss, 3 * math.prod(self.scenes.image_size))
+            bad |= losses > limit
+        if bad.any():
+            index = int(bad.nonzero()[0])
+            step = self.step - len(losses) + 1 + index
+            raise DivergenceError(
+                f"training diverged at step {step}: expected a finite loss of at most {limit:.0f}, ten times the first "
+                f"one, and a finite gradient, got loss {float(losses[index])} and gradient norm "
+                f"{float(norms[index])}. {self.what_is_kept()} "
+                "Try a lower learning rate or a longer warm-up."
+            )
+        return losses, norms
+
+    def what_is_kept(self) -> str:
+        """What is left where training fails, in words."""
+        kept = "The last good checkpoint is kept" if self.folder.checkpoint.exists() else "There is no checkpoint yet"
+        return f"{kept} ({self.folder.checkpoint})."
+
+    def _random_state(self) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def _seed_worker(self) -> None:
+        """A random stream of this worker's own, from here on."""
+        numbers = np.random.SeedSequence((self.config.seed, self.workers.rank, self.step)).generate_state(1)
+        torch.manual_seed(int(numbers[0]))
+
+    def _check_not_lost(self, log: RunLog) -> None:
+        last, first_checkpoint = log.last_step, self.config.training.checkpoint_every
+        if last > first_checkpoint:
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: expected the checkpoint of a run that was at step {last} and saved its "
+                f"first at step {first_checkpoint}, found no such file. Put it back, or start anew in another --run-dir."
+            )

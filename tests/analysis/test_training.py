@@ -1,0 +1,78 @@
+"""Training from Python: the same run folder as that of run_svi.py, on one's own scenes too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_compvae.analysis import TrainOptions, load_run, train
+from pyro_compvae.data import SceneSet, load_scenes
+from pyro_compvae.errors import ArgumentError
+from pyro_compvae.experiments import run_svi
+from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.runs.presets import preset
+
+TWO_STEPS = {"training.steps": 2, "training.log_every": 1, "training.evaluate_every": 2}
+
+
+def test_train_does_what_the_script_does(tmp_path: Path) -> None:
+    config = preset("tiny", "monet").replace(TWO_STEPS)
+    run = train(config, tmp_path / "python")
+    settings = [word for name, value in TWO_STEPS.items() for word in ("--set", f"{name}={value}")]
+    options = ["--guide", "monet", "--preset", "tiny", *settings, "--run-dir", str(tmp_path / "script")]
+    assert run_svi.main(options) == 0
+    other = load_run(tmp_path / "script")
+    assert run.config == other.config
+    assert run.identity == other.identity
+    ours, theirs = ({path.name for path in folder.path.iterdir()} for folder in (run, other))
+    assert {name for name in ours ^ theirs if not name.startswith("events")} == set()
+    summaries = [folder.folder.summary() for folder in (run, other)]
+    assert [{k: v for k, v in s.items() if k != "seconds"} for s in summaries][0] == {
+        name: value for name, value in summaries[1].items() if name != "seconds"
+    }
+
+
+def test_own_images_become_the_scenes_of_the_run(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((20, 3, 16, 16))
+    run = train(preset("tiny", "iodine", "file").replace(TWO_STEPS), tmp_path / "run", images)
+    parts = [run.scenes(split).images for split in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [16, 2, 2]
+    assert torch.equal(torch.cat(parts), torch.from_numpy((255 * images).round().astype(np.uint8)))
+    assert run.folder.summary()["miou"] is None
+    more = run.config.replace({"training.steps": 3})
+    assert train(more, run.path, options=TrainOptions(resume=True)).step == 3
+
+
+def test_own_scenes_may_have_masks_and_views(tmp_path: Path) -> None:
+    config = preset("tiny", "mulmon").replace(TWO_STEPS)
+    solids = load_scenes(config.data, "train", multi_view=True)
+    run = train(config, tmp_path / "run", solids)
+    again = run.scenes("train")
+    assert torch.equal(again.images, solids.images[:6])
+    assert again.labels is not None
+    assert solids.labels is not None
+    assert torch.equal(again.labels, solids.labels[:6])
+    assert run.folder.summary()["query_miou"] is not None
+
+
+def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
+    config = preset("tiny", "iodine", "file")
+    bytes_ = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
+    for scenes, message in (
+        (bytes_.float() + 255, r"images: expected bytes, or floats in \[0, 1\], got float32 from 255 to 255"),
+        (torch.full((4, 3, 16, 16), float("nan")), "got float32 from nan to nan"),
+        (bytes_[:2], "scenes: expected at least 3, one for each split, got 2"),
+        (bytes_[..., :8], "scenes: expected square images, got 16×8 pixels"),
+        (bytes_[:, :1], r"images: expected \(N, 3, H, W\) or \(N, V, 3, H, W\) uint8, got \(8, 1, 16, 16\) uint8"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            train(config, tmp_path / "run", scenes)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(ArgumentError, match="expected none for a run that is resumed"):
+        train(config, tmp_path / "run", bytes_, options=TrainOptions(resume=True))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match="expected a new or empty run folder"):
+        train(config, tmp_path, SceneSet(bytes_))
