@@ -1,6 +1,9 @@
 """Analysis of trained models: decomposition metrics, health, figures, run folders."""
 
+from pyro_compvae.analysis.calibration.compute import calibrate
+from pyro_compvae.analysis.comparison.compute import compare
 from pyro_compvae.analysis.figures.decompositions import decomposition_figure, traversal_figure, views_figure
+from pyro_compvae.analysis.ladder.compute import gap_ladder
 from pyro_compvae.analysis.metrics.duplicates import DuplicateScore, active_slots, duplicate_score
 from pyro_compvae.analysis.metrics.evaluation import (
     Decomposition,
@@ -17,20 +20,25 @@ from pyro_compvae.analysis.posterior.nuts import nuts_draws
 from pyro_compvae.analysis.posterior.slot_alignment import align_slots
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.analysis.sharing.export import export_run
+from pyro_compvae.analysis.training import TrainOptions, train
 
 __all__ = [
     "Decomposition",
     "Draws",
     "DuplicateScore",
     "Run",
+    "TrainOptions",
     "active_slots",
     "adjusted_rand_index",
     "align_slots",
+    "calibrate",
+    "compare",
     "decompose",
     "decomposition_figure",
     "duplicate_score",
     "evaluate",
     "export_run",
+    "gap_ladder",
     "guide_draws",
     "importance_draws",
     "infer",
@@ -42,6 +50,7 @@ __all__ = [
     "save_inference_data",
     "scene_metrics",
     "to_inference_data",
+    "train",
     "traversal_figure",
     "views_figure",
     "weighted_draws",

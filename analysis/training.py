@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,8 @@ class TrainOptions:
     """Whether a GPU gets a training step in one piece, several times as fast; not with several workers."""
     command: tuple[str, ...] = ("pyro_compvae.analysis.train",)
     """What environment.json says the run was made by: a script and its arguments."""
+    say: Callable[[str], object] = lambda line: None
+    """What is done with lines for the user, such as print."""
 
 
 def train(
@@ -107,7 +109,7 @@ def train(
                 folder.begin(config)
             write_environment(folder.environment, options.command, device, workers.size)
             where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
-            print(f"{folder.path}: steps {trainer.step} to {config.training.steps} on {where}", flush=True)
+            options.say(f"{folder.path}: steps {trainer.step} to {config.training.steps} on {where}")
         if trainer.run() and workers.is_first:
             traverse(folder.figure("traversal.png"), trainer.guide, _shown(splits["validation"], device))
             folder.write_summary(summarise(trainer, splits))
@@ -125,8 +127,8 @@ def _trainer(
             compile_networks(guide, device)
         except CompilationError as error:
             if workers.is_first:
-                print(f"--compile: networks stay as they are, torch.compile does not work here ({error})", flush=True)
-    _check_scenes(config, splits["train"])
+                options.say(f"--compile: networks stay as they are, torch.compile does not work here ({error})")
+    _check_scenes(config, splits["train"], options)
     # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
     validation = splits["validation"] = splits["validation"].spread(VALIDATION_SCENES)
     shown = _shown(validation, device)
@@ -158,10 +160,10 @@ def _shown(scenes: SceneSet, device: torch.device) -> Any:
     return scenes.spread(FIGURE_SCENES if scenes.num_views is None else 1)[:].to(device)
 
 
-def _check_scenes(config: RunConfig, scenes: SceneSet) -> None:
+def _check_scenes(config: RunConfig, scenes: SceneSet, options: TrainOptions) -> None:
     """Warn where a scene has more objects than there are slots beside the background's, or no true masks."""
     if scenes.max_objects is None:
-        print(f"no masks in {scenes.origin}: {', '.join(MASK_METRICS)} are left out")
+        options.say(f"no masks in {scenes.origin}: {', '.join(MASK_METRICS)} are left out")
     elif config.num_slots < scenes.max_objects + 1:
         warnings.warn(
             f"--slots: expected at least {scenes.max_objects + 1} for scenes of up to {scenes.max_objects} objects and "

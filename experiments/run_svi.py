@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,7 +79,9 @@ def train_run(args: Arguments, given: list[str]) -> None:
     done = train(
         config,
         folder.path,
-        options=TrainOptions(args.resume, args.device, args.compile, args.cuda_graph, command),
+        options=TrainOptions(
+            args.resume, args.device, args.compile, args.cuda_graph, command, partial(print, flush=True)
+        ),
     )
     if not is_first_worker():
         return

@@ -171,5 +171,6 @@ class TrainingState:
         if last > first_checkpoint:
             raise CheckpointError(
                 f"{self.folder.checkpoint}: expected the checkpoint of a run that was at step {last} and saved its "
-                f"first at step {first_checkpoint}, found no such file. Put it back, or start anew in another --run-dir."
+                f"first at step {first_checkpoint}, found no such file. Put it back, or start anew in another "
+                "--run-dir."
             )

@@ -308,7 +308,7 @@ def test_other_scenes_are_refused_on_resume(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, config)
     trainer.run()
     other = make_trainer(tmp_path, config)
-    other.scenes = replace(other.scenes, origin="other files")
+    other.state.scenes = replace(other.scenes, origin="other files")
     with pytest.raises(
         CheckpointError, match=r"the scenes that the run was trained on \(64 sprite .*\), got others \(other"
     ):
