@@ -99,7 +99,7 @@ class SceneSet:
     (torch.Size([3, 3, 24, 24]), torch.float32)
     >>> SceneSet(images.float(), labels, torch.ones(10))
     Traceback (most recent call last):
-    ValueError: images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got (10, 3, 24, 24) float32
+    pyro_compvae.errors.ArgumentError: images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got (10, 3, 24, 24) float32
     """
 
     images: Tensor
