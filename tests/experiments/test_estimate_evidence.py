@@ -125,7 +125,7 @@ def test_too_many_slots_for_a_full_covariance_are_told_before_any_work(
     arguments = ["--preset", "tiny", "--steps", "1", "--slots", "9", "--run-dir", str(tmp_path / "run")]
     assert load_script("run_svi").main(arguments) == 0
     assert script.main([str(tmp_path / "run"), "--families", "full"]) == 1
-    assert "families: expected diagonal or block with 9 slots, got full" in capsys.readouterr().err
+    assert "family: expected diagonal or block with 9 slots, got full" in capsys.readouterr().err
     assert not (tmp_path / "run" / "evidence").exists()
     assert EvidenceConfig().families_of(9) == ("block",)
     assert EvidenceConfig().families_of(8) == ("full",)
