@@ -27,7 +27,7 @@ from tqdm import tqdm
 from pyro_compvae.analysis.calibration.compute import calibrate
 from pyro_compvae.analysis.calibration.figure import calibration_figure
 from pyro_compvae.analysis.calibration.table import calibration_table
-from pyro_compvae.analysis.evidence.compute import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior, named
 from pyro_compvae.analysis.posterior.data_set import Groups, load_groups, save_inference_data, score, to_inference_data
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws
 from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
@@ -41,6 +41,7 @@ from pyro_compvae.cli import run
 from pyro_compvae.data import SceneSet
 from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ArgumentError
+from pyro_compvae.evidence import annealed_from, fit_and_cover
 from pyro_compvae.evidence.importance import check_counts
 
 Stage = Literal["draws", "checks", "nuts", "calibration"]
@@ -141,8 +142,8 @@ class Diagnosis:
             log_joint, q = log_joint_and_posterior(self.run, arguments)
             self.save_draws(guide_draws(log_joint, q, *counts), settings, scenes)
             with tqdm(desc="draws, importance") as bar:
-                fit = refined_fit(log_joint, q, self.effort)
-                chains = annealed_from(log_joint, fit, self.effort, bar.set_postfix_str)
+                fit = fit_and_cover(log_joint, q, self.effort.refined())
+                chains = annealed_from(log_joint, fit, self.effort.refined(), named(bar.set_postfix_str))
             if views:
                 data = loo_over_views(score(log_joint, chains.z)[1], chains.log_weights)
                 images, viewpoints = arguments
@@ -193,7 +194,7 @@ class Diagnosis:
             total = self.args.num_chains * (self.args.num_draws + self.args.warmup_steps)
             with tqdm(total=total, unit="step", desc="nuts") as bar:
                 full = "full" in self.effort.families_of(q.batch_shape[1])
-                fit = refined_fit(log_joint, q, self.effort) if full else None
+                fit = fit_and_cover(log_joint, q, self.effort.refined()) if full else None
                 draws = nuts_draws(log_joint, q, *counts, fit, progress=lambda chain, step: bar.update())
             self.save_draws(draws, settings, range(scene, scene + 1))
         groups = ("posterior", "sample_stats")

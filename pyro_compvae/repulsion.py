@@ -23,8 +23,8 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from pyro_compvae.errors import ArgumentError
-from pyro_compvae.evidence.annealing.chains import Annealing, anneal
-from pyro_compvae.evidence.annealing.path import Path, make_plan
+from pyro_compvae.evidence.annealing.chains import Annealing, annealed
+from pyro_compvae.evidence.annealing.config import AnnealingConfig
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
 from pyro_compvae.lnms import lnms_log_density
@@ -36,6 +36,9 @@ CHAINS, TEMPERATURES, LEAPFROG_STEPS = 2048, 200, 5
 
 SAMPLING_TEMPERATURES = 40
 """Of the annealing behind draws."""
+
+PILOT_CHAINS = 32
+"""Chains that find temperatures and step sizes: they cost little, with a density this cheap."""
 
 
 ANNEALING = 1
@@ -209,10 +212,14 @@ class _Annealed(NamedTuple):
     def run(self) -> Annealing:
         """Chains from N(0, I) to N(0, I) exp(s L_NMS), of one scene."""
         size = (self.num_slots, self.latent_dim)
-        path = Path(_Slots(size, self.strength, self.scale), standard_normal_proposal(1, *size))
-        with torch.no_grad():
-            plan = make_plan(path, self.num_temperatures, self.leapfrog_steps, pilot_chains=32)
-            return anneal(path, plan, path.start.rsample(self.num_chains), chunk_size=self.num_chains)
+        config = AnnealingConfig(
+            num_chains=self.num_chains,
+            num_temperatures=self.num_temperatures,
+            leapfrog_steps=self.leapfrog_steps,
+            pilot_chains=PILOT_CHAINS,
+            chunk_size=self.num_chains,
+        )
+        return annealed(_Slots(size, self.strength, self.scale), standard_normal_proposal(1, *size), config)
 
 
 @lru_cache(maxsize=256)

@@ -27,7 +27,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.analysis import load_run
 from pyro_compvae.data import load_scenes
-from pyro_compvae.evidence import fit_gaussian, importance_log_evidence
+from pyro_compvae.evidence import FitConfig, fit_gaussian, importance_log_evidence
 from pyro_compvae.evidence.density import LogJoint, value_and_gradient
 from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.guides import build_guide
@@ -127,7 +127,7 @@ def evidence_of_run(name: str, device: torch.device, num_scenes: int) -> dict[st
     with noise_of_the_cpu(2):
         z = normal_proposal(q).rsample(16)
         log_p, gradient = value_and_gradient(log_joint, z, 16)
-        fit = fit_gaussian(log_joint, q, "full", steps=5)
+        fit = fit_gaussian(log_joint, q, "full", FitConfig(steps=5))
         parts = {
             "log joint": log_p,
             "gradient": gradient,

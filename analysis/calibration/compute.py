@@ -18,14 +18,12 @@ import xarray
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.analysis.evidence.compute import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior
 from pyro_compvae.analysis.posterior.draws import resample
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.errors import ArgumentError
-from pyro_compvae.evidence.annealing.bidirectional import simulate
-from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence import LogJoint, annealed_from, fit_and_cover, normal_proposal, simulate
 from pyro_compvae.evidence.importance import check_counts, chunk_sizes
-from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.lnms import slot_correlation
 from pyro_compvae.repulsion import repulsion_of
 
@@ -143,7 +141,8 @@ def calibrate(
         log_joint, q = log_joint_and_posterior(run, arguments)
         draws = [normal_proposal(q).rsample(num_draws)]
         if config is not None:
-            chains = annealed_from(log_joint, refined_fit(log_joint, q, config), config)
+            refined = config.refined()
+            chains = annealed_from(log_joint, fit_and_cover(log_joint, q, refined), refined)
             draws.append(resample(chains.z, chains.log_weights, FEW_DRAWS)[0])
             khats.append(chains.estimate.khat)
         parts.append(torch.stack([scene_ranks(log_joint, q, z_exact, z) for z in draws]))

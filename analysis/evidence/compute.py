@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -14,22 +14,27 @@ from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import (
+    AnnealingConfig,
     EvidenceEstimate,
-    Fit,
+    Family,
+    LogJoint,
+    Proposal,
+    RefinedConfig,
     Sandwich,
+    TransitionProgress,
+    annealed_from,
     bidirectional_log_evidence,
+    cover,
+    default_start,
+    fit_and_cover,
     fit_gaussian,
+    normal_proposal,
     plain_and_symmetric_log_evidence,
     proposal_log_evidence,
+    refined_proposal_log_evidence,
     simulate,
 )
-from pyro_compvae.evidence.annealing.chains import Annealing, annealed, default_start
-from pyro_compvae.evidence.annealing.chains import Progress as AnnealingProgress
-from pyro_compvae.evidence.density import LogJoint
-from pyro_compvae.evidence.fitting.gaussian import Family
 from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS, Proposal, normal_proposal
-from pyro_compvae.permutation import MAX_SLOTS
 
 OBSERVED = "observed"
 """Name of the estimate for the first V // 2 of V views; all others are of all views."""
@@ -40,47 +45,43 @@ START_SCALE = 0.05
 LOWER_CHAINS = 128
 """Of the sandwich, where no chains are asked for on real scenes."""
 
-ANNEALING_INFLATION = 1.25
-"""Of the scale of the fit that chains start from: they come in from outside more easily than they get out. With
-15 temperatures it takes the median k̂ on 16 scenes of IODINE from 0.71 to 0.58; with 40 it was not measured again."""
-
 ESTIMATORS = 4
 """To be raised whenever the same settings come to mean other numbers: what was saved before is computed again."""
 
-Progress = Callable[[str], object]
+EvidenceProgress = Callable[[str], object]
 """Called with the name of an estimator when it is done, and with how far annealing is and what it accepts."""
 
 
 @dataclass(frozen=True)
 class EvidenceConfig:
-    """How hard to try.
+    """How hard to try: the options of the scripts, of which `refined` makes those of `refined_log_evidence`."""
 
-    num_samples: L, importance samples per scene and estimator.
-    chunk_size: draws, or chains, per scene held at a time, by all estimators.
-    families: Gaussians to fit, each from where the guide stands; by default "full", or "block" with over 8 slots.
-    fit_steps: natural-gradient steps on the ELBO, 16 draws each.
-    cover_steps, cover_samples: further steps towards KL(p ‖ q), and the draws of each; they make a fit cover more, for
-        "..._covering".
-    inflation: of the guide's scale, for "guide_inflated"; 1 leaves it out.
-    ais_chains, ais_temperatures, leapfrog_steps: annealed importance sampling from the last covering fit; no chains, no
-        annealing. With fewer than 30 chains there is no k̂, and few chains bear but a small one. The sandwich's lower
-        bound takes the same pains.
-    bdmc_chains, bdmc_temperatures: of the upper bound for simulated scenes, from the exact draw back to the prior. Few
-        chains on a long way: it takes the bound down as one over the temperatures.
-    """
-
-    num_samples: int = 2000
-    chunk_size: int = 16
+    num_samples: int = RefinedConfig.num_samples
+    """Importance samples per scene and estimator."""
+    chunk_size: int = RefinedConfig.chunk_size
+    """Draws, or chains, per scene held at a time, by all estimators."""
     families: tuple[Family, ...] = ()
-    fit_steps: int = 150
-    cover_steps: int = 50
-    cover_samples: int = 128
+    """Gaussians to fit, each from where the guide stands; by default full, or block with over 8 slots."""
+    fit_steps: int = RefinedConfig.fit_steps
+    """Natural-gradient steps on the ELBO, 16 draws each."""
+    cover_steps: int = RefinedConfig.cover_steps
+    """Further steps towards KL(p ‖ q), which make a fit cover more, for "..._covering"."""
+    cover_samples: int = RefinedConfig.cover_samples
+    """Draws of each of these."""
     inflation: float = 1.0
-    ais_chains: int = 128
-    ais_temperatures: int = 40
-    leapfrog_steps: int = 4
+    """Of the guide's scale, for "guide_inflated"; 1 leaves it out."""
+    ais_chains: int = RefinedConfig.num_chains
+    """Chains annealed from the last covering fit; 0 leaves annealing out. With fewer than 30 there is no k̂, and few
+    chains bear but a small one. The sandwich's lower bound takes the same pains."""
+    ais_temperatures: int = RefinedConfig.num_temperatures
+    """Steps of these chains from the fit to the posterior."""
+    leapfrog_steps: int = RefinedConfig.leapfrog_steps
+    """Mean number of leapfrog steps at every temperature, of all chains."""
     bdmc_chains: int = 2
+    """Of the upper bound for simulated scenes, from the exact draw back to the prior. Few chains on a long way: the
+    bound falls as one over the temperatures."""
     bdmc_temperatures: int = 8000
+    """Steps of that way."""
 
     def __post_init__(self) -> None:
         ones = ["num_samples", "chunk_size", "fit_steps", "cover_steps", "cover_samples", "ais_temperatures"]
@@ -102,8 +103,7 @@ class EvidenceConfig:
             ValueError: for more slots than an exact permanent serves, or, with "full", than have their permutations
                 summed.
         """
-        check_slots(num_slots, *self.families)
-        return self.families or (("full",) if num_slots <= MAX_PERMUTED_SLOTS else ("block",))
+        return tuple(self.refined(family).family_of(num_slots) for family in self.families or (None,))
 
     def best(self, num_slots: int) -> str:
         """The name of the estimate that most was done for, of so many slots: annealed, or of the last covering fit.
@@ -114,36 +114,43 @@ class EvidenceConfig:
         family = self.families_of(num_slots)[-1]
         return "ais" if self.ais_chains else f"{family}_covering"
 
+    def refined(self, family: Family | None = None) -> RefinedConfig:
+        """How hard `refined_log_evidence` is to try with a family, by default the last of them."""
+        return RefinedConfig(
+            family=family or (self.families[-1] if self.families else None),
+            fit_steps=self.fit_steps,
+            cover_steps=self.cover_steps,
+            cover_samples=self.cover_samples,
+            num_chains=self.ais_chains,
+            num_temperatures=self.ais_temperatures,
+            leapfrog_steps=self.leapfrog_steps,
+            num_samples=self.num_samples,
+            chunk_size=self.chunk_size,
+        )
+
+    def sampled(self) -> RefinedConfig:
+        """The same without annealing."""
+        return replace(self.refined(), num_chains=0)
+
 
 QUICK = EvidenceConfig(num_samples=1000, fit_steps=100, cover_steps=25, cover_samples=64, ais_chains=0)
 """Seconds per scene, and half a nat below annealing: to compare many scenes under several models."""
 
 
-def check_slots(num_slots: int, *families: Family) -> None:
-    """Refuse more slots than estimators of these families can symmetrise.
-
-    Raises:
-        ValueError: for more than an exact permanent serves, or, with "full", than have their permutations summed.
-    """
-    if num_slots > MAX_SLOTS:
-        raise ArgumentError(f"slots: expected at most {MAX_SLOTS}, which an exact permanent serves, got {num_slots}")
-    if "full" in families and num_slots > MAX_PERMUTED_SLOTS:
-        raise ArgumentError(
-            f"families: expected diagonal or block with {num_slots} slots, got full, which can be symmetrised with up "
-            f"to {MAX_PERMUTED_SLOTS}"
-        )
-
-
 def estimate_scenes(
-    run: Run, scene: Scene, config: EvidenceConfig, progress: Progress = lambda name: None, observed: bool = True
+    run: Run,
+    scene: Scene,
+    config: EvidenceConfig,
+    progress: EvidenceProgress = lambda name: None,
+    observed: bool = True,
 ) -> dict[str, EvidenceEstimate]:
     """Estimates of log p(x) of a batch of scenes, by name.
 
     "guide": importance sampling from the guide's posterior, whose mean log weight is the ELBO; "guide_symmetric": the
     same draws weighed by q̄; "guide_inflated": symmetrised, and wider; "diagonal", "block", "full": from symmetrised
     Gaussians fitted to every scene by their ELBO; "full_covering" and so on: those fitted further to cover more; "ais":
-    annealed importance sampling from the last of them, inflated; "observed": as the last "..._covering", of the first
-    V // 2 of V views, if wanted.
+    annealed from the last of them, inflated, which is what `refined_log_evidence` gives; "observed": as the last
+    "..._covering", of the first V // 2 of V views, if wanted.
     """
     arguments = run.guide.arguments(scene)
     log_joint, q = log_joint_and_posterior(run, arguments)
@@ -161,64 +168,25 @@ def estimate_scenes(
     if config.inflation > 1:
         sample("guide_inflated", normal_proposal(Normal(q.loc, config.inflation * q.scale)))
     for family in config.families_of(run.model.num_slots):
-        fit = _fit(log_joint, q, family, config)
+        refined = config.refined(family)
+        fit = fit_gaussian(log_joint, q, family, refined.fitting())
         sample(family, fit.proposal())
-        covering = _cover(log_joint, fit, family, config)
+        covering = cover(log_joint, fit, refined)
         sample(f"{family}_covering", covering.proposal())
     if config.ais_chains:
-        estimates["ais"] = annealed_from(log_joint, covering, config, progress).estimate
+        estimates["ais"] = annealed_from(log_joint, covering, refined, named(progress)).estimate
         progress("ais")
     if observed and scene.image.dim() == 5:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scene.view(slice(scene.image.shape[1] // 2))))
-        sample(OBSERVED, refined_fit(log_joint, q, config).proposal())
+        estimates[OBSERVED] = refined_proposal_log_evidence(log_joint, q, config.sampled())
+        progress(OBSERVED)
     return estimates
 
 
-def refined_fit(log_joint: LogJoint, q: Normal, config: EvidenceConfig) -> Fit:
-    """The last of the families, fitted to every scene from where the guide's posterior q stands, and made to cover."""
-    family = config.families_of(q.batch_shape[1])[-1]
-    return _cover(log_joint, _fit(log_joint, q, family, config), family, config)
-
-
-def refined_estimate(log_joint: LogJoint, fit: Fit, family: Family, config: EvidenceConfig) -> EvidenceEstimate:
-    """log p(x) from a fit of a family by its ELBO: made to cover, then annealed, or with no chains sampled."""
-    covering = _cover(log_joint, fit, family, config)
-    if config.ais_chains:
-        return annealed_from(log_joint, covering, config).estimate
-    return proposal_log_evidence(log_joint, covering.proposal(), config.num_samples, config.chunk_size)
-
-
-def annealed_from(
-    log_joint: LogJoint, covering: Fit, config: EvidenceConfig, progress: Progress = lambda name: None
-) -> Annealing:
-    """Chains annealed from a covering fit, inflated, to the posterior of every scene."""
-    return annealed(
-        log_joint,
-        covering.proposal(inflation=ANNEALING_INFLATION),
-        num_chains=config.ais_chains,
-        num_temperatures=config.ais_temperatures,
-        leapfrog_steps=config.leapfrog_steps,
-        chunk_size=config.chunk_size,
-        progress=lambda step, total, acceptance: progress(
-            f"ais, transition {step} of {total}, acceptance {float(acceptance.mean()):.2f}"
-        ),
-    )
-
-
-def _fit(log_joint: LogJoint, q: Normal, family: Family, config: EvidenceConfig) -> Fit:
-    return fit_gaussian(log_joint, q, family, config.fit_steps, chunk_size=config.chunk_size)
-
-
-def _cover(log_joint: LogJoint, fit: Fit, family: Family, config: EvidenceConfig) -> Fit:
-    return fit_gaussian(
-        log_joint,
-        fit,
-        family,
-        config.cover_steps,
-        num_samples=config.cover_samples,
-        step_size=0.2,
-        exponent=1.0,
-        chunk_size=config.chunk_size,
+def named(progress: EvidenceProgress) -> TransitionProgress:
+    """Tell in words how far annealing is, and what it accepts."""
+    return lambda step, total, acceptance: progress(
+        f"ais, transition {step} of {total}, acceptance {float(acceptance.mean()):.2f}"
     )
 
 
@@ -233,7 +201,7 @@ def certify(
     num_scenes: int,
     config: EvidenceConfig,
     viewpoints: Tensor | None = None,
-    progress: AnnealingProgress | None = None,
+    progress: TransitionProgress | None = None,
 ) -> tuple[Sandwich, EvidenceEstimate]:
     """Bounds on log p(x) of scenes simulated from the run's model, and the refined importance estimate for them.
 
@@ -252,20 +220,20 @@ def certify(
     conditions = () if viewpoints is None else (viewpoints,)
     z, arguments = simulate(run.model, *conditions, num_scenes=None if conditions else num_scenes)
     log_joint, q = log_joint_and_posterior(run, arguments)
-    proposal = refined_fit(log_joint, q, config).proposal()
-    estimate = proposal_log_evidence(log_joint, proposal, config.num_samples, config.chunk_size)
+    estimate = refined_proposal_log_evidence(log_joint, q, config.sampled())
     around_exact = Normal(z, torch.full_like(z, START_SCALE))
     sandwich = bidirectional_log_evidence(
         log_joint,
-        z,
         default_start(log_joint, None),
-        config.bdmc_chains,
-        config.bdmc_temperatures,
-        config.leapfrog_steps,
-        chunk_size=config.chunk_size,
+        z,
+        AnnealingConfig(
+            num_chains=config.bdmc_chains,
+            num_temperatures=config.bdmc_temperatures,
+            leapfrog_steps=config.leapfrog_steps,
+            chunk_size=config.chunk_size,
+        ),
+        lower_start=fit_and_cover(log_joint, around_exact, config.refined()).proposal(),
+        lower_config=replace(config.refined(), num_chains=config.ais_chains or LOWER_CHAINS).annealing(),
         progress=progress,
-        lower_start=refined_fit(log_joint, around_exact, config).proposal(),
-        lower_chains=config.ais_chains or LOWER_CHAINS,
-        lower_temperatures=config.ais_temperatures,
     )
     return sandwich, estimate

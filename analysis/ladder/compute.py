@@ -30,18 +30,28 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.analysis.evidence.compute import EvidenceConfig, Progress, refined_estimate
+from pyro_compvae.analysis.evidence.compute import EvidenceProgress
 from pyro_compvae.errors import ArgumentError
-from pyro_compvae.evidence import EvidenceEstimate, fit_gaussian, proposal_log_evidence
-from pyro_compvae.evidence.density import LogJoint
-from pyro_compvae.evidence.fitting.convergence import NEGLIGIBLE, Slope, elbo_slope
-from pyro_compvae.evidence.fitting.flow import fit_flow
-from pyro_compvae.evidence.fitting.gaussian import Family
+from pyro_compvae.evidence import (
+    EvidenceEstimate,
+    Family,
+    FitConfig,
+    FlowConfig,
+    LogJoint,
+    Proposal,
+    RefinedConfig,
+    cover,
+    fit_flow,
+    fit_gaussian,
+    log_evidence_from,
+    normal_proposal,
+    proposal_log_evidence,
+)
+from pyro_compvae.evidence.fitting.convergence import NEGLIGIBLE_RISE, Slope, elbo_slope
 from pyro_compvae.evidence.importance import check_counts, chunk_sizes
-from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS, Proposal, normal_proposal
+from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS
 
 GAPS = ("amortisation", "within_slot", "independence", "non_gaussian", "symmetry", "residual")
-RUNGS = ("amortised", *get_args(Family), "flow")
 
 APPROACH_SAMPLES, FIT_SAMPLES = 16, 128
 """Draws per step while a fit travels, and while it settles. Steps of few draws are cheap and noisy: with 16 draws the
@@ -64,7 +74,7 @@ class LadderConfig:
     num_samples: fresh draws that every rung is evaluated with.
     symmetry_samples: fresh draws for the symmetry gap, each in all K! orders.
     chunk_size: draws, or chains, per scene held at a time.
-    cover_steps, ais_chains, ais_temperatures: of log p̂(x), as in `EvidenceConfig`.
+    cover_steps, ais_chains, ais_temperatures: of log p̂(x), see `RefinedConfig`.
     """
 
     approach_steps: int = 100
@@ -89,17 +99,18 @@ class LadderConfig:
                 raise ArgumentError(f"{name}: expected at least 20, or convergence cannot be judged; got {value}")
         self.evidence()
 
-    def evidence(self) -> EvidenceConfig:
+    def evidence(self) -> RefinedConfig:
         """The settings of log p̂(x).
 
         Raises:
             ValueError: for counts out of range.
         """
-        return EvidenceConfig(
-            chunk_size=self.chunk_size,
+        return RefinedConfig(
+            family="full",
             cover_steps=self.cover_steps,
-            ais_chains=self.ais_chains,
-            ais_temperatures=self.ais_temperatures,
+            num_chains=self.ais_chains,
+            num_temperatures=self.ais_temperatures,
+            chunk_size=self.chunk_size,
         )
 
 
@@ -154,12 +165,14 @@ class Ladder(NamedTuple):
         gaps, errors = self.gaps(), self.standard_errors()
         failures = {}
         for name, gap in zip(list(self.rungs)[1:], gaps, strict=False):  # the last two gaps are of no rung
-            limit = (2 * errors[gap]).nan_to_num(nan=0.0).clamp(min=NEGLIGIBLE)
+            limit = (2 * errors[gap]).nan_to_num(nan=0.0).clamp(min=NEGLIGIBLE_RISE)
             failures[name] = ~(gaps[gap] >= -limit)  # NaN fails too
         return failures
 
 
-def gap_ladder(log_joint: LogJoint, q: Normal, config: LadderConfig, progress: Progress = lambda name: None) -> Ladder:
+def gap_ladder(
+    log_joint: LogJoint, q: Normal, config: LadderConfig, progress: EvidenceProgress = lambda name: None
+) -> Ladder:
     """Climb the ladder for all scenes of a batch at once.
 
     The first family starts at the amortised posterior, and every other where the one before arrived: so all rungs are
@@ -189,19 +202,23 @@ def gap_ladder(log_joint: LogJoint, q: Normal, config: LadderConfig, progress: P
 
     zero = q.loc.new_zeros(log_joint.num_scenes, dtype=torch.float64)
     evaluate("amortised", normal_proposal(q), Slope(zero, zero), 0)
-    fit = fit_gaussian(log_joint, q, "diagonal", config.approach_steps, APPROACH_SAMPLES, chunk_size=chunk)
+    approach = FitConfig(steps=config.approach_steps, num_samples=APPROACH_SAMPLES, chunk_size=chunk)
+    settle = FitConfig(steps=config.fit_steps, num_samples=FIT_SAMPLES, chunk_size=chunk, held=HELD)
+    fit = fit_gaussian(log_joint, q, "diagonal", approach)
     before = APPROACH_SAMPLES * config.approach_steps
     for family in get_args(Family):
-        fit = fit_gaussian(log_joint, fit, family, config.fit_steps, FIT_SAMPLES, chunk_size=chunk, held=HELD)
+        fit = fit_gaussian(log_joint, fit, family, settle)
         last = evaluate(family, fit.proposal(), elbo_slope(fit.elbo, HELD), before + FIT_SAMPLES * config.fit_steps)
         before = 0
     if config.flow_steps:
-        flow = fit_flow(log_joint, fit, config.flow_steps, APPROACH_SAMPLES, chunk_size=chunk, held=HELD)
+        bend = FlowConfig(steps=config.flow_steps, num_samples=APPROACH_SAMPLES, chunk_size=chunk, held=HELD)
+        flow = fit_flow(log_joint, fit, bend)
         last = evaluate("flow", flow.proposal(), elbo_slope(flow.elbo, HELD), APPROACH_SAMPLES * config.flow_steps)
     with torch.no_grad():
         parts = [last.rsample(size) for size in chunk_sizes(config.symmetry_samples, chunk)]
         ratios = torch.cat([last.log_prob(z) - last.symmetric_log_prob(z) for z in parts])
-    estimate = refined_estimate(log_joint, fit, "full", config.evidence())
+    refined = config.evidence()
+    estimate = log_evidence_from(log_joint, cover(log_joint, fit, refined), refined)
     progress("log p(x)")
     symmetry_error = ratios.std(0) / config.symmetry_samples**0.5
     return Ladder(rungs, ratios.mean(0), symmetry_error, estimate, clock.lap())

@@ -18,7 +18,7 @@ from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.precision import exact_products
 
-Progress = Callable[[int, int], object]
+StepProgress = Callable[[int, int], object]
 """Called after every step with the number of the chain and that of the step, warm-up included."""
 
 
@@ -30,7 +30,7 @@ def nuts_draws(
     warmup_steps: int = 200,
     fit: Fit | None = None,
     max_tree_depth: int = 8,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> Draws:
     r"""Draws from p(z | x) of one scene with frozen weights, by the No-U-Turn Sampler of Pyro (Hoffman & Gelman 2014).
 

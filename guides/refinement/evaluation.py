@@ -204,7 +204,9 @@ def refinement_inputs(evaluation: Evaluation, x: Tensor, layer_norm: LayerNorm) 
 def leave_one_out_logsumexp(values: Tensor) -> Tensor:
     """log Σ_{j≠k} exp(values_j) for every k along dimension 1: (B, K, H, W) → (B, K, H, W).
 
-    Prefix and suffix sums, so nothing is subtracted and nothing cancels when one slot explains a pixel alone.
+    Prefix and suffix sums, so nothing is subtracted and nothing cancels when one slot explains a pixel alone. A loop
+    over few slots; for many values `pyro_compvae.evidence.estimate` has cumulative sums, which take six times as long
+    to do this, and a quarter of the time for thousands of draws.
     """
     slots = values.unbind(1)
     nothing = torch.full_like(slots[0], -torch.inf)

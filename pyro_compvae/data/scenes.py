@@ -97,9 +97,9 @@ class SceneSet:
     >>> scenes = SceneSet(images, labels, num_objects=torch.ones(10, dtype=torch.int64))
     >>> scenes[2:5].image.shape, scenes[0].image.dtype
     (torch.Size([3, 3, 24, 24]), torch.float32)
-    >>> SceneSet(images.float(), labels, torch.ones(10))
+    >>> SceneSet(images, labels)
     Traceback (most recent call last):
-    pyro_compvae.errors.ArgumentError: images: expected (N, 3, H, W) or (N, V, 3, H, W) uint8, got (10, 3, 24, 24) float32
+    pyro_compvae.errors.ArgumentError: labels and num_objects: expected both, or None for both, got one of them
     """
 
     images: Tensor

@@ -45,16 +45,19 @@ class LogJoint:
         self.model = model
         self.arguments = arguments
         self._nesting, trace = prototype(model, arguments, "model")
-        latent = [name for name, site in sample_sites(trace) if not site["is_observed"]]
-        if latent != ["z"]:
-            raise TraceError(f'model: expected the latent site "z" and no other, got {latent}')
-        site: Any = trace.nodes["z"]
+        self._typical = self._lay_out({name: site for name, site in sample_sites(trace) if not site["is_observed"]})
+        self._room: int | None = None
+
+    def _lay_out(self, latent: dict[str, Any]) -> Tensor:
+        """Find out how z is made of the latent sites of a trace; returns that trace's z, (1, B, K, D)."""
+        if list(latent) != ["z"]:
+            raise TraceError(f'model: expected the latent site "z" and no other, got {list(latent)}')
+        site = latent["z"]
         self.event_shape = tuple(site["fn"].event_shape)
-        self._scenes_dim = _scenes_frame("z", site, "model").dim
+        self._scenes_dim = scenes_frame("z", site, "model").dim
         self.num_scenes = site["fn"].batch_shape[self._scenes_dim]
         self.dtype = site["value"].dtype
-        self._typical = site["value"].detach().reshape(1, self.num_scenes, *self.event_shape)
-        self._room: int | None = None
+        return site["value"].detach().reshape(1, self.num_scenes, *self.event_shape)
 
     def __call__(self, z: Tensor) -> Tensor:
         """log p(x, z) in nats: z (L, B, K, D) → (L, B) in float64, differentiable with respect to z.
@@ -92,11 +95,15 @@ class LogJoint:
         return {name: site["log_prob"].double() for name, site in sample_sites(self._trace(z))}
 
     def _trace(self, z: Tensor) -> poutine.Trace:
+        model = poutine.condition(self.model, self._values(z))
+        return particles_trace(model, self.arguments, len(z), self._nesting)
+
+    def _values(self, z: Tensor) -> dict[str, Tensor]:
+        """What the latent sites are at z."""
         L, B = z.shape[:2]
         batch_shape = [1] * self._nesting
         batch_shape[self._scenes_dim] = B
-        z = z.to(self.dtype).reshape(L, *batch_shape, *self.event_shape)
-        return particles_trace(poutine.condition(self.model, {"z": z}), self.arguments, L, self._nesting)
+        return {"z": z.to(self.dtype).reshape(L, *batch_shape, *self.event_shape)}
 
 
 @exact_products()
@@ -112,7 +119,7 @@ def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str
     if not sites:
         raise TraceError(f"{what}: expected sample sites, found none")
     for name, site in sites:
-        _scenes_frame(name, site, what)
+        scenes_frame(name, site, what)
         if what == "guide" and site["is_observed"]:
             kind = "factor" if isinstance(site["fn"], Unit) else "observed site"
             raise TraceError(
@@ -180,7 +187,7 @@ def per_scene_log_prob(trace: poutine.Trace, num_particles: int, nesting: int, w
     for name, site in sample_sites(trace):
         log_prob = site["log_prob"]
         log_prob = log_prob.reshape((1,) * (nesting + 1 - log_prob.dim()) + log_prob.shape)
-        scenes_dim = _scenes_frame(name, site, what).dim
+        scenes_dim = scenes_frame(name, site, what).dim
         other_plates = [dim for dim in range(-nesting, 0) if dim != scenes_dim]
         log_prob = (log_prob.sum(other_plates) if other_plates else log_prob).expand(num_particles, -1)
         sites.append((name, log_prob))
@@ -218,7 +225,12 @@ def check_eval(program: Callable[..., Any], what: str) -> None:
         raise TraceError(f"{what}: expected eval mode, got train mode; call {what}.eval() first")
 
 
-def _scenes_frame(name: str, site: dict[str, Any], what: str) -> Any:
+def scenes_frame(name: str, site: dict[str, Any], what: str) -> Any:
+    """The plate of scenes that a site is in.
+
+    Raises:
+        TraceError: if it is in none.
+    """
     for frame in site["cond_indep_stack"]:
         if frame.name == SCENES and frame.vectorized:
             return frame

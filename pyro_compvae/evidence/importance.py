@@ -24,7 +24,7 @@ from pyro_compvae.evidence.density import (
     sample_sites,
 )
 from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
-from pyro_compvae.evidence.proposals.symmetric import Proposal, normal_proposal
+from pyro_compvae.evidence.proposals.symmetric import FactorisedProposal, Proposal, normal_proposal
 
 
 def importance_log_evidence(
@@ -60,19 +60,10 @@ def importance_log_evidence(
     check_counts(num_samples=num_samples, chunk_size=chunk_size)
     check_eval(guide, "guide")
     if symmetrise:
-        if not hasattr(guide, "posterior"):
-            raise TraceError(
-                "guide: expected a method posterior(*arguments) → Normal (B, K, D), which symmetrise=True needs; "
-                f"{type(guide).__name__} has none. Pass symmetrise=False."
-            )
         log_joint = LogJoint(model, *arguments)
-        with torch.no_grad(), pyro.validation_enabled(False):  # NaN is reported with its scene, below
-            q = guide.posterior(*arguments)
-        expected = (log_joint.num_scenes, *log_joint.event_shape)
-        if not isinstance(q, Normal) or q.batch_shape != expected:
-            raise TraceError(f"guide: expected its posterior to be a Normal of batch shape {expected}, got {q}")
-        return proposal_log_evidence(log_joint, normal_proposal(q), num_samples, chunk_size)
-    nesting = _check_pair(model, guide, arguments)
+        proposal = posterior_proposal(log_joint, guide, "Pass symmetrise=False.")
+        return proposal_log_evidence(log_joint, proposal, num_samples, chunk_size)
+    nesting = check_pair(model, guide, arguments)
     log_weights = []
     with torch.no_grad():
         for size in chunk_sizes(num_samples, chunk_size):
@@ -82,6 +73,31 @@ def importance_log_evidence(
             log_p = per_scene_log_prob(p_trace, size, nesting, "model")
             log_weights.append(log_p - per_scene_log_prob(q_trace, size, nesting, "guide"))
     return estimate_from_log_weights(torch.cat(log_weights))
+
+
+def posterior_proposal(log_joint: LogJoint, guide: Any, otherwise: str) -> FactorisedProposal:
+    """A guide's posterior of the scenes of a log joint, as a proposal.
+
+    Args:
+        log_joint: log p(x, z) of the scenes.
+        guide: in eval mode, with posterior(*arguments) → Normal (B, K, D).
+        otherwise: what to do where the guide has no ``posterior``, in a sentence.
+
+    Raises:
+        TraceError: for a guide that is not of that kind.
+    """
+    check_eval(guide, "guide")
+    if not hasattr(guide, "posterior"):
+        raise TraceError(
+            "guide: expected a method posterior(*arguments) → Normal (B, K, D); "
+            f"{type(guide).__name__} has none. {otherwise}"
+        )
+    with torch.no_grad(), pyro.validation_enabled(False):  # NaN is reported with its scene, later
+        q = guide.posterior(*log_joint.arguments)
+    expected = (log_joint.num_scenes, *log_joint.event_shape)
+    if not isinstance(q, Normal) or q.batch_shape != expected or len(expected) != 3:
+        raise TraceError(f"guide: expected its posterior to be a Normal of batch shape {expected}, got {q}")
+    return normal_proposal(q)
 
 
 def proposal_log_evidence(
@@ -139,7 +155,7 @@ def check_counts(**counts: int) -> None:
             raise ArgumentError(f"{name}: expected at least 1, got {value}")
 
 
-def _check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: tuple[Tensor, ...]) -> int:
+def check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: tuple[Tensor, ...]) -> int:
     """The depth of plates of a pair whose latent sites are the same.
 
     Raises:

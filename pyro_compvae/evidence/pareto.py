@@ -16,7 +16,7 @@ ARVIZ = int(version("arviz").partition(".")[0])
 MIN_DRAWS = 30
 """With fewer, the tail has less than six draws, and ArviZ 1.x fits nothing."""
 
-NEGLIGIBLE = 1e4
+NEGLIGIBLE_WEIGHT = 1e4
 """Nats below the largest weight at which a weight counts for nothing in float64; -inf among them."""
 
 ROUNDING = 1e-6
@@ -38,7 +38,7 @@ def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     raw = log_weights.detach().double().T.contiguous().cpu().numpy()
     largest = raw.max(-1, keepdims=True)
     nothing = np.isneginf(largest)
-    finite = np.where(nothing, 0.0, np.maximum(raw, largest - NEGLIGIBLE))
+    finite = np.where(nothing, 0.0, np.maximum(raw, largest - NEGLIGIBLE_WEIGHT))
     smoothed, khat = _psis(finite)
     # ArviZ normalises; the smallest weight, which is never smoothed, tells by how much.
     smallest = finite.argmin(-1, keepdims=True)

@@ -128,7 +128,7 @@ def test_too_many_slots_for_a_full_covariance_are_told_before_any_work(
 ) -> None:
     run = tiny_copy("iodine", "--slots", "9")
     assert script.main([str(run), "--families", "full"]) == 1
-    assert "families: expected diagonal or block with 9 slots, got full" in capsys.readouterr().err
+    assert "family: expected diagonal or block with 9 slots, got full" in capsys.readouterr().err
     assert not (run / "evidence").exists()
     assert EvidenceConfig().families_of(9) == ("block",)
     assert EvidenceConfig().families_of(8) == ("full",)

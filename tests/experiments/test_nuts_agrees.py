@@ -9,13 +9,13 @@ import torch
 from helpers.scripts import RESULTS
 
 from pyro_compvae.analysis import importance_draws, load_run, to_inference_data
-from pyro_compvae.analysis.evidence.compute import EvidenceConfig, annealed_from, log_joint_and_posterior, refined_fit
+from pyro_compvae.analysis.evidence.compute import log_joint_and_posterior
 from pyro_compvae.analysis.posterior.data_set import groups_of
 from pyro_compvae.analysis.posterior.draws import guide_draws
 from pyro_compvae.analysis.posterior.marginals import agreement, mean_differences
 from pyro_compvae.analysis.posterior.nuts import nuts_draws
 from pyro_compvae.data import load_scenes
-from pyro_compvae.evidence import Fit
+from pyro_compvae.evidence import Fit, RefinedConfig, annealed_from, fit_and_cover
 
 RUN = RESULTS / "iodine-sprites-lnms-seed0"
 SCENES = [4, 10]
@@ -28,8 +28,8 @@ def test_nuts_and_importance_agree_where_khat_is_low() -> None:
     torch.manual_seed(0)
     scenes = load_scenes(run.config.data, "test")[torch.tensor(SCENES)]
     log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes))
-    config = EvidenceConfig(ais_chains=256, ais_temperatures=80)
-    fit = refined_fit(log_joint, q, config)
+    config = RefinedConfig(num_chains=256, num_temperatures=80)
+    fit = fit_and_cover(log_joint, q, config)
     chains = annealed_from(log_joint, fit, config)
 
     chosen = int(chains.estimate.khat.argmin())

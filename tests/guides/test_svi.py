@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_compvae.analysis import load_run
 from pyro_compvae.data import SceneSet
-from pyro_compvae.evidence import annealed_log_evidence, importance_log_evidence, simulate
+from pyro_compvae.evidence import AnnealingConfig, annealed_log_evidence, importance_log_evidence, simulate
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.programs import ParameterStoreError, TrainModeWarning
@@ -305,9 +305,8 @@ def test_evidence_and_simulation_leave_the_store_as_it_was(name: str) -> None:
     mine = pyro.param("mine", torch.ones(2))
     importance_log_evidence(guide.model, guide, *arguments, num_samples=2, symmetrise=False)
     importance_log_evidence(guide.model, guide, *arguments, num_samples=2)
-    annealed_log_evidence(
-        guide.model, guide, *arguments, num_chains=2, num_temperatures=2, leapfrog_steps=1, pilot_chains=2
-    )
+    few = AnnealingConfig(num_chains=2, num_temperatures=2, leapfrog_steps=1, pilot_chains=2)
+    annealed_log_evidence(guide.model, guide, *arguments, config=few)
     simulate(guide.model, *arguments[1:], num_scenes=None if arguments[1:] else 2)
     store = pyro.get_param_store()
     assert list(store.keys()) == ["mine"]

@@ -108,8 +108,8 @@ def evidence(name: str, batches: int, called: Callable[[int, Any], None]) -> Non
         arguments = guide.arguments(batch)
         estimators.importance_log_evidence(guide.model, guide, *arguments, num_samples=10)
         if number % 10 == 0:
-            few = {"num_chains": 2, "num_temperatures": 2, "leapfrog_steps": 1, "pilot_chains": 2}
-            estimators.annealed_log_evidence(guide.model, guide, *arguments, **few)
+            few = estimators.AnnealingConfig(num_chains=2, num_temperatures=2, leapfrog_steps=1, pilot_chains=2)
+            estimators.annealed_log_evidence(guide.model, guide, *arguments, config=few)
         called(number, batch.image)
 
 

@@ -30,9 +30,15 @@ from pyro_compvae.data.scene_file import read_scene_file, write_scenes
 from pyro_compvae.data.scenes import StoredScene
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.errors import ConfigError
-from pyro_compvae.evidence import fit_gaussian, importance_log_evidence, proposal_log_evidence
-from pyro_compvae.evidence.density import LogJoint
-from pyro_compvae.evidence.fitting.flow import fit_flow
+from pyro_compvae.evidence import (
+    FitConfig,
+    FlowConfig,
+    LogJoint,
+    fit_flow,
+    fit_gaussian,
+    importance_log_evidence,
+    proposal_log_evidence,
+)
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import from_yaml, to_yaml
@@ -260,8 +266,8 @@ def test_a_fit_is_the_same_whatever_the_default_type(default_dtype: Callable[[],
     for _ in range(2):
         torch.manual_seed(0)
         log_joint, q = LogJoint(run.model, images), run.guide.posterior(images)
-        fit = fit_gaussian(log_joint, q, "full", steps=2)
-        flow = fit_flow(log_joint, fit, steps=2, num_samples=4)
+        fit = fit_gaussian(log_joint, q, "full", FitConfig(steps=2))
+        flow = fit_flow(log_joint, fit, FlowConfig(steps=2, num_samples=4))
         proposal = flow.proposal()
         estimate = proposal_log_evidence(log_joint, proposal, num_samples=4)
         found.append([fit.elbo, flow.elbo, estimate.log_weights])

@@ -12,9 +12,18 @@ from helpers.slot_models import FactorisedGuide, LinearGaussian
 from torch import Tensor
 
 from pyro_compvae.analysis.posterior.nuts import nuts_draws
-from pyro_compvae.evidence import annealed_log_evidence, fit_gaussian, importance_log_evidence, proposal_log_evidence
-from pyro_compvae.evidence.density import LogJoint
-from pyro_compvae.evidence.fitting.flow import Coupling, fit_flow
+from pyro_compvae.evidence import (
+    AnnealingConfig,
+    FitConfig,
+    FlowConfig,
+    LogJoint,
+    annealed_log_evidence,
+    fit_flow,
+    fit_gaussian,
+    importance_log_evidence,
+    proposal_log_evidence,
+)
+from pyro_compvae.evidence.fitting.flow import Coupling
 from pyro_compvae.precision import _settings, allow_tf32, exact_products
 
 K, D, PILOT_CHAINS = 2, 2, 2
@@ -68,12 +77,14 @@ def estimate(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
 
 
 def anneal(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
-    return annealed_log_evidence(model, guide, x, num_chains=6, num_temperatures=3, pilot_chains=PILOT_CHAINS)
+    config = AnnealingConfig(num_chains=6, num_temperatures=3, pilot_chains=PILOT_CHAINS)
+    return annealed_log_evidence(model, guide, x, config=config)
 
 
 def fit(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
     log_joint = LogJoint(model, x)
-    flow = fit_flow(log_joint, fit_gaussian(log_joint, guide.posterior(x), "full", steps=2), steps=2, num_samples=2)
+    full = fit_gaussian(log_joint, guide.posterior(x), "full", FitConfig(steps=2))
+    flow = fit_flow(log_joint, full, FlowConfig(steps=2, num_samples=2))
     return proposal_log_evidence(log_joint, flow.proposal(), num_samples=4)
 
 

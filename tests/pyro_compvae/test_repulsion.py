@@ -15,8 +15,9 @@ from scipy.special import hyp1f1
 from pyro_compvae import RepulsivePrior, lnms_log_density, repulsive
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.chains import anneal
+from pyro_compvae.evidence.annealing.config import AnnealingConfig
 from pyro_compvae.evidence.annealing.path import Path as AnnealingPath
-from pyro_compvae.evidence.annealing.path import make_plan, power_temperatures
+from pyro_compvae.evidence.annealing.path import make_plan
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
 from pyro_compvae.guides import build_guide
@@ -61,9 +62,10 @@ def test_strong_repulsion_against_another_schedule() -> None:
     K, D, strength = 5, 8, 0.15
     value, error, _ = estimate_log_normaliser(K, D, strength, num_chains=1024, num_temperatures=60)
 
+    config = AnnealingConfig(num_temperatures=80, leapfrog_steps=3, pilot_chains=16)
     path = AnnealingPath(_Slots((K, D), strength, 0.1), standard_normal_proposal(1, K, D))
     with torch.no_grad():
-        plan = make_plan(path, 80, 3, power_temperatures(80), pilot_chains=16)
+        plan = make_plan(path, config, torch.linspace(0, 1, 81, dtype=torch.float64) ** 4)
         other = anneal(path, plan, path.start.rsample(1024), chunk_size=1024).estimate
     assert abs(value - float(other.log_evidence)) < 4 * math.hypot(error, float(other.standard_error))
     assert max(error, float(other.standard_error)) < 0.1

@@ -10,11 +10,10 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_compvae.errors import ArgumentError
-from pyro_compvae.evidence.annealing.chains import Annealing, Progress, anneal
+from pyro_compvae.evidence.annealing.chains import Annealing, TransitionProgress, anneal
+from pyro_compvae.evidence.annealing.config import AnnealingConfig
 from pyro_compvae.evidence.annealing.path import Path, make_plan
 from pyro_compvae.evidence.density import LogJoint
-from pyro_compvae.evidence.estimate import EvidenceEstimate
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.labelling import labelled
 from pyro_compvae.evidence.proposals.symmetric import Proposal
 from pyro_compvae.programs import leaving_no_parameters
@@ -33,11 +32,6 @@ class Sandwich(NamedTuple):
     forward: Annealing
     reverse: Annealing
     pilot_evaluations: int
-
-    @property
-    def lower_estimate(self) -> EvidenceEstimate:
-        """The usual estimate, as of `annealed_log_evidence`."""
-        return self.forward.estimate
 
     @property
     def lower(self) -> Tensor:
@@ -82,20 +76,12 @@ def simulate(
 
 def bidirectional_log_evidence(
     log_joint: LogJoint,
+    proposal: Proposal,
     z_exact: Tensor,
-    start: Proposal,
-    num_chains: int = 16,
-    num_temperatures: int = 200,
-    leapfrog_steps: int = 5,
-    symmetrise: bool = True,
-    temperatures: Tensor | None = None,
-    pilot_chains: int = 8,
-    target_acceptance: float = 0.75,
-    chunk_size: int = 64,
-    progress: Progress | None = None,
+    config: AnnealingConfig = AnnealingConfig(),
     lower_start: Proposal | None = None,
-    lower_chains: int = 128,
-    lower_temperatures: int = 15,
+    lower_config: AnnealingConfig | None = None,
+    progress: TransitionProgress | None = None,
 ) -> Sandwich:
     r"""Sandwich log p(x) between annealing from a start to the posterior, and back from an exact draw.
 
@@ -112,33 +98,36 @@ def bidirectional_log_evidence(
 
     Args:
         log_joint: of the scenes x that were simulated together with z_exact.
-        z_exact: (B, K, D), as of `simulate`.
-        start: such as the guide's posterior, `normal_proposal(guide.posterior(*arguments))`.
-        num_chains: L; all that go back share z_exact, its slots in orders of their own.
-        num_temperatures, leapfrog_steps, symmetrise, temperatures: as of `annealed_log_evidence`.
-        pilot_chains, target_acceptance, chunk_size, progress: as there.
-        lower_start, lower_chains, lower_temperatures: of the way there, if it is another than that back.
+        proposal: the start, such as the prior, or the guide's posterior.
+        z_exact: (B, K, D), see `simulate`; all chains that go back share it, its slots in orders of their own.
+        config: how hard to try.
+        lower_start: of the way there, if it is another than the end of the way back.
+        lower_config: of the way from there, if it is another.
+        progress: called after every transition.
 
     Raises:
-        ValueError: for numbers below 1, temperatures that do not rise from 0 to 1, or a z_exact that does not fit.
+        ValueError: for a z_exact that does not fit.
     """
-    check_counts(num_chains=num_chains, chunk_size=chunk_size, lower_chains=lower_chains)
     shape = (log_joint.num_scenes, *log_joint.event_shape)
     if tuple(z_exact.shape) != shape:
         raise ArgumentError(f"z_exact: expected shape {shape}, one draw for every scene, got {tuple(z_exact.shape)}")
-    path = Path(log_joint, start, symmetrise)
+    path = Path(log_joint, proposal, config.symmetrise)
     with torch.no_grad():
-        plan = make_plan(path, num_temperatures, leapfrog_steps, temperatures, pilot_chains, target_acceptance)
+        plan = make_plan(path, config)
         evaluations = plan.evaluations
         if lower_start is None:
-            forward = anneal(path, plan, start.rsample(num_chains), chunk_size, progress)
+            forward = anneal(path, plan, proposal.rsample(config.num_chains), config.chunk_size, progress)
         else:
-            near = Path(log_joint, lower_start, symmetrise)
-            there = make_plan(near, lower_temperatures, leapfrog_steps, None, pilot_chains, target_acceptance)
-            evaluations += there.evaluations
-            forward = anneal(near, there, lower_start.rsample(lower_chains), chunk_size, progress)
+            there = lower_config or config
+            near = Path(log_joint, lower_start, there.symmetrise)
+            near_plan = make_plan(near, there)
+            evaluations += near_plan.evaluations
+            forward = anneal(near, near_plan, lower_start.rsample(there.num_chains), there.chunk_size, progress)
         exact = z_exact.to(plan.scale_tril)
         # The end of a symmetrised path has the slots in the order of q, those of the model are in none.
-        exact = labelled(start, exact, num_chains) if symmetrise else exact.expand(num_chains, *shape)
-        reverse = anneal(path, plan.reversed(), exact, chunk_size, progress)
+        if config.symmetrise:
+            exact = labelled(proposal, exact, config.num_chains)
+        else:
+            exact = exact.expand(config.num_chains, *shape)
+        reverse = anneal(path, plan.reversed(), exact, config.chunk_size, progress)
     return Sandwich(forward, reverse, evaluations)

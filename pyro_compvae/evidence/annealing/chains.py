@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.evidence.annealing.config import AnnealingConfig
 from pyro_compvae.evidence.annealing.hmc import hmc_step, jittered
-from pyro_compvae.evidence.annealing.path import Path, Plan, make_plan
-from pyro_compvae.evidence.density import LogJoint, TraceError, check_eval
+from pyro_compvae.evidence.annealing.path import JointDensity, Path, Plan, make_plan
+from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
-from pyro_compvae.evidence.importance import check_counts
-from pyro_compvae.evidence.proposals.symmetric import Proposal, normal_proposal, standard_normal_proposal
+from pyro_compvae.evidence.importance import posterior_proposal
+from pyro_compvae.evidence.proposals.symmetric import Proposal, standard_normal_proposal
 
-Progress = Callable[[int, int, Tensor], object]
+TransitionProgress = Callable[[int, int, Tensor], object]
 """Called after every transition with its number, their total, and the mean acceptance of every scene (B,)."""
 
 
@@ -40,7 +41,9 @@ class Annealing(NamedTuple):
         return estimate_from_log_weights(self.log_weights)
 
 
-def anneal(path: Path, plan: Plan, z: Tensor, chunk_size: int = 64, progress: Progress | None = None) -> Annealing:
+def anneal(
+    path: Path, plan: Plan, z: Tensor, chunk_size: int = 64, progress: TransitionProgress | None = None
+) -> Annealing:
     r"""Walk chains along a path of densities f_0, ..., f_T, weighing them on the way.
 
         log w = Σ_t log f_t(z_{t-1}) - log f_{t-1}(z_{t-1}) = Σ_t (β_t - β_{t-1}) U(z_{t-1}),    z_t ~ HMC_t(z_{t-1})
@@ -88,91 +91,55 @@ def annealed_log_evidence(
     model: Callable[..., Any],
     guide: Any,
     *arguments: Tensor,
-    num_chains: int = 16,
-    num_temperatures: int = 200,
-    leapfrog_steps: int = 5,
-    start: Proposal | None = None,
-    symmetrise: bool = True,
-    temperatures: Tensor | None = None,
-    pilot_chains: int = 8,
-    target_acceptance: float = 0.75,
-    chunk_size: int = 64,
-    progress: Progress | None = None,
+    config: AnnealingConfig = AnnealingConfig(),
+    progress: TransitionProgress | None = None,
 ) -> EvidenceEstimate:
     """Estimate log p(x) of every scene by annealed importance sampling with HMC transitions.
 
-    Chains go from the guide's symmetrised posterior, or from another proposal, to p(z | x); see `anneal` for weights
-    and `make_plan` for temperatures and step sizes, which a pilot run chooses. Costs
-    num_chains · num_temperatures · leapfrog_steps evaluations of the log joint and its gradient per scene, and the
-    pilot's. Whether that was enough, no estimate can tell from one side: `bidirectional_log_evidence` can, on simulated
-    scenes. With one temperature this is importance sampling.
+    Chains go from the guide's symmetrised posterior to p(z | x); see `anneal` for weights and `make_plan` for
+    temperatures and step sizes, which a pilot run chooses. Whether that was enough, no estimate can tell from one side:
+    `bidirectional_log_evidence` can, on simulated scenes.
 
     The start lends the leapfrog its covariance. One much narrower than the posterior in some direction, such as a
     factorised guide of slots that make up for each other, makes steps too short to get anywhere, at acceptance rates
-    and standard errors that look well; start from a fit with full covariance then, or from the prior.
+    and standard errors that look well. Start from the prior then, or from a fit with full covariance, which
+    `refined_log_evidence` does; `annealed` starts from any proposal.
 
     Args:
         model: in eval mode; its only latent site is "z" with exchangeable slots.
         guide: in eval mode, with posterior(*arguments) → Normal (B, K, D); None starts at the prior N(0, I).
         arguments: of both: images x (B, 3, H, W) in [0, 1], or (B, V, 3, H, W) and viewpoints (B, V, 3).
-        num_chains: L, per scene.
-        num_temperatures: T, steps from start to joint.
-        leapfrog_steps: mean number per transition.
-        start: a proposal instead of the guide's posterior, such as a fitted one.
-        symmetrise: whether draws are weighed by q̄ instead of q. Without, chains hardly ever see the K! - 1 other copies
-            of a mode, and the estimate misses up to log K! nats.
-        temperatures: (T + 1,) or (T + 1, B), increasing from 0 to 1; by default those of the pilot.
-        pilot_chains, target_acceptance: of the pilot.
-        chunk_size: chains per scene held at a time.
+        config: how hard to try.
         progress: called after every transition.
 
     Returns:
         The estimate, its log weights (num_chains, B).
 
     Raises:
-        ValueError: for numbers below 1, or temperatures that do not rise from 0 to 1.
-        TraceError: (a ValueError) for models as of `LogJoint`, a guide in train mode or without ``posterior``.
+        TraceError: (a ValueError) for models as in `LogJoint`, a guide in train mode or without ``posterior``.
     """
     log_joint = LogJoint(model, *arguments)
-    return annealed(
-        log_joint,
-        start or default_start(log_joint, guide),
-        num_chains,
-        num_temperatures,
-        leapfrog_steps,
-        symmetrise,
-        temperatures,
-        pilot_chains,
-        target_acceptance,
-        chunk_size,
-        progress,
-    ).estimate
+    return annealed(log_joint, default_start(log_joint, guide), config, progress).estimate
 
 
 def annealed(
-    log_joint: LogJoint,
-    start: Proposal,
-    num_chains: int = 16,
-    num_temperatures: int = 200,
-    leapfrog_steps: int = 5,
-    symmetrise: bool = True,
-    temperatures: Tensor | None = None,
-    pilot_chains: int = 8,
-    target_acceptance: float = 0.75,
-    chunk_size: int = 64,
-    progress: Progress | None = None,
+    log_joint: JointDensity,
+    proposal: Proposal,
+    config: AnnealingConfig = AnnealingConfig(),
+    progress: TransitionProgress | None = None,
 ) -> Annealing:
-    """Chains from a start to the posterior: with their weights, draws from it. As `annealed_log_evidence`, which keeps
-    the evidence alone.
+    """Chains from any proposal to the posterior: with their weights, draws from it.
 
-    Raises:
-        ValueError: as there.
+    Args:
+        log_joint: log p(x, z) of the scenes.
+        proposal: where chains start.
+        config: how hard to try.
+        progress: called after every transition.
     """
-    check_counts(num_chains=num_chains, chunk_size=chunk_size)
-    path = Path(log_joint, start, symmetrise)
+    path = Path(log_joint, proposal, config.symmetrise)
     with torch.no_grad():
-        plan = make_plan(path, num_temperatures, leapfrog_steps, temperatures, pilot_chains, target_acceptance)
-        return anneal(path, plan, path.start.rsample(num_chains), chunk_size, progress)
+        plan = make_plan(path, config)
+        return anneal(path, plan, proposal.rsample(config.num_chains), config.chunk_size, progress)
 
 
 def default_start(log_joint: LogJoint, guide: Any) -> Proposal:
@@ -185,11 +152,4 @@ def default_start(log_joint: LogJoint, guide: Any) -> Proposal:
         K, D = log_joint.event_shape
         device = next((argument.device for argument in log_joint.arguments if isinstance(argument, Tensor)), None)
         return standard_normal_proposal(log_joint.num_scenes, K, D, device)
-    check_eval(guide, "guide")
-    if not hasattr(guide, "posterior"):
-        raise TraceError(
-            f"guide: expected a method posterior(*arguments) → Normal (B, K, D), {type(guide).__name__} has none; "
-            "pass a proposal as start, or guide=None to start at the prior"
-        )
-    with torch.no_grad():
-        return normal_proposal(guide.posterior(*log_joint.arguments))
+    return posterior_proposal(log_joint, guide, "Pass guide=None to start at the prior, or call `annealed`.")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pyro_compvae.errors import ArgumentError
+from pyro_compvae.evidence.annealing.config import AnnealingConfig
 from pyro_compvae.evidence.annealing.hmc import LogDensity, Point, Target, hmc_step, jittered
 from pyro_compvae.evidence.proposals.symmetric import ExchangeableProposal, FactorisedProposal, JointProposal, Proposal
 
@@ -72,7 +73,7 @@ class Path:
         return point.log_factors[2] - point.log_factors[1]
 
     def scale_tril(self) -> Tensor:
-        """Coordinates for the leapfrog, as of `hmc_step`: those in which the start is spherical, if it has any."""
+        """Coordinates for the leapfrog, see `hmc_step`: those in which the start is spherical, if it has any."""
         if isinstance(self.start, FactorisedProposal):
             return self.start.slots.scale_tril
         if isinstance(self.start, JointProposal):
@@ -102,25 +103,7 @@ class Plan(NamedTuple):
         return self._replace(temperatures=self.temperatures.flip(0), step_sizes=self.step_sizes.flip(0))
 
 
-def sigmoidal_temperatures(num_temperatures: int, sharpness: float = 4.0) -> Tensor:
-    """σ(s(2t/T - 1)), scaled to run from 0 to 1 (Grosse et al. 2015), (T + 1,): dense at both ends."""
-    values = torch.sigmoid(sharpness * torch.linspace(-1, 1, num_temperatures + 1, dtype=torch.float64))
-    return (values - values[0]) / (values[-1] - values[0])
-
-
-def power_temperatures(num_temperatures: int, power: float = 4.0) -> Tensor:
-    """(t/T)^power, (T + 1,): dense near the start, for starts as wide as the prior."""
-    return torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64) ** power
-
-
-def make_plan(
-    path: Path,
-    num_temperatures: int,
-    leapfrog_steps: int,
-    temperatures: Tensor | None = None,
-    pilot_chains: int = 8,
-    target_acceptance: float = 0.75,
-) -> Plan:
+def make_plan(path: Path, config: AnnealingConfig, temperatures: Tensor | None = None) -> Plan:
     r"""Send pilot chains along the path, then throw them away.
 
     With transitions that mix well, log weights spread by Σ_t Δβ_t² Var_β(U), which for a given number of temperatures
@@ -135,39 +118,30 @@ def make_plan(
 
     Args:
         path: from start to joint.
-        num_temperatures: T; with 1, nothing is left to plan, and there is no pilot.
-        leapfrog_steps: mean number per transition.
+        config: how many temperatures, leapfrog steps and pilot chains; with one temperature nothing is left to plan,
+            and there is no pilot.
         temperatures: (T + 1,) or (T + 1, B), increasing from 0 to 1; by default those of the pilot.
-        pilot_chains: per scene.
-        target_acceptance: in (0, 1).
 
     Raises:
-        ValueError: for numbers below 1 (below 2 of pilot chains), temperatures that do not fit, or an acceptance
-            outside (0, 1).
+        ValueError: for temperatures that do not fit, or do not rise from 0 to 1.
     """
-    least = {"num_temperatures": (num_temperatures, 1), "leapfrog_steps": (leapfrog_steps, 1)}
-    for name, (value, minimum) in (least | {"pilot_chains": (pilot_chains, 2)}).items():
-        if value < minimum:
-            raise ArgumentError(f"{name}: expected at least {minimum}, got {value}")
-    if not 0 < target_acceptance < 1:
-        raise ArgumentError(f"target_acceptance: expected a probability between 0 and 1, got {target_acceptance}")
     scale_tril = path.scale_tril()
     B = len(scale_tril)
     if temperatures is not None:
-        temperatures = _checked(temperatures, num_temperatures, B).to(scale_tril)
-    if num_temperatures == 1:
+        temperatures = _checked(temperatures, config.num_temperatures, B).to(scale_tril)
+    if config.num_temperatures == 1:
         ends = torch.tensor([[0.0], [1.0]]).to(scale_tril).expand(2, B)
-        return Plan(ends, ends[:0].unsqueeze(-1), scale_tril, leapfrog_steps, 0)
-    knots = _pilot(path, scale_tril, leapfrog_steps, pilot_chains, target_acceptance)
+        return Plan(ends, ends[:0].unsqueeze(-1), scale_tril, config.leapfrog_steps, 0)
+    knots = _pilot(path, scale_tril, config)
     if temperatures is None:
         speed = (knots.spreads[1:] + knots.spreads[:-1]) / 2
         length = torch.cumsum(knots.temperatures.diff(dim=0) * speed, dim=0)
         length = torch.cat((torch.zeros_like(length[:1]), length))  # ∫ sd_β(U) dβ up to every knot
-        fractions = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float32).to(scale_tril).unsqueeze(1)
+        fractions = torch.linspace(0, 1, config.num_temperatures + 1, dtype=torch.float32).to(scale_tril).unsqueeze(1)
         temperatures = _interpolate(fractions * length[-1], length, knots.temperatures)
         temperatures[0], temperatures[-1] = 0.0, 1.0  # to the last digit
     step_sizes = _interpolate(temperatures[1:-1], knots.temperatures, knots.log_step_sizes).exp()
-    return Plan(temperatures, step_sizes, scale_tril, leapfrog_steps, pilot_chains * knots.evaluations)
+    return Plan(temperatures, step_sizes, scale_tril, config.leapfrog_steps, config.pilot_chains * knots.evaluations)
 
 
 class _Knots(NamedTuple):
@@ -184,9 +158,9 @@ class _Knots(NamedTuple):
     evaluations: int
 
 
-def _pilot(path: Path, scale_tril: Tensor, leapfrog_steps: int, num_chains: int, target: float) -> _Knots:
+def _pilot(path: Path, scale_tril: Tensor, config: AnnealingConfig) -> _Knots:
     beta = scale_tril.new_zeros(len(scale_tril))
-    point = path.at(beta).evaluate(path.start.rsample(num_chains))
+    point = path.at(beta).evaluate(path.start.rsample(config.pilot_chains))
     # What suits a spherical Gaussian of K·D dimensions, which the path starts from.
     log_step = torch.full_like(beta, -0.25 * math.log(math.prod(path.event_shape)))
     log_scale = torch.zeros_like(scale_tril[:, 0, 0])  # (B, N)
@@ -199,10 +173,10 @@ def _pilot(path: Path, scale_tril: Tensor, leapfrog_steps: int, num_chains: int,
         beta = torch.maximum(wanted, slowest).clamp(max=1)
         precisions = []
         for _ in range(PILOT_TRANSITIONS):
-            num_steps = jittered(leapfrog_steps)
+            num_steps = jittered(config.leapfrog_steps)
             step_size = (log_step.unsqueeze(1) + log_scale).exp()
             point, info = hmc_step(path.at(beta), point, step_size, scale_tril, num_steps)
-            log_step = log_step + GAIN * (info.acceptance.mean(0) - target)
+            log_step = log_step + GAIN * (info.acceptance.mean(0) - config.target_acceptance)
             evaluations += num_steps
             if path.is_exchangeable:
                 force = path.at(beta).force(point, scale_tril).nan_to_num(0, 0, 0)  # chains outside the support

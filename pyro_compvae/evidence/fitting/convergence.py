@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_compvae.errors import ArgumentError
 
-NEGLIGIBLE = 0.2
+NEGLIGIBLE_RISE = 0.2
 """Nats that an ELBO may still gain without being called on its way."""
 
 
@@ -27,7 +27,7 @@ class Slope(NamedTuple):
     @property
     def converged(self) -> Tensor:
         """Where no rise, and no fall, is found: within two standard errors of none, or negligible, (B,)."""
-        return self.rise.abs() <= (2 * self.standard_error).clamp(min=NEGLIGIBLE)
+        return self.rise.abs() <= (2 * self.standard_error).clamp(min=NEGLIGIBLE_RISE)
 
 
 def step_share(step: int, steps: int, held: float, last: float = 0.05) -> float:
@@ -36,10 +36,19 @@ def step_share(step: int, steps: int, held: float, last: float = 0.05) -> float:
     Raises:
         ValueError: unless `held` is from 0 to below 1.
     """
-    if not 0 <= held < 1:
-        raise ArgumentError(f"held: expected a share from 0 to below 1, got {held}")
+    check_held(held)
     fallen = max(step - held * steps, 0) / ((1 - held) * steps)
     return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * fallen))
+
+
+def check_held(held: float) -> None:
+    """Refuse what is no share of the steps that leaves some to settle.
+
+    Raises:
+        ValueError: unless `held` is from 0 to below 1.
+    """
+    if not 0 <= held < 1:
+        raise ArgumentError(f"held: expected a share from 0 to below 1, got {held}")
 
 
 def elbo_slope(elbo: Tensor, held: float) -> Slope:

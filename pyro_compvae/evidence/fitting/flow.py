@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.density import LogJoint, value_and_gradient
-from pyro_compvae.evidence.fitting.convergence import step_share
+from pyro_compvae.evidence.fitting.convergence import check_held, step_share
 from pyro_compvae.evidence.fitting.gaussian import Fit, finite_draws
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.elliptical import Elliptical
@@ -146,18 +147,43 @@ class FlowFit(NamedTuple):
         return FlowProposal(base.joint, self.coupling.detached(), base.num_slots)
 
 
+@dataclass(frozen=True)
+class FlowConfig:
+    """How a flow is built and fitted.
+
+    Raises:
+        ArgumentError: for numbers out of range.
+    """
+
+    steps: int = 1000
+    """Steps of Adam; a flow needs more of them than a Gaussian, which moves by natural gradients."""
+
+    num_samples: int = 16
+    """L, draws per scene and step."""
+
+    learning_rate: float = 1.5e-3
+    """Of Adam at the start; it falls to a twentieth along a cosine."""
+
+    layers: int = 6
+    """M, coupling layers: every coordinate is moved by half of them."""
+
+    hidden: int = 64
+    """H, units of the one hidden layer of every coupling layer's network."""
+
+    chunk_size: int = 50
+    """Draws per scene held at a time; memory grows with it. Where a GPU has less room, they are evaluated in turns."""
+
+    held: float = 0.0
+    """Share of the steps before the learning rate falls, as in `FitConfig`."""
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "num_samples", "layers", "hidden", "chunk_size")
+        check_counts(**{name: getattr(self, name) for name in counts})
+        check_held(self.held)
+
+
 @exact_products()
-def fit_flow(
-    log_joint: LogJoint,
-    gaussian: Fit,
-    steps: int = 1000,
-    num_samples: int = 16,
-    learning_rate: float = 1.5e-3,
-    layers: int = 6,
-    hidden: int = 64,
-    chunk_size: int = 50,
-    held: float = 0.0,
-) -> FlowFit:
+def fit_flow(log_joint: LogJoint, gaussian: Fit, config: FlowConfig = FlowConfig()) -> FlowFit:
     """Fit flows to the posteriors of all scenes at once by their ELBO, from where a Gaussian stands.
 
     By Adam, as the networks have no coordinates in which a natural gradient were as cheap as for a Gaussian. The
@@ -168,33 +194,27 @@ def fit_flow(
     Args:
         log_joint: log p(x, z) of the scenes.
         gaussian: a fit of the family "full".
-        steps: number of them.
-        num_samples: L, draws per scene and step.
-        learning_rate: of Adam at the start; it falls to a twentieth along a cosine.
-        layers, hidden: of the flow, M and H.
-        chunk_size: draws per scene held at a time.
-        held: share of the steps before the learning rate falls; as in `fit_gaussian`.
+        config: how hard to try.
 
     Raises:
-        ValueError: for a fit of another family, or numbers below 1.
+        ValueError: for a fit of another family.
         FloatingPointError: if all draws of a scene have a density or a gradient that is not finite.
     """
-    check_counts(steps=steps, num_samples=num_samples, layers=layers, hidden=hidden, chunk_size=chunk_size)
     base = gaussian.proposal()
     if not isinstance(base, JointProposal):
         raise ArgumentError("gaussian: expected a fit of the family 'full', which flows sit on, got a smaller one")
     B, N = base.joint.loc.shape
-    coupling = Coupling.identity(B, N, layers, hidden, base.joint.loc.device)
+    coupling = Coupling.identity(B, N, config.layers, config.hidden, base.joint.loc.device)
     for weight in coupling.parameters():
         weight.requires_grad_()
-    optimiser = torch.optim.Adam(coupling.parameters(), lr=learning_rate)
+    optimiser = torch.optim.Adam(coupling.parameters(), lr=config.learning_rate)
     flow = FlowProposal(base.joint, coupling, base.num_slots)
     frozen = FlowProposal(base.joint, coupling.detached(), base.num_slots)
     elbos = []
     with torch.enable_grad():
-        for step in range(steps):
-            z = flow.rsample(num_samples)
-            log_p, gradient = value_and_gradient(log_joint, z, chunk_size)
+        for step in range(config.steps):
+            z = flow.rsample(config.num_samples)
+            log_p, gradient = value_and_gradient(log_joint, z, config.chunk_size)
             finite = finite_draws(log_p, gradient)
             log_q = frozen.log_prob(z)
             elbos.append((log_p - log_q).detach().mean(0))
@@ -203,6 +223,6 @@ def fit_flow(
             optimiser.zero_grad()
             (-(weights * surrogate).sum()).backward()
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate * step_share(step, steps, held)
+                group["lr"] = config.learning_rate * step_share(step, config.steps, config.held)
             optimiser.step()
     return FlowFit(gaussian, coupling, torch.stack(elbos))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -11,7 +12,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.errors import ArgumentError, NotFiniteError
 from pyro_compvae.evidence.density import LogJoint, value_and_gradient
-from pyro_compvae.evidence.fitting.convergence import step_share
+from pyro_compvae.evidence.fitting.convergence import check_held, step_share
 from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.elliptical import Elliptical
 from pyro_compvae.evidence.proposals.symmetric import FactorisedProposal, JointProposal, Proposal
@@ -43,17 +44,50 @@ class Fit(NamedTuple):
         return JointProposal(Elliptical(self.loc.flatten(-2), scale_tril, df), self.loc.shape[-2])
 
 
-def fit_gaussian(
-    log_joint: LogJoint,
-    start: Normal | Fit,
-    family: Family,
-    steps: int = 150,
-    num_samples: int = 16,
-    step_size: float = 0.3,
-    exponent: float = 0.0,
-    chunk_size: int = 50,
-    held: float = 0.0,
-) -> Fit:
+Start = Normal | Fit | Proposal
+"""Where a fit may start: at a guide's posterior, at another fit, or at a proposal that is Gaussian."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a Gaussian is fitted.
+
+    A scene costs steps · num_samples evaluations of the log joint and its gradient.
+
+    Raises:
+        ArgumentError: for numbers out of range.
+    """
+
+    steps: int = 150
+    """Natural-gradient steps; tens are enough from near by, and 150 from where guides stand."""
+
+    num_samples: int = 16
+    """L, draws per scene and step. Few make cheap, noisy steps, which is what a fit on its way needs."""
+
+    step_size: float = 0.3
+    """ρ at the start; it falls to a twentieth along a cosine. 1 is a Newton step, without noise."""
+
+    exponent: float = 0.0
+    """Which bound is ascended, from 0 (the ELBO) to 1, with which q covers most."""
+
+    chunk_size: int = 50
+    """Draws per scene held at a time; memory grows with it. Where a GPU has less room, they are evaluated in turns."""
+
+    held: float = 0.0
+    """Share of the steps before the step size falls; `elbo_slope` of these tells whether the fit has arrived.
+    By default it falls from the first step on."""
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, num_samples=self.num_samples, chunk_size=self.chunk_size)
+        if not (self.step_size > 0 and 0 <= self.exponent <= 1):
+            raise ArgumentError(
+                f"expected a positive step_size and an exponent from 0 to 1, got step_size {self.step_size} and "
+                f"exponent {self.exponent}"
+            )
+        check_held(self.held)
+
+
+def fit_gaussian(log_joint: LogJoint, start: Start, family: Family, config: FitConfig = FitConfig()) -> Fit:
     r"""Fit a Gaussian to the posterior of every scene by natural gradients, all scenes at once.
 
     With z = μ + S ε, the gradient that a draw feels in the coordinates in which q is spherical is
@@ -80,51 +114,53 @@ def fit_gaussian(
 
     Args:
         log_joint: log p(x, z) of the scenes.
-        start: the guide's posterior, batch shape (B, K, D), or a fit of the same or a smaller family.
+        start: the guide's posterior, batch shape (B, K, D), or a fit, or a Gaussian proposal, of the same or a smaller
+            family.
         family: "diagonal", "block" or "full".
-        steps: number of them; each evaluates the log joint and its gradient num_samples times per scene.
-        num_samples: L, draws per scene and step.
-        step_size: ρ at the start; it falls to a twentieth along a cosine.
-        exponent: in [0, 1].
-        chunk_size: draws per scene held at a time.
-        held: share of the steps before it falls; `elbo_slope` of these tells whether the fit has arrived.
+        config: how hard to try.
 
     Raises:
-        ValueError: for an unknown family, one that is smaller than the start's, a start of other scenes, or numbers out
-            of range.
+        ValueError: for an unknown family, one that is smaller than the start's, or a start of other scenes.
         FloatingPointError: if all draws of a scene have a density or a gradient that is not finite.
     """
     if family not in get_args(Family):
         raise ArgumentError(f"family: expected one of {', '.join(get_args(Family))}, got {family!r}")
-    check_counts(steps=steps, num_samples=num_samples, chunk_size=chunk_size)
-    if not (step_size > 0 and 0 <= exponent <= 1):
-        raise ArgumentError(
-            f"expected a positive step_size and an exponent from 0 to 1, got step_size {step_size} and exponent "
-            f"{exponent}"
-        )
     shape = (log_joint.num_scenes, *log_joint.event_shape)
     loc, scale_tril = _grouped(start, family, shape)
     elbos = []
     with torch.no_grad():
-        for step in range(steps):
-            noise = torch.randn(num_samples, *loc.shape, dtype=loc.dtype, device=loc.device)
+        for step in range(config.steps):
+            noise = torch.randn(config.num_samples, *loc.shape, dtype=loc.dtype, device=loc.device)
             z = loc + torch.einsum("bgij,lbgj->lbgi", scale_tril, noise)
-            log_p, gradient = value_and_gradient(log_joint, z.reshape(num_samples, *shape), chunk_size)
+            log_p, gradient = value_and_gradient(log_joint, z.reshape(config.num_samples, *shape), config.chunk_size)
             finite = finite_draws(log_p, gradient)
             log_weights = log_p - _log_density_of_noise(noise, scale_tril)
             elbos.append(log_weights.mean(0))
-            weights = _tempered_weights(log_weights.masked_fill(~finite, -torch.inf), exponent)
+            weights = _tempered_weights(log_weights.masked_fill(~finite, -torch.inf), config.exponent)
             gradient = gradient.masked_fill(~finite[..., None, None], 0.0).reshape(noise.shape)
-            rho = step_size * step_share(step, steps, held)
+            rho = config.step_size * step_share(step, config.steps, config.held)
             loc, scale_tril = _natural_step(loc, scale_tril, noise, gradient, weights, rho, family)
     return Fit(loc.reshape(shape), scale_tril.squeeze(1) if family == "full" else scale_tril, torch.stack(elbos))
 
 
-def _grouped(start: Normal | Fit, family: Family, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _location_and_factor(start: Start) -> tuple[Tensor, Tensor]:
+    """Location (B, K, D) and Cholesky factor, as those of a `Fit`."""
+    if isinstance(start, Fit):
+        return start.loc, start.scale_tril
+    if isinstance(start, FactorisedProposal):
+        return start.slots.loc, start.slots.scale_tril
+    if isinstance(start, JointProposal):
+        return start.joint.loc.unflatten(-1, (start.num_slots, -1)), start.joint.scale_tril
+    if isinstance(start, Normal):
+        return start.loc, torch.diag_embed(start.scale.detach().double())
+    raise ArgumentError(f"start: expected a Normal, a Fit or a Gaussian proposal, got {type(start).__name__}")
+
+
+def _grouped(start: Start, family: Family, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Location (B, G, N) and Cholesky factor (B, G, N, N) of G independent groups: a slot each, or one of all slots."""
-    if tuple(start.loc.shape) != shape:
-        raise ArgumentError(f"start: expected shape {shape}, as of log_joint, got {tuple(start.loc.shape)}")
-    scale_tril = start.scale_tril if isinstance(start, Fit) else torch.diag_embed(start.scale.detach().double())
+    loc, scale_tril = _location_and_factor(start)
+    if tuple(loc.shape) != shape:
+        raise ArgumentError(f"start: expected shape {shape}, that of log_joint, got {tuple(loc.shape)}")
     if family == "full" and scale_tril.dim() == 4:
         scale_tril = _block_diagonal(scale_tril)
     if (family != "full" and scale_tril.dim() == 3) or (
@@ -132,7 +168,7 @@ def _grouped(start: Normal | Fit, family: Family, shape: tuple[int, ...]) -> tup
     ):
         raise ArgumentError(f"start: expected a fit of {family!r} or of a smaller family, got a larger one")
     scale_tril = scale_tril.reshape(shape[0], -1, *scale_tril.shape[-2:])
-    return start.loc.detach().double().reshape(scale_tril.shape[:-1]), scale_tril
+    return loc.detach().double().reshape(scale_tril.shape[:-1]), scale_tril
 
 
 def _natural_step(

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_compvae.analysis.posterior.draws import Draws
 from pyro_compvae.analysis.posterior.nuts import nuts_draws
 from pyro_compvae.analysis.posterior.slot_alignment import align_slots
-from pyro_compvae.evidence import fit_gaussian
+from pyro_compvae.evidence import FitConfig, fit_gaussian
 from pyro_compvae.evidence.density import LogJoint
 
 
@@ -28,7 +28,7 @@ def test_draws_have_the_moments_of_the_posterior(fitted: bool) -> None:
     model = LinearGaussian(2, 2, scale=0.3)
     x = model.simulate(1)
     log_joint, q = LogJoint(model, x), FactorisedGuide(model).posterior(x)
-    fit = fit_gaussian(log_joint, q, "full", steps=40) if fitted else None
+    fit = fit_gaussian(log_joint, q, "full", FitConfig(steps=40)) if fitted else None
     steps = []
     draws = nuts_draws(log_joint, q, 250, 2, 60, fit, progress=lambda chain, step: steps.append((chain, step)))
     assert draws.z.shape == (2, 250, 1, 2, 2)
@@ -73,6 +73,6 @@ def test_bad_input_is_told_in_words() -> None:
         draw(two)
     with pytest.raises(ValueError, match="warmup_steps: expected at least 1, got 0"):
         draw(one, warmup_steps=0)
-    block = fit_gaussian(LogJoint(model, one), guide.posterior(one), "block", steps=1)
+    block = fit_gaussian(LogJoint(model, one), guide.posterior(one), "block", FitConfig(steps=1))
     with pytest.raises(ValueError, match="fit: expected one of family 'full' to one scene"):
         draw(one, fit=block)

@@ -10,7 +10,7 @@ from helpers.slot_models import FactorisedGuide, LinearGaussian, SlotMixture
 from torch.distributions import Normal
 
 from pyro_compvae.analysis.posterior.draws import guide_draws, importance_draws, resample, weighted_draws
-from pyro_compvae.evidence.annealing.chains import annealed
+from pyro_compvae.evidence import AnnealingConfig, annealed
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 
@@ -70,7 +70,8 @@ def test_ends_of_annealed_chains_have_the_moments_of_the_posterior() -> None:
     x = model.simulate(1)
     log_joint = LogJoint(model, x)
     start = normal_proposal(FactorisedGuide(model, widening=1.5).posterior(x))
-    chains = annealed(log_joint, start, num_chains=4000, num_temperatures=4, leapfrog_steps=3, chunk_size=4000)
+    config = AnnealingConfig(num_chains=4000, num_temperatures=4, leapfrog_steps=3, chunk_size=4000)
+    chains = annealed(log_joint, start, config)
     draws = importance_draws(chains.z, chains.log_weights, num_draws=2000)
     exact = model.posterior(x)
     sums = draws.z.flatten(0, 1).squeeze(1).sum((-2, -1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,17 @@ import torch
 from helpers.slot_models import FixedGuide, LinearGaussian, SeparatedModel, linear_gaussian, rough_guide
 from torch import Tensor, nn
 
-from pyro_compvae.evidence import annealed_log_evidence, importance_log_evidence, proposal_log_evidence
+from pyro_compvae.errors import ArgumentError
+from pyro_compvae.evidence import (
+    AnnealingConfig,
+    annealed,
+    annealed_log_evidence,
+    importance_log_evidence,
+    proposal_log_evidence,
+)
 from pyro_compvae.evidence.annealing.chains import anneal, default_start
 from pyro_compvae.evidence.annealing.hmc import Target
-from pyro_compvae.evidence.annealing.path import Path, make_plan, power_temperatures, sigmoidal_temperatures
+from pyro_compvae.evidence.annealing.path import Path, make_plan
 from pyro_compvae.evidence.density import LogJoint, TraceError
 from pyro_compvae.evidence.proposals.elliptical import Elliptical
 from pyro_compvae.evidence.proposals.symmetric import (
@@ -31,9 +39,8 @@ def test_the_closed_form_is_met(start: str) -> None:
     if guide is not None:
         plain = importance_log_evidence(model, guide, x, num_samples=48)
         assert (plain.log_weights.std(0) > 1.5).all(), "the premise: the guide alone is poor"
-    estimate = annealed_log_evidence(
-        model, guide, x, num_chains=160, num_temperatures=160, leapfrog_steps=3, chunk_size=160
-    )
+    config = AnnealingConfig(num_chains=160, num_temperatures=160, leapfrog_steps=3, chunk_size=160)
+    estimate = annealed_log_evidence(model, guide, x, config=config)
     assert estimate.log_weights.shape == (160, 2)
     assert (estimate.ess > 50).all()
     assert (estimate.standard_error < 0.1).all()
@@ -45,14 +52,16 @@ def test_a_start_with_the_right_covariance_is_all_but_exact() -> None:
     model, x = linear_gaussian(2)
     posterior = model.posterior(x)
     start = JointProposal(Elliptical(posterior.mean + 0.1, posterior.scale_tril * 1.2, df=8.0), model.num_slots)
-    few = annealed_log_evidence(model, None, x, num_chains=32, num_temperatures=30, leapfrog_steps=2, start=start)
+    config = AnnealingConfig(num_chains=32, num_temperatures=30, leapfrog_steps=2)
+    few = annealed(LogJoint(model, x), start, config).estimate
     assert (few.standard_error < 0.1).all()
     assert ((few.log_evidence - model.log_evidence(x)).abs() < 4 * few.standard_error).all()
 
 
 def test_float32_models_give_the_same_answer() -> None:
     model, x = linear_gaussian(1, torch.float32)
-    estimate = annealed_log_evidence(model, None, x, num_chains=32, num_temperatures=100, leapfrog_steps=2)
+    config = AnnealingConfig(num_chains=32, num_temperatures=100, leapfrog_steps=2)
+    estimate = annealed_log_evidence(model, None, x, config=config)
     assert estimate.log_weights.dtype == torch.float64
     assert ((estimate.log_evidence - model.log_evidence(x)).abs() < 4 * estimate.standard_error).all()
 
@@ -62,9 +71,9 @@ def test_only_the_symmetrised_guide_finds_both_modes() -> None:
     model, x = SeparatedModel(scale=0.1).eval(), torch.tensor([[-1.2, 0.7], [-0.4, 1.5]], dtype=torch.float64)
     guide = FixedGuide(x.unsqueeze(-1) + 0.05, torch.full((2, 2, 1), 0.15, dtype=torch.float64)).eval()
     exact = model.log_evidence(x)
-    options: dict[str, Any] = {"num_chains": 48, "num_temperatures": 20, "leapfrog_steps": 2}
-    one_mode = annealed_log_evidence(model, guide, x, symmetrise=False, **options)
-    both = annealed_log_evidence(model, guide, x, **options)
+    config = AnnealingConfig(num_chains=48, num_temperatures=20, leapfrog_steps=2)
+    one_mode = annealed_log_evidence(model, guide, x, config=replace(config, symmetrise=False))
+    both = annealed_log_evidence(model, guide, x, config=config)
     assert (both.standard_error < 0.1).all()
     assert ((both.log_evidence - exact).abs() < 4 * both.standard_error).all()
     assert (one_mode.standard_error < 0.1).all(), "the premise: nothing shows that it misses anything"
@@ -95,7 +104,7 @@ def test_slots_that_overlap_and_differ_in_scale() -> None:
     for kind in (Path, _SlotBlindPath):
         path = kind(log_joint, start)
         with torch.no_grad():
-            plan = make_plan(path, 2, 2, betas)
+            plan = make_plan(path, AnnealingConfig(num_temperatures=2, leapfrog_steps=2), betas)
             plan = plan._replace(step_sizes=torch.full_like(plan.step_sizes, 1.0))
             estimate = anneal(path, plan, start.rsample(40_000), chunk_size=40_000).estimate
         assert estimate.ess > 10_000
@@ -108,10 +117,11 @@ def test_one_temperature_is_importance_sampling() -> None:
     model, x = linear_gaussian(2)
     guide = rough_guide(model, x)
     torch.manual_seed(3)
-    annealed = annealed_log_evidence(model, guide, x, num_chains=7, num_temperatures=1)
+    config = AnnealingConfig(num_chains=7, num_temperatures=1)
+    chains = annealed_log_evidence(model, guide, x, config=config)
     torch.manual_seed(3)
     plain = importance_log_evidence(model, guide, x, num_samples=7)
-    torch.testing.assert_close(annealed.log_weights, plain.log_weights, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(chains.log_weights, plain.log_weights, rtol=1e-12, atol=1e-12)
 
 
 def test_seeds_decide_and_progress_is_told() -> None:
@@ -120,15 +130,9 @@ def test_seeds_decide_and_progress_is_told() -> None:
 
     def run() -> Tensor:
         torch.manual_seed(5)
+        config = AnnealingConfig(num_chains=5, num_temperatures=6, leapfrog_steps=2, chunk_size=2)
         return annealed_log_evidence(
-            model,
-            None,
-            x,
-            num_chains=5,
-            num_temperatures=6,
-            leapfrog_steps=2,
-            chunk_size=2,
-            progress=lambda done, total, rate: told.append((done, total, rate)),
+            model, None, x, config=config, progress=lambda done, total, rate: told.append((done, total, rate))
         ).log_weights
 
     torch.testing.assert_close(run(), run(), rtol=0, atol=0)
@@ -148,7 +152,7 @@ def test_evaluations_are_one_per_leapfrog_step_and_acceptance_is_near_its_target
 
     path = Path(Counted(model, x), standard_normal_proposal(3, 3, 2))
     with torch.no_grad():
-        plan = make_plan(path, 60, 3, target_acceptance=0.7)
+        plan = make_plan(path, AnnealingConfig(num_temperatures=60, leapfrog_steps=3, target_acceptance=0.7))
         assert sum(calls) == plan.evaluations
         calls.clear()
         result = anneal(path, plan, path.start.rsample(40))
@@ -165,7 +169,7 @@ def test_steps_from_the_prior_follow_the_conditional_scales_of_the_posterior() -
     model = LinearGaussian(num_slots=3, scale=0.2, weight=matrix)
     path = Path(LogJoint(model, torch.tensor([[0.8, 0.1]], dtype=torch.float64)), standard_normal_proposal(1, 3, 3))
     with torch.no_grad():
-        plan = make_plan(path, 50, 4, pilot_chains=100)
+        plan = make_plan(path, AnnealingConfig(num_temperatures=50, leapfrog_steps=4, pilot_chains=100))
     precision = 1 + matrix.square().sum(0) / 0.2**2
     assert precision.max() > 100 * precision.min(), "the premise"
     relative = plan.step_sizes[-1, 0] * precision.sqrt()
@@ -174,22 +178,22 @@ def test_steps_from_the_prior_follow_the_conditional_scales_of_the_posterior() -
 
 def test_temperatures_by_hand() -> None:
     model, x = linear_gaussian(2)
-    torch.testing.assert_close(power_temperatures(4, 2.0), torch.tensor([0, 1, 4, 9, 16]).double() / 16)
-    sigmoidal = sigmoidal_temperatures(10)
-    torch.testing.assert_close(sigmoidal + sigmoidal.flip(0), torch.ones(11, dtype=torch.float64))
-    assert sigmoidal[1] < 0.1
-    per_scene = torch.stack((power_temperatures(60), sigmoidal_temperatures(60)), dim=1)
-    estimate = annealed_log_evidence(
-        model, None, x, num_chains=32, num_temperatures=60, leapfrog_steps=3, temperatures=per_scene
-    )
+    line = torch.linspace(0, 1, 61, dtype=torch.float64)
+    per_scene = torch.stack((line**4, line**3), dim=1)
+    path = Path(LogJoint(model, x), standard_normal_proposal(2, 3, 2))
+    with torch.no_grad():
+        plan = make_plan(path, AnnealingConfig(num_temperatures=60, leapfrog_steps=3), per_scene)
+        torch.testing.assert_close(plan.temperatures, per_scene)
+        estimate = anneal(path, plan, path.start.rsample(32)).estimate
     assert ((estimate.log_evidence - model.log_evidence(x)).abs() < 4 * estimate.standard_error).all()
 
 
 def test_chains_end_in_the_posterior() -> None:
     model, x = linear_gaussian(1)
     path = Path(LogJoint(model, x), default_start(LogJoint(model, x), None))
+    config = AnnealingConfig(num_temperatures=150, leapfrog_steps=3)
     with torch.no_grad():
-        result = anneal(path, make_plan(path, 150, 3), path.start.rsample(400), chunk_size=400)
+        result = anneal(path, make_plan(path, config), path.start.rsample(400), chunk_size=400)
     total = result.z.sum(-2)[:, 0]  # the sum of the slots is what the image tells about
     posterior = model.posterior(x)
     mean = posterior.mean.reshape(3, 2).sum(0)
@@ -224,7 +228,8 @@ def test_any_proposal_may_be_the_start() -> None:
 
     model, x = linear_gaussian(2)
     wide: Proposal = Wide()
-    estimate = annealed_log_evidence(model, None, x, num_chains=32, num_temperatures=80, leapfrog_steps=3, start=wide)
+    config = AnnealingConfig(num_chains=32, num_temperatures=80, leapfrog_steps=3)
+    estimate = annealed(LogJoint(model, x), wide, config).estimate
     assert ((estimate.log_evidence - model.log_evidence(x)).abs() < 4 * estimate.standard_error).all()
     plain = proposal_log_evidence(LogJoint(model, x), wide, 32)
     assert (plain.ess < estimate.ess / 2).all()
@@ -239,20 +244,20 @@ def test_any_proposal_may_be_the_start() -> None:
         ({"pilot_chains": 1}, "pilot_chains: expected at least 2, got 1"),
         ({"chunk_size": 0}, "chunk_size: expected at least 1, got 0"),
         ({"target_acceptance": 1.0}, "target_acceptance: expected a probability between 0 and 1, got 1.0"),
-        (
-            {"num_temperatures": 3, "temperatures": torch.tensor([0.0, 1.0])},
-            r"temperatures: expected shape \(4,\) or \(4, 2\), got \(2,\)",
-        ),
-        (
-            {"num_temperatures": 2, "temperatures": torch.tensor([0.0, 1.2, 1.0])},
-            "temperatures: expected to rise from 0 to 1",
-        ),
     ],
 )
-def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        AnnealingConfig(**options)
+
+
+def test_impossible_temperatures_are_named() -> None:
     model, x = linear_gaussian(2)
-    with pytest.raises(ValueError, match=message):
-        annealed_log_evidence(model, None, x, **options)
+    path = Path(LogJoint(model, x), standard_normal_proposal(2, 3, 2))
+    with pytest.raises(ArgumentError, match=r"temperatures: expected shape \(4,\) or \(4, 2\), got \(2,\)"):
+        make_plan(path, AnnealingConfig(num_temperatures=3), torch.tensor([0.0, 1.0]))
+    with pytest.raises(ArgumentError, match="temperatures: expected to rise from 0 to 1"):
+        make_plan(path, AnnealingConfig(num_temperatures=2), torch.tensor([0.0, 1.2, 1.0]))
 
 
 def test_guides_that_cannot_start_are_refused() -> None:

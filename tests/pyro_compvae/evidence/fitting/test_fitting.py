@@ -8,9 +8,11 @@ from helpers.slot_models import FactorisedGuide, LinearGaussian
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.density import LogJoint
-from pyro_compvae.evidence.fitting.gaussian import Fit, _tempered_weights, fit_gaussian
+from pyro_compvae.evidence.fitting.gaussian import Fit, FitConfig, _tempered_weights, fit_gaussian
 from pyro_compvae.evidence.importance import proposal_log_evidence
+from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 
 B, K, D = 3, 3, 2
 
@@ -40,7 +42,7 @@ def test_every_family_reaches_its_best_elbo() -> None:
     assert (expected["block"] > 0.1).all()
     fit: Fit | None = None
     for family in ("diagonal", "block", "full"):
-        fit = fit_gaussian(log_joint, fit or guide.posterior(x), family, steps=300)  # type: ignore[arg-type]
+        fit = fit_gaussian(log_joint, fit or guide.posterior(x), family, FitConfig(steps=300))  # type: ignore[arg-type]
         estimate = proposal_log_evidence(log_joint, fit.proposal(), 4000, 1000, symmetrise=False)
         error = estimate.log_weights.std(0) / 4000**0.5
         gap = model.log_evidence(x) - estimate.elbo
@@ -54,16 +56,29 @@ def test_every_family_reaches_its_best_elbo() -> None:
 
 def test_a_larger_family_starts_where_the_smaller_stood() -> None:
     _, x, log_joint, guide = make()
-    block = fit_gaussian(log_joint, guide.posterior(x), "block", steps=20)
-    full = fit_gaussian(log_joint, block, "full", steps=1, step_size=1e-9)
+    block = fit_gaussian(log_joint, guide.posterior(x), "block", FitConfig(steps=20))
+    full = fit_gaussian(log_joint, block, "full", FitConfig(steps=1, step_size=1e-9))
     z = torch.randn(7, B, K, D, dtype=torch.float64)
     torch.testing.assert_close(full.proposal().log_prob(z), block.proposal().log_prob(z), atol=1e-6, rtol=0)
     assert block.scale_tril[..., 1, 0].abs().min() > 1e-4, "without covariance the comparison proves little"
 
 
+def test_a_gaussian_proposal_is_a_start_like_any_other() -> None:
+    _, x, log_joint, guide = make()
+    q, few = guide.posterior(x), FitConfig(steps=3)
+    block = fit_gaussian(log_joint, q, "block", few)
+    full = fit_gaussian(log_joint, q, "full", few)
+    for start, same in ((q, normal_proposal(q)), (block, block.proposal()), (full, full.proposal())):
+        fits = []
+        for each in (start, same):
+            torch.manual_seed(1)
+            fits.append(fit_gaussian(log_joint, each, "full", few))
+        assert torch.equal(fits[0].scale_tril, fits[1].scale_tril)
+
+
 def test_proposals_are_wider_with_inflation_and_heavier_with_few_degrees_of_freedom() -> None:
     _, x, log_joint, guide = make()
-    fit = fit_gaussian(log_joint, guide.posterior(x), "full", steps=5)
+    fit = fit_gaussian(log_joint, guide.posterior(x), "full", FitConfig(steps=5))
     far = fit.loc + 8 * fit.scale_tril.diagonal(dim1=-2, dim2=-1).reshape(fit.loc.shape)
     plain, wide, heavy = (p.log_prob(far[None]) for p in (fit.proposal(), fit.proposal(inflation=2), fit.proposal(5.0)))
     assert (wide > plain).all()
@@ -71,25 +86,24 @@ def test_proposals_are_wider_with_inflation_and_heavier_with_few_degrees_of_free
 
 
 @pytest.mark.parametrize(
-    ("message", "start", "family", "steps"),
+    ("message", "start", "family"),
     [
-        ("family: expected one of diagonal, block, full, got 'banded'", None, "banded", 1),
-        ("steps: expected at least 1, got 0", None, "full", 0),
-        ("start: expected a fit of 'block' or of a smaller family", "full", "block", 1),
-        ("start: expected a fit of 'diagonal' or of a smaller family", "block", "diagonal", 1),
+        ("family: expected one of diagonal, block, full, got 'banded'", None, "banded"),
+        ("start: expected a fit of 'block' or of a smaller family", "full", "block"),
+        ("start: expected a fit of 'diagonal' or of a smaller family", "block", "diagonal"),
     ],
 )
-def test_bad_requests_are_named(message: str, start: str | None, family: str, steps: int) -> None:
+def test_bad_requests_are_named(message: str, start: str | None, family: str) -> None:
     _, x, log_joint, guide = make()
     q = guide.posterior(x)
     with pytest.raises(ValueError, match=message):
-        fit_gaussian(log_joint, fit_gaussian(log_joint, q, start, steps=2) if start else q, family, steps)  # type: ignore[arg-type]
+        fit_gaussian(log_joint, fit_gaussian(log_joint, q, start, FitConfig(steps=2)) if start else q, family)  # type: ignore[arg-type]
 
 
 def test_no_scale_has_to_be_known_beforehand() -> None:
     model, x, log_joint, _ = make()
     guide = FactorisedGuide(model, widening=0.01, shift=torch.tensor([30.0, -20.0, 10.0]))
-    fit = fit_gaussian(log_joint, guide.posterior(x), "full", steps=300)
+    fit = fit_gaussian(log_joint, guide.posterior(x), "full", FitConfig(steps=300))
     torch.testing.assert_close(fit.loc.flatten(1), model.posterior(x).mean, atol=0.002, rtol=0)
     covariance = fit.scale_tril @ fit.scale_tril.mT
     torch.testing.assert_close(covariance, model.posterior(x).covariance_matrix, atol=0.002, rtol=0)
@@ -100,7 +114,8 @@ def test_the_optimum_of_the_renyi_bound_covers_more() -> None:
     model, x, log_joint, guide = make()
     exponent = 0.5
     elbo_fit = fit_gaussian(log_joint, guide.posterior(x), "diagonal")
-    fit = fit_gaussian(log_joint, elbo_fit, "diagonal", steps=300, num_samples=400, step_size=0.1, exponent=exponent)
+    config = FitConfig(steps=300, num_samples=400, step_size=0.1, exponent=exponent)
+    fit = fit_gaussian(log_joint, elbo_fit, "diagonal", config)
 
     precision = model.posterior(x).precision_matrix[0]
     log_variance = (1 / precision.diagonal()).log().requires_grad_()
@@ -136,12 +151,16 @@ def test_weights_are_tempered_until_enough_draws_count() -> None:
 def test_numbers_out_of_range_are_named() -> None:
     _, x, log_joint, guide = make()
     q = guide.posterior(x)
-    for name in ("num_samples", "chunk_size"):
-        with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
-            fit_gaussian(log_joint, q, "full", **{name: 0})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"an exponent from 0 to 1, got step_size 0\.3 and exponent 1\.5"):
-        fit_gaussian(log_joint, q, "full", exponent=1.5)
-    with pytest.raises(ValueError, match=r"start: expected shape \(3, 3, 2\), as of log_joint, got \(2, 3, 2\)"):
+    for name in ("steps", "num_samples", "chunk_size"):
+        with pytest.raises(ArgumentError, match=f"{name}: expected at least 1, got 0"):
+            FitConfig(**{name: 0})  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"an exponent from 0 to 1, got step_size 0\.3 and exponent 1\.5"):
+        FitConfig(exponent=1.5)
+    with pytest.raises(ArgumentError, match=r"held: expected a share from 0 to below 1, got 1\.0"):
+        FitConfig(held=1.0)
+    with pytest.raises(ArgumentError, match="start: expected a Normal, a Fit or a Gaussian proposal, got Elliptical"):
+        fit_gaussian(log_joint, normal_proposal(q).slots, "full")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"start: expected shape \(3, 3, 2\), that of log_joint, got \(2, 3, 2\)"):
         fit_gaussian(log_joint, guide.posterior(x[:2]), "full")
 
 
@@ -153,7 +172,7 @@ def test_as_many_dimensions_as_the_published_sizes_have() -> None:
     q = FactorisedGuide(model, widening=0.5, shift=torch.linspace(-1, 1, 7)).posterior(x)
     block = fit_gaussian(log_joint, q, "block")
     full = fit_gaussian(log_joint, block, "full")
-    covering = fit_gaussian(log_joint, full, "full", steps=100, num_samples=64, step_size=0.1, exponent=0.5)
+    covering = fit_gaussian(log_joint, full, "full", FitConfig(steps=100, num_samples=64, step_size=0.1, exponent=0.5))
     truth = model.log_evidence(x)
     gaps = [
         truth - proposal_log_evidence(log_joint, fit.proposal(), 500, symmetrise=False).elbo
@@ -172,7 +191,8 @@ def test_a_step_is_a_newton_step_near_the_optimum() -> None:
     wrong = torch.eye(K * D, dtype=torch.float64) + delta * torch.randn(K * D, K * D, dtype=torch.float64).tril()
     loc = exact.mean + delta * torch.einsum("bij,j->bi", exact.scale_tril, torch.randn(K * D, dtype=torch.float64))
     start = Fit(loc.unflatten(-1, (K, D)), exact.scale_tril @ wrong, torch.zeros(1, B))
-    fit = fit_gaussian(log_joint, start, "full", steps=1, num_samples=200_000, step_size=1.0, chunk_size=50_000)
+    config = FitConfig(steps=1, num_samples=200_000, step_size=1.0, chunk_size=50_000)
+    fit = fit_gaussian(log_joint, start, "full", config)
 
     def errors(fit: Fit) -> tuple[Tensor, Tensor]:
         inverse = torch.linalg.inv(exact.scale_tril)
@@ -202,17 +222,17 @@ class Cliff:
 def test_draws_beyond_a_cliff_do_not_count(gradient: bool, exponent: float) -> None:
     start = Normal(torch.zeros(2, 1, 1), torch.ones(2, 1, 1))
     log_joint = Cliff(gradient)
-    fit = fit_gaussian(log_joint, start, "full", 20, exponent=exponent)  # type: ignore[arg-type]
+    fit = fit_gaussian(log_joint, start, "full", FitConfig(20, exponent=exponent))  # type: ignore[arg-type]
     assert fit.loc.isfinite().all()
     assert fit.scale_tril.isfinite().all()
     with pytest.raises(FloatingPointError, match="found none in 16 draws for scene 0"):
-        fit_gaussian(log_joint, Normal(start.loc + 50, start.scale), "full", 20)  # type: ignore[arg-type]
+        fit_gaussian(log_joint, Normal(start.loc + 50, start.scale), "full", FitConfig(20))  # type: ignore[arg-type]
 
 
 def test_a_start_with_a_graph_leaves_none_behind() -> None:
     _, x, log_joint, guide = make()
     q = guide.posterior(x)
-    fit = fit_gaussian(log_joint, Normal(q.loc.requires_grad_(), q.scale), "block", steps=2)
+    fit = fit_gaussian(log_joint, Normal(q.loc.requires_grad_(), q.scale), "block", FitConfig(steps=2))
     assert not any(part.requires_grad for part in fit)
 
 
@@ -221,5 +241,5 @@ def test_chunks_change_nothing() -> None:
     fits = []
     for chunk_size in (50, 3):
         torch.manual_seed(1)
-        fits.append(fit_gaussian(log_joint, guide.posterior(x), "full", steps=3, chunk_size=chunk_size))
+        fits.append(fit_gaussian(log_joint, guide.posterior(x), "full", FitConfig(steps=3, chunk_size=chunk_size)))
     torch.testing.assert_close(fits[0].scale_tril, fits[1].scale_tril)

@@ -12,8 +12,8 @@ from helpers.slot_models import FactorisedGuide, LinearGaussian
 from torch import Tensor
 
 from pyro_compvae.evidence.density import LogJoint
-from pyro_compvae.evidence.fitting.flow import Coupling, FlowProposal, fit_flow
-from pyro_compvae.evidence.fitting.gaussian import fit_gaussian
+from pyro_compvae.evidence.fitting.flow import Coupling, FlowConfig, FlowProposal, fit_flow
+from pyro_compvae.evidence.fitting.gaussian import FitConfig, fit_gaussian
 from pyro_compvae.evidence.importance import proposal_log_evidence
 from pyro_compvae.evidence.proposals.elliptical import Elliptical
 from pyro_compvae.permutation import all_permutations
@@ -74,8 +74,8 @@ def test_a_bent_posterior_is_fitted_better_than_by_any_gaussian() -> None:
     log_joint = LogJoint(banana, x)
     truth = log_joint(points.expand(-1, 2, -1, -1)).logsumexp(0) + 2 * math.log(float(grid[1] - grid[0]))
     start = torch.distributions.Normal(torch.zeros(2, 1, 2).double(), torch.ones(2, 1, 2).double())
-    gaussian = fit_gaussian(log_joint, start, "full", steps=200)
-    flow = fit_flow(log_joint, gaussian, steps=400, learning_rate=1e-2, num_samples=32)
+    gaussian = fit_gaussian(log_joint, start, "full", FitConfig(steps=200))
+    flow = fit_flow(log_joint, gaussian, FlowConfig(steps=400, learning_rate=1e-2, num_samples=32))
     short, shorter = (
         truth - proposal_log_evidence(log_joint, fit.proposal(), 4000, 4000).elbo for fit in (gaussian, flow)
     )
@@ -88,11 +88,11 @@ def test_a_flow_starts_as_the_gaussian_and_asks_for_a_full_one() -> None:
     model = LinearGaussian(K, D, observed_dim=2, scale=0.7)
     x = model.simulate(B)
     log_joint, q = LogJoint(model, x), FactorisedGuide(model).posterior(x)
-    full = fit_gaussian(log_joint, q, "full", steps=20)
-    flow = fit_flow(log_joint, full, steps=1, learning_rate=1e-12)
+    full = fit_gaussian(log_joint, q, "full", FitConfig(steps=20))
+    flow = fit_flow(log_joint, full, FlowConfig(steps=1, learning_rate=1e-12))
     z = torch.randn(7, B, K, D).double()
     torch.testing.assert_close(flow.proposal().log_prob(z), full.proposal().log_prob(z), atol=1e-4, rtol=1e-6)
     with pytest.raises(ValueError, match="gaussian: expected a fit of the family 'full'"):
-        fit_flow(log_joint, fit_gaussian(log_joint, q, "block", steps=2), steps=1)
+        fit_flow(log_joint, fit_gaussian(log_joint, q, "block", FitConfig(steps=2)))
     with pytest.raises(ValueError, match="layers: expected at least 1, got 0"):
-        fit_flow(log_joint, full, steps=1, layers=0)
+        FlowConfig(layers=0)

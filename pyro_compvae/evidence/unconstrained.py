@@ -1,0 +1,148 @@
+"""Models of other kinds: whatever continuous sites they have, as the one slot of unconstrained numbers that Gaussians
+and HMC ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, Transform, biject_to
+
+from pyro_compvae.evidence.density import (
+    LogJoint,
+    TraceError,
+    naming_memory,
+    particles_trace,
+    sample_sites,
+    scenes_frame,
+)
+from pyro_compvae.evidence.importance import check_pair, chunk_sizes
+from pyro_compvae.precision import exact_products
+
+MOMENT_DRAWS = 1000
+"""Draws of a guide whose mean and standard deviation a fit starts from; they know both within 3 % of the latter."""
+
+LEAST_SCALE = 1e-3
+"""Least standard deviation of a start: a guide that is sure of a value (a Delta) has none, and a Gaussian needs one."""
+
+
+class UnconstrainedLogJoint(LogJoint):
+    r"""log p(x, z(u)) + log |dz/du| of every scene, for a Pyro model with any continuous latent sites.
+
+    u ∈ R^N holds the latent sites of a scene, one after another, each on the scale on which it has no bounds
+    (`torch.distributions.biject_to` its support, as in Pyro's autoguides). The integral over u is p(x). To the
+    estimators u is a single slot of N dimensions, event shape (1, N), with nothing to be exchanged.
+
+    Args:
+        model: in eval mode; its sites lie in the plate "scenes". No support may depend on the value of another site.
+        arguments: what the model is called with.
+
+    Raises:
+        TraceError: if the model is not of that kind.
+    """
+
+    def _lay_out(self, latent: dict[str, Any]) -> Tensor:
+        if not latent:
+            raise TraceError("model: expected latent sites, found none")
+        self._sites = {name: _Site.of(name, site, self._nesting) for name, site in latent.items()}
+        first = next(iter(self._sites.values()))
+        self.num_scenes, self.dtype = first.batch_shape[first.scenes_dim], first.dtype
+        u = self.unconstrained({name: site["value"].detach()[None] for name, site in latent.items()})
+        self.event_shape = tuple(u.shape[2:])
+        return u
+
+    def unconstrained(self, values: dict[str, Tensor]) -> Tensor:
+        """u (L, B, 1, N) where the latent sites have these values, (L, plates..., event)."""
+        parts = [site.unconstrained(values[name]) for name, site in self._sites.items()]
+        return torch.cat(parts, dim=-1).unsqueeze(-2)
+
+    def _evaluate(self, z: Tensor) -> Tensor:
+        return super()._evaluate(z) + sum(log_det for _, log_det in self._constrained(z).values())
+
+    def _values(self, z: Tensor) -> dict[str, Tensor]:
+        return {name: value for name, (value, _) in self._constrained(z).items()}
+
+    def _constrained(self, u: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The value of every site, and log |dz/du| (L, B) of it."""
+        sizes = [site.size for site in self._sites.values()]
+        parts = u.squeeze(-2).split(sizes, dim=-1)
+        return {name: site.constrained(part) for (name, site), part in zip(self._sites.items(), parts, strict=True)}
+
+
+class _Site(NamedTuple):
+    """A latent site of B scenes.
+
+    transform: from numbers without bounds to its support.
+    batch_shape: of all plates, one dimension for each of the nesting, that of the scenes at scenes_dim.
+    event_shape: of its values, and free_shape of the numbers without bounds.
+    """
+
+    transform: Transform
+    batch_shape: tuple[int, ...]
+    scenes_dim: int
+    event_shape: tuple[int, ...]
+    free_shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, name: str, site: dict[str, Any], nesting: int) -> _Site:
+        """That of a trace.
+
+        Raises:
+            TraceError: if it is discrete, or of a support that has no bijection.
+        """
+        fn, value = site["fn"], site["value"]
+        if fn.support.is_discrete:
+            raise TraceError(f"model: expected continuous latent sites, got the discrete {name!r}; sum it out")
+        try:
+            transform = biject_to(fn.support)
+        except NotImplementedError as error:
+            raise TraceError(f"model: expected supports with a bijection, got {fn.support} at {name!r}") from error
+        batch_shape = (1,) * (nesting - len(fn.batch_shape)) + tuple(fn.batch_shape)
+        event_shape = tuple(fn.event_shape)
+        free_shape = tuple(transform.inverse_shape(torch.Size(batch_shape + event_shape)))[nesting:]
+        scenes_dim = nesting + scenes_frame(name, site, "model").dim
+        return cls(transform, batch_shape, scenes_dim, event_shape, free_shape, value.dtype)
+
+    @property
+    def size(self) -> int:
+        """Numbers per scene."""
+        return (torch.Size(self.batch_shape + self.free_shape)).numel() // self.batch_shape[self.scenes_dim]
+
+    def constrained(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """u (L, B, size) → the value (L, batch, event), and log |dz/du| (L, B)."""
+        others = self.batch_shape[: self.scenes_dim] + self.batch_shape[self.scenes_dim + 1 :]
+        free = u.reshape(*u.shape[:2], *others, *self.free_shape).movedim(1, 1 + self.scenes_dim)
+        value = self.transform(free)
+        log_det = self.transform.log_abs_det_jacobian(free, value).movedim(1 + self.scenes_dim, 1)
+        return value.to(self.dtype), log_det.reshape(*u.shape[:2], -1).sum(-1)
+
+    def unconstrained(self, value: Tensor) -> Tensor:
+        """The value (L, batch, event) → u (L, B, size), in float64."""
+        free = self.transform.inv(value.double().reshape(len(value), *self.batch_shape, *self.event_shape))
+        return free.movedim(1 + self.scenes_dim, 1).reshape(len(value), self.batch_shape[self.scenes_dim], -1)
+
+
+@exact_products()
+def moments_of_draws(log_joint: UnconstrainedLogJoint, guide: Callable[..., Any], chunk_size: int) -> Normal:
+    """A Gaussian of the mean and the standard deviation of a guide's draws, batch shape (B, 1, N).
+
+    Args:
+        log_joint: of the model that the guide is of.
+        guide: in eval mode; it samples the model's latent sites.
+        chunk_size: draws per scene held at a time.
+
+    Raises:
+        TraceError: (a ValueError) for a guide of another model, or one with factors.
+    """
+    nesting = check_pair(log_joint.model, guide, log_joint.arguments)
+    parts = []
+    with torch.no_grad():
+        for size in chunk_sizes(MOMENT_DRAWS, chunk_size):
+            with naming_memory(size, log_joint.num_scenes):
+                trace = particles_trace(guide, log_joint.arguments, size, nesting)
+            parts.append(log_joint.unconstrained({name: site["value"] for name, site in sample_sites(trace)}))
+    u = torch.cat(parts)
+    return Normal(u.mean(0), u.std(0).clamp(min=LEAST_SCALE))
