@@ -2,6 +2,7 @@
 
 from pyro_compvae.analysis.calibration.compute import calibrate
 from pyro_compvae.analysis.comparison.compute import compare
+from pyro_compvae.analysis.evidence.data_set import estimate_evidence
 from pyro_compvae.analysis.figures.decompositions import decomposition_figure, traversal_figure, views_figure
 from pyro_compvae.analysis.ladder.compute import gap_ladder
 from pyro_compvae.analysis.metrics.duplicates import DuplicateScore, active_slots, duplicate_score
@@ -36,6 +37,7 @@ __all__ = [
     "decompose",
     "decomposition_figure",
     "duplicate_score",
+    "estimate_evidence",
     "evaluate",
     "export_run",
     "gap_ladder",

@@ -11,8 +11,8 @@ import xarray
 from tqdm import tqdm
 
 from pyro_compvae.analysis.netcdf import write_netcdf
+from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import CompvaeError
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.training.distributed import ALONE, Workers
 

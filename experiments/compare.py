@@ -25,9 +25,9 @@ from pyro_compvae.analysis.comparison.table import comparison_table
 from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
 from pyro_compvae.analysis.results import save
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.runs.files import write_text
 
 

@@ -37,12 +37,12 @@ from pyro_compvae.analysis.posterior.nuts import nuts_draws
 from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
 from pyro_compvae.analysis.results import check_identity, is_of, read, save
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.data import SceneSet
 from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import annealed_from, fit_and_cover
-from pyro_compvae.evidence.importance import check_counts
 
 Stage = Literal["draws", "checks", "nuts", "calibration"]
 

@@ -21,15 +21,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, certify
-from pyro_compvae.analysis.evidence.data_set import evidence_of_scenes, evidence_settings, sandwich_data
+from pyro_compvae.analysis.evidence.data_set import estimate_evidence, evidence_settings, sandwich_data
 from pyro_compvae.analysis.evidence.figure import evidence_figure
 from pyro_compvae.analysis.evidence.table import evidence_table, sandwich_table
 from pyro_compvae.analysis.results import is_of, read, save
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.data import SceneSet
 from pyro_compvae.device import choose_device
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.training.distributed import Workers, joined_workers
 
 
@@ -72,7 +72,7 @@ def estimate_with(args: Arguments, device: torch.device, workers: Workers) -> No
     run = load_run(args.run_dir, device)
     args.evidence.families_of(run.model.num_slots)
     scenes = run.scenes("test")
-    estimates = evidence_of_scenes(
+    estimates = estimate_evidence(
         run, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed, workers=workers
     )
     if not workers.is_first:

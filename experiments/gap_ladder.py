@@ -27,9 +27,9 @@ from pyro_compvae.analysis.ladder.figure import ladder_figure
 from pyro_compvae.analysis.ladder.table import ladder_table
 from pyro_compvae.analysis.results import Show, in_batches
 from pyro_compvae.analysis.runs import load_run
+from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.training.distributed import Workers, joined_workers
 
 

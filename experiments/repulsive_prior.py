@@ -21,15 +21,15 @@ import xarray
 
 from pyro_compvae import repulsive
 from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
-from pyro_compvae.analysis.evidence.data_set import evidence_of_scenes
+from pyro_compvae.analysis.evidence.data_set import estimate_evidence
 from pyro_compvae.analysis.evidence.table import interval
 from pyro_compvae.analysis.figures.decompositions import samples_figure
 from pyro_compvae.analysis.results import save
 from pyro_compvae.analysis.runs import load_run
+from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.repulsion import Normaliser, estimate_log_normaliser
 
 DRAWN_SCENES = 10
@@ -90,8 +90,8 @@ def hold_against(args: Arguments) -> None:
     samples_figure(run.folder.figure("repulsive_prior.png"), rows, f"{args.run_dir.name}, scenes of the prior")
 
     effort = (scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
-    independent = evidence_of_scenes(run, *effort, name="prior_independent", observed=False)
-    repulsed = evidence_of_scenes(repelling, *effort, name="prior_repulsive", observed=False)
+    independent = estimate_evidence(run, *effort, name="prior_independent", observed=False)
+    repulsed = estimate_evidence(repelling, *effort, name="prior_repulsive", observed=False)
     both = (independent[best], repulsed[best])
     factor = both[1].log_evidence - both[0].log_evidence
     numbers = {

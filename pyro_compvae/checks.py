@@ -16,6 +16,17 @@ VIEWPOINT_DIM = 3
 """Numbers of a viewpoint."""
 
 
+def check_counts(**counts: int) -> None:
+    """Refuse less than one.
+
+    Raises:
+        ArgumentError: for a count below 1, by its name.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise ArgumentError(f"{name}: expected at least 1, got {value}")
+
+
 def check_images(x: Tensor, model: SlotModel) -> None:
     """Refuse what is not a batch of colour images of the model's size and precision.
 

@@ -22,10 +22,10 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
+from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.chains import Annealing, annealed
 from pyro_compvae.evidence.annealing.config import AnnealingConfig
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
 from pyro_compvae.lnms import lnms_log_density
 from pyro_compvae.models import SlotModel

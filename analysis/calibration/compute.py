@@ -21,9 +21,10 @@ from torch.distributions import Normal
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior
 from pyro_compvae.analysis.posterior.draws import resample
 from pyro_compvae.analysis.runs import Run
+from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import LogJoint, annealed_from, fit_and_cover, normal_proposal, simulate
-from pyro_compvae.evidence.importance import check_counts, chunk_sizes
+from pyro_compvae.evidence.importance import chunk_sizes
 from pyro_compvae.lnms import slot_correlation
 from pyro_compvae.repulsion import repulsion_of
 

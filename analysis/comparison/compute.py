@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior
-from pyro_compvae.analysis.evidence.data_set import evidence_of_scenes
+from pyro_compvae.analysis.evidence.data_set import estimate_evidence
 from pyro_compvae.analysis.metrics.evaluation import scene_batches, scene_metrics
 from pyro_compvae.analysis.results import read
 from pyro_compvae.analysis.runs import Run
@@ -103,7 +103,7 @@ def compare(
         pairs: (run without, run with).
         scenes: test scenes of all runs.
         config: how hard to try for log p̂(x).
-        num_scenes, batch_scenes, seed: as in `evidence_of_scenes`.
+        num_scenes, batch_scenes, seed: as in `estimate_evidence`.
 
     Raises:
         ComparisonError: for runs on other images, or too few scenes for an interval.
@@ -130,7 +130,7 @@ def compare(
 
 def _evidence(run: Run, scenes: SceneSet, config: EvidenceConfig, batch_scenes: int, seed: int) -> dict[str, Tensor]:
     effort = (config, len(scenes), batch_scenes, seed)
-    estimates = evidence_of_scenes(run, scenes, *effort, name="comparison", observed=False)
+    estimates = estimate_evidence(run, scenes, *effort, name="comparison", observed=False)
     best = estimates[config.best(run.model.num_slots)]
     return {
         "elbo": estimates["guide"].elbo,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.analysis.runs import Run
+from pyro_compvae.checks import check_counts
 from pyro_compvae.data.scenes import Scene
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import (
@@ -34,7 +35,6 @@ from pyro_compvae.evidence import (
     refined_proposal_log_evidence,
     simulate,
 )
-from pyro_compvae.evidence.importance import check_counts
 
 OBSERVED = "observed"
 """Name of the estimate for the first V // 2 of V views; all others are of all views."""

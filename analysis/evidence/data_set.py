@@ -20,7 +20,7 @@ from pyro_compvae.repulsion import repulsion_of
 from pyro_compvae.training.distributed import ALONE, Workers
 
 
-def evidence_of_scenes(
+def estimate_evidence(
     run: Run,
     scenes: SceneSet,
     config: EvidenceConfig,

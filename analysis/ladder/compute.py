@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.analysis.evidence.compute import EvidenceProgress
+from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import (
     EvidenceEstimate,
@@ -48,7 +49,7 @@ from pyro_compvae.evidence import (
     proposal_log_evidence,
 )
 from pyro_compvae.evidence.fitting.convergence import NEGLIGIBLE_RISE, Slope, elbo_slope
-from pyro_compvae.evidence.importance import check_counts, chunk_sizes
+from pyro_compvae.evidence.importance import chunk_sizes
 from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS
 
 GAPS = ("amortisation", "within_slot", "independence", "non_gaussian", "symmetry", "residual")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.checks import check_counts
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
-from pyro_compvae.evidence.importance import check_counts, chunk_sizes
+from pyro_compvae.evidence.importance import chunk_sizes
 from pyro_compvae.evidence.pareto import pareto_smoothed
 from pyro_compvae.evidence.proposals.symmetric import Proposal, normal_proposal
 

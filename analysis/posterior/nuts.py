@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.analysis.posterior.draws import Draws
+from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.fitting.gaussian import Fit
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.precision import exact_products
 

@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.errors import ArgumentError
+from pyro_compvae.checks import check_counts
 from pyro_compvae.evidence.annealing.hmc import LogDensity
 from pyro_compvae.evidence.density import (
     LogJoint,
@@ -142,17 +142,6 @@ def _sample(
 def chunk_sizes(total: int, chunk_size: int) -> list[int]:
     """How `total` draws divide into chunks of at most `chunk_size`."""
     return [min(chunk_size, total - start) for start in range(0, total, chunk_size)]
-
-
-def check_counts(**counts: int) -> None:
-    """Refuse less than one.
-
-    Raises:
-        ValueError: for a count below 1, by its name.
-    """
-    for name, value in counts.items():
-        if value < 1:
-            raise ArgumentError(f"{name}: expected at least 1, got {value}")
 
 
 def check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: tuple[Tensor, ...]) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
-from pyro_compvae.evidence.importance import check_counts
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.density import LogJoint, value_and_gradient
 from pyro_compvae.evidence.fitting.convergence import check_held, step_share
 from pyro_compvae.evidence.fitting.gaussian import Fit, finite_draws
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.elliptical import Elliptical
 from pyro_compvae.evidence.proposals.symmetric import JointProposal, log_mean_over_permutations
 from pyro_compvae.precision import exact_products

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError, NotFiniteError
 from pyro_compvae.evidence.density import LogJoint, value_and_gradient
 from pyro_compvae.evidence.fitting.convergence import check_held, step_share
-from pyro_compvae.evidence.importance import check_counts
 from pyro_compvae.evidence.proposals.elliptical import Elliptical
 from pyro_compvae.evidence.proposals.symmetric import FactorisedProposal, JointProposal, Proposal
 
