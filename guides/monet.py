@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from pyro_compvae.checks import check_images
 from pyro_compvae.decoder import own_precision
 from pyro_compvae.factors import add_term
-from pyro_compvae.guide import SceneGuide
+from pyro_compvae.guide import SceneGuide, Weight
 from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
 from pyro_compvae.models import SceneModel
 
@@ -57,7 +57,7 @@ class MonetGuide(SceneGuide):
         model: SceneModel,
         attention: AttentionNetwork,
         encoder: ComponentEncoder,
-        mask_strength: float = 0.5,
+        mask_strength: Weight = 0.5,
         lnms_strength: float = 0.0,
         lnms_scale: float = 0.1,
     ) -> None:

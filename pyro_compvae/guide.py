@@ -36,13 +36,11 @@ class SceneGuide(Program):
         kl_weight: β of the training objective; with iterative refinement also of the ELBO whose gradients steer it,
             in either mode. A training schedule may set it.
         lnms_strength, lnms_scale: s and σ_c of L-NMS, in train mode; 0 switches it off. A schedule may set s.
-        mask_strength: γ of MONet's mask KL, in train mode; the others have none. A schedule may set it.
     """
 
     model: SlotModel
     kl_weight: Weight
     lnms_strength: Weight
-    mask_strength: Weight = 0.0
 
     def __init__(self, model: SlotModel, lnms_strength: float = 0.0, lnms_scale: float = 0.1) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.captured_step import WARM_STEPS, CapturedStep, CudaGraphs
 from pyro_compvae.training.elbo import SceneElbo
-from pyro_compvae.training.schedules import SCHEDULES
+from pyro_compvae.training.schedules import schedules
 from pyro_compvae.training.step import TrainingStep, make_optimiser
 
 GUIDES: tuple[GuideName, ...] = get_args(GuideName)
@@ -64,8 +64,8 @@ def make_step(config: RunConfig, device: torch.device, batch: int, captured: boo
         guide.num_observed = num_observed(config)
     optimiser = make_optimiser(config.training, list(guide.parameters()), capturable=device.type == "cuda")
     step = TrainingStep(guide, SceneElbo()(guide.model, guide), optimiser, config.training.clip_norm)
-    take: Any = CapturedStep(step, CudaGraphs(device), SCHEDULES, _refuse) if captured else step
-    take.set(1e-4, {name: getattr(guide, name) for name in SCHEDULES})
+    take: Any = CapturedStep(step, CudaGraphs(device), schedules(config), _refuse) if captured else step
+    take.set(1e-4, {name: getattr(guide, name) for name in schedules(config)})
     return lambda: take(*arguments)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.sections import TrainingConfig
 
@@ -25,20 +27,25 @@ def lnms_strength(config: RunConfig, step: int) -> float:
 
 
 def mask_strength(config: RunConfig, step: int) -> float:
-    """γ of MONet at a step; 0 for the other guides."""
-    if config.attention is None:
-        return 0.0
+    """γ of MONet at a step."""
+    assert config.attention is not None
     return config.attention.mask_strength * _ramp(step, config.attention.mask_warmup_steps)
 
 
-SCHEDULES = {"kl_weight": kl_weight, "lnms_strength": lnms_strength, "mask_strength": mask_strength}
-"""What is set on the guide before every step, by the name of the guide's attribute."""
+Schedule = Callable[[RunConfig, int], float]
+"""A weight of the objective as a function of the step."""
+
+
+def schedules(config: RunConfig) -> dict[str, Schedule]:
+    """What is set on the guide of a run before every step, by the name of the guide's attribute."""
+    common: dict[str, Schedule] = {"kl_weight": kl_weight, "lnms_strength": lnms_strength}
+    return common if config.attention is None else common | {"mask_strength": mask_strength}
 
 
 def changing(config: RunConfig) -> tuple[str, ...]:
-    """The schedules of SCHEDULES that are not the same throughout a run. They only rise, so their ends tell."""
+    """The schedules of a run that are not the same throughout a run. They only rise, so their ends tell."""
     end = config.training.steps
-    return tuple(name for name, schedule in SCHEDULES.items() if schedule(config, 0) != schedule(config, end))
+    return tuple(name for name, schedule in schedules(config).items() if schedule(config, 0) != schedule(config, end))
 
 
 def _ramp(step: int, length: int) -> float:

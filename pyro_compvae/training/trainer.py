@@ -26,7 +26,7 @@ from pyro_compvae.training.captured_step import CapturedStep, Recorder
 from pyro_compvae.training.distributed import ALONE, WorkerError, Workers
 from pyro_compvae.training.elbo import SceneElbo
 from pyro_compvae.training.minibatches import minibatch
-from pyro_compvae.training.schedules import SCHEDULES, changing, learning_rate
+from pyro_compvae.training.schedules import changing, learning_rate, schedules
 from pyro_compvae.training.signals import stop_signals
 from pyro_compvae.training.state import TrainingState
 from pyro_compvae.training.step import TrainingStep, make_optimiser
@@ -34,7 +34,8 @@ from pyro_compvae.training.step import TrainingStep, make_optimiser
 Metrics = Mapping[str, float]
 
 
-TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate", *SCHEDULES)
+TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate")
+"""First columns of the log; the schedules and the metrics of an evaluation follow."""
 
 
 class Trainer:
@@ -87,7 +88,7 @@ class Trainer:
         self.run_dir = run_dir
         self.device = device
         self.evaluate = evaluate
-        self.log = RunLog(run_dir, (*TRAINING_COLUMNS, *metric_names))
+        self.log = RunLog(run_dir, (*TRAINING_COLUMNS, *schedules(config), *metric_names))
         self.workers = workers
         parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
         # The same on a GPU whether or not steps are recorded, so that it makes no difference to the numbers.
@@ -176,7 +177,7 @@ class Trainer:
     def _train_step(self) -> None:
         training = self.config.training
         self.guide.train()
-        weights = {name: schedule(self.config, self.step) for name, schedule in SCHEDULES.items()}
+        weights = {name: schedule(self.config, self.step) for name, schedule in schedules(self.config).items()}
         self.take_step.set(learning_rate(training, self.step), weights)
         batch = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
         arguments = self.guide.arguments(self.scenes.part(self.workers.share(batch)).to(self.device)[:])
@@ -201,7 +202,7 @@ class Trainer:
             "loss": float(losses.mean()),
             "grad_norm": float(norms.mean()),
             "learning_rate": learning_rate(self.config.training, self.step - 1),
-            **{name: schedule(self.config, self.step - 1) for name, schedule in SCHEDULES.items()},
+            **{name: schedule(self.config, self.step - 1) for name, schedule in schedules(self.config).items()},
         }
 
     def _evaluate(self) -> dict[str, float]:
