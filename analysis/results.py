@@ -16,10 +16,10 @@ from pyro_compvae.errors import CompvaeError
 from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.training.distributed import ALONE, Workers
 
-Show = Callable[[str], object]
+ShowProgress = Callable[[str], object]
 """Shows how far a batch is."""
 
-Compute = Callable[[int, int, Show], xarray.Dataset]
+Compute = Callable[[int, int, ShowProgress], xarray.Dataset]
 """The numbers of the scenes from start to stop, with the dimension "scene"."""
 
 

@@ -25,7 +25,7 @@ from pyro_compvae.analysis.ladder.compute import LADDERS, LadderConfig, gap_ladd
 from pyro_compvae.analysis.ladder.data_set import ladder_data
 from pyro_compvae.analysis.ladder.figure import ladder_figure
 from pyro_compvae.analysis.ladder.table import ladder_table
-from pyro_compvae.analysis.results import Show, in_batches
+from pyro_compvae.analysis.results import ShowProgress, in_batches
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
@@ -68,7 +68,7 @@ def climb_with(args: Arguments, device: torch.device, workers: Workers) -> None:
     run = load_run(args.run_dir, device)
     scenes = run.scenes("test")
 
-    def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
+    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes[start:stop].to(device)))
         return ladder_data(gap_ladder(log_joint, q, args.ladder, show))
 

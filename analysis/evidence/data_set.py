@@ -11,7 +11,7 @@ import torch
 import xarray
 
 from pyro_compvae.analysis.evidence.compute import ESTIMATORS, EvidenceConfig, estimate_scenes
-from pyro_compvae.analysis.results import Show, in_batches
+from pyro_compvae.analysis.results import ShowProgress, in_batches
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.evidence import EvidenceEstimate, Sandwich
@@ -45,7 +45,7 @@ def estimate_evidence(
         The estimates; on workers but the first, nothing.
     """
 
-    def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
+    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
         return weights_data(estimate_scenes(run, scenes[start:stop].to(run.device), config, show, observed))
 
     views: dict[str, Any] = {} if scenes.num_views is None else {"observed": observed, "num_views": scenes.num_views}

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pyro_compvae.data.readers.resize import resize, square
-from pyro_compvae.data.readers.sources import Part, Source, open_source
+from pyro_compvae.data.readers.sources import Source, SourcePart, open_source
 from pyro_compvae.data.scene_file import FileInfo, file_info, write_scenes
 from pyro_compvae.data.scenes import SPLITS, DataError, StoredScene
 
@@ -105,7 +105,7 @@ def divide(source: Source, config: ConvertConfig) -> dict[str, tuple[str, Iterab
     return splits
 
 
-def _cut(part: Part, sizes: Mapping[str, int | None]) -> dict[str, tuple[str, Iterable[StoredScene]]]:
+def _cut(part: SourcePart, sizes: Mapping[str, int | None]) -> dict[str, tuple[str, Iterable[StoredScene]]]:
     """Neighbouring scenes of a part, from the first on; None takes all."""
     total = sum(size or 0 for size in sizes.values())
     if part.num_scenes is not None and total > part.num_scenes:
@@ -126,7 +126,7 @@ def _cut(part: Part, sizes: Mapping[str, int | None]) -> dict[str, tuple[str, It
     return splits
 
 
-def _take(scenes: Iterator[StoredScene], size: int, split: str, part: Part) -> Iterator[StoredScene]:
+def _take(scenes: Iterator[StoredScene], size: int, split: str, part: SourcePart) -> Iterator[StoredScene]:
     taken = 0
     for scene in itertools.islice(scenes, size):
         taken += 1

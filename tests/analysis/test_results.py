@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray
 
-from pyro_compvae.analysis.results import Show, in_batches, is_of, read
+from pyro_compvae.analysis.results import ShowProgress, in_batches, is_of, read
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeroed"])
@@ -17,7 +17,7 @@ def test_damaged_batches_are_computed_again(tmp_path: Path, damage: str) -> None
     """Wherever the file was cut or its blocks were lost, as by a copy that broke off."""
     computed, path = [], tmp_path / "evidence.nc"
 
-    def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
+    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
         computed.append(start)
         return xarray.Dataset({"log_weight": (("scene", "draw"), torch.rand(stop - start, 500).numpy())})
 
@@ -42,7 +42,7 @@ def test_damaged_batches_are_computed_again(tmp_path: Path, damage: str) -> None
 def test_batches_are_put_together_in_order(tmp_path: Path) -> None:
     calls = []
 
-    def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
+    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
         calls.append((start, stop))
         return xarray.Dataset({"square": ("scene", np.arange(start, stop) ** 2)})
 

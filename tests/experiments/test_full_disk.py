@@ -15,7 +15,7 @@ from helpers.full_disk import largest_file, small_disk
 from helpers.scripts import load_script
 
 from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
-from pyro_compvae.analysis.results import Show, in_batches
+from pyro_compvae.analysis.results import ShowProgress, in_batches
 from pyro_compvae.errors import DiskFullError
 from pyro_compvae.runs.checkpoint import load_checkpoint
 
@@ -103,7 +103,7 @@ def test_a_batch_that_finds_no_room_leaves_those_before(tmp_path: Path) -> None:
     computed, path = [], tmp_path / "evidence.nc"
     draws = [10, 10_000, 10]
 
-    def compute(start: int, stop: int, show: Show) -> xarray.Dataset:
+    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
         computed.append(start)
         return xarray.Dataset({"log_weight": (("scene", "draw"), torch.rand(1, draws[start]).numpy())})
 

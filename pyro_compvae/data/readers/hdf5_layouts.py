@@ -49,12 +49,6 @@ def read_object_centric_library(path: Path, num_background: int = 1) -> Iterator
             yield StoredScene(_colours(images, row), merged, count_objects(merged) if counts is None else counts[row])
 
 
-def efficient_morl_splits(path: Path) -> list[str]:
-    """The splits that a file has, named as there."""
-    with open_hdf5(path) as file:
-        return [name for name in EM_SPLITS if isinstance(file.get(name), h5py.Group)]
-
-
 def read_efficient_morl(path: Path, split: str) -> Iterator[StoredScene]:
     """The scenes of a split with `imgs` (N, H, W, C) and, if they are there, `masks` (N, E, H, W, 1).
 

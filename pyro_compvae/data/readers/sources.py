@@ -23,7 +23,7 @@ WHERE_TO_GET = {
 }
 
 
-class Part(NamedTuple):
+class SourcePart(NamedTuple):
     """Some scenes of a source: where they are from in words, how many if that is known beforehand, and the scenes."""
 
     origin: str
@@ -35,7 +35,7 @@ class Source(NamedTuple):
     """A data set: its name, and its parts "train", "validation" and "test", or one part "all" if it is not divided."""
 
     name: str
-    parts: dict[str, Part]
+    parts: dict[str, SourcePart]
 
 
 def open_source(path: Path, num_background: int | None = None) -> Source:
@@ -59,7 +59,7 @@ def open_source(path: Path, num_background: int | None = None) -> Source:
         raise DataError(f"{path}: expected a file or folder of data, found nothing. {known_sources()}")
     if is_gzip(path) or ".tfrecord" in path.name:
         name = multi_object_datasets.identify(path)
-        part = Part(path.name, None, partial(multi_object_datasets.read_multi_objects, path, name))
+        part = SourcePart(path.name, None, partial(multi_object_datasets.read_multi_objects, path, name))
         return Source(name, {"test" if name.startswith("objects_room_test") else "all": part})
     raise DataError(f"{path}: expected TFRecords or HDF5, got a file of another kind. {known_sources()}")
 
@@ -82,7 +82,7 @@ def _open_folder(path: Path) -> Source:
         parts = {}
         for split in ("train", "test"):
             scenes = partial(clevr_mv.clevr_mv_scenes, path, name, split)
-            parts[split] = Part(f"{name}_{split}.json", clevr_mv.count_clevr_mv(path, name, split), scenes)
+            parts[split] = SourcePart(f"{name}_{split}.json", clevr_mv.count_clevr_mv(path, name, split), scenes)
         return Source(name, parts)
     names = [name for name in image_folder.SPLIT_FOLDERS if (path / name).is_dir()]
     folders = {image_folder.SPLIT_FOLDERS[name]: path / name for name in names}
@@ -93,7 +93,7 @@ def _open_folder(path: Path) -> Source:
         )
     images = {split: image_folder.find_images(folder) for split, folder in (folders or {"all": path}).items()}
     parts = {
-        split: Part(
+        split: SourcePart(
             f"images of the folder {folders.get(split, path).name}",
             len(found),
             partial(image_folder.read_images, found),
@@ -117,14 +117,14 @@ def _open_hdf5(path: Path, num_background: int | None) -> Source:
             background = 4 if path.name.startswith("objects_room") else 1
             background = background if num_background is None else num_background
             scenes = partial(hdf5_layouts.read_object_centric_library, path, background)
-            return Source(path.stem, {"all": Part(path.name, image.shape[0] if image.shape else None, scenes)})
+            return Source(path.stem, {"all": SourcePart(path.name, image.shape[0] if image.shape else None, scenes)})
         _refuse_background(path, num_background)
         parts = {}
         for name, split in hdf5_layouts.EM_SPLITS.items():
             group = file.get(name)
             if isinstance(group, h5py.Group) and isinstance(images := group.get("imgs"), h5py.Dataset):
                 scenes = partial(hdf5_layouts.read_efficient_morl, path, name)
-                parts[split] = Part(f"{name} of {path.name}", images.shape[0] if images.shape else None, scenes)
+                parts[split] = SourcePart(f"{name} of {path.name}", images.shape[0] if images.shape else None, scenes)
     if not parts:
         raise DataError(f"{path}: expected the array 'image', or groups train, val, test with 'imgs', found neither.")
     return Source(path.stem, parts)
