@@ -46,7 +46,7 @@ class Arguments:
     """Where to write; by default against-NAME in the folder of the first RUN_PLUS, NAME being that of its RUN_0, or
     against-NAME-and-N-more with more pairs."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
 

@@ -52,7 +52,7 @@ EFFORT = ("fit_steps", "cover_steps", "ais_chains", "ais_temperatures")
 """Settings of importance."""
 
 DIAGNOSES = 1
-"""To be raised whenever the same settings come to mean other numbers."""
+"""Version of the stages, to be raised whenever the same settings come to mean other numbers."""
 
 
 @dataclass
@@ -62,17 +62,17 @@ class Arguments:
     run_dir: tyro.conf.Positional[Path]
     """Run folder."""
     stages: tuple[Stage, ...] = get_args(Stage)
-    """What to do; checks and nuts take the draws of the first."""
+    """Stages to run; checks and nuts take the draws of the stage draws."""
     num_scenes: int = 16
     """Test scenes, the first ones."""
     num_draws: int = 250
-    """Of every chain, from the guide, from importance and from NUTS."""
+    """Draws of every chain, from the guide, from importance and from NUTS."""
     num_chains: int = 4
-    """Two or more, to be compared."""
+    """Chains of every source, two or more so that they can be compared."""
     ais_chains: int = 128
     """Annealed chains per scene, whose ends importance resamples."""
     ais_temperatures: int = 40
-    """Of these chains."""
+    """Temperatures of these chains."""
     fit_steps: int = 150
     """Natural-gradient steps on the ELBO of a scene, for the fit that chains start from."""
     cover_steps: int = 50
@@ -80,15 +80,15 @@ class Arguments:
     nuts_scene: int | None = None
     """Which of the scenes; by default the one where importance has the smallest k̂, so that both may agree."""
     warmup_steps: int = 200
-    """Of NUTS, per chain."""
+    """Warm-up steps of NUTS, per chain."""
     simulated_scenes: int = 128
-    """For calibration."""
+    """Scenes that calibration simulates."""
     simulated_chains: int = 64
-    """Annealed chains of each."""
+    """Annealed chains for each simulated scene."""
     simulated_temperatures: int = 20
-    """Of these chains."""
+    """Temperatures of these chains."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
 

@@ -47,9 +47,9 @@ class Arguments:
     bdmc: bool = False
     """Whether to sandwich log p(x) of scenes simulated from the model, too."""
     bdmc_scenes: int = 16
-    """How many of them."""
+    """Scenes that --bdmc simulates."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
 

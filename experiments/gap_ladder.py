@@ -45,7 +45,7 @@ class Arguments:
     """Scenes that are fitted together, and saved together; memory grows with it and with --chunk-size."""
     ladder: tyro.conf.OmitArgPrefixes[LadderConfig] = field(default_factory=LadderConfig)
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
 

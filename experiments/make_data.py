@@ -59,7 +59,7 @@ class Render:
     out_dir: tyro.conf.Positional[Path]
     """Folder to make the set in, as OUT_DIR/NAME."""
     name: Literal["clevr_mv", "clevr_aug"] = "clevr_mv"
-    """Of the set: run_svi.py reads clevr_mv as --dataset clevr-mv, and clevr_aug as --dataset dolphin."""
+    """Name of the set: run_svi.py reads clevr_mv as --dataset clevr-mv, and clevr_aug as --dataset dolphin."""
     preset: Literal["default", "cle-mv"] = "default"
     """default: 2-3 large bright objects, 6 views, 32x32; cle-mv: 3-6 objects, 10 views, 64x64, as published."""
     num_train: int = 1500
@@ -67,7 +67,7 @@ class Render:
     num_test: int = 200
     """Unseen scenes."""
     seed: int = 0
-    """Of the scenes."""
+    """Seed of the scenes."""
     meshes: Path | None = None
     """Folder of .obj, .ply or .stl files (watertight, z up), whose shapes join those of the preset."""
 

@@ -53,7 +53,7 @@ class Arguments:
     """Scenes whose evidence is estimated together, and saved together."""
     evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=lambda: QUICK)
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
 

@@ -42,12 +42,12 @@ class Arguments:
     slots: int | None = None
     """K, instead of the preset's."""
     seed: int = 0
-    """Of initialisation, minibatches and noise."""
+    """Seed of initialisation, minibatches and noise."""
     frozen_model: Path | None = None
     """Run folder whose generative model is taken over and left as it is; only the guide is trained. Two guides of one
     model differ in nothing but their gaps."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """Of the convolutions, instead of the preset's."""
+    """Precision of the convolutions, instead of the preset's."""
     compile: bool = False
     """Whether torch.compile fuses the elementwise work of the decoder and the guide's networks, where it can; takes a
     minute or two at the start. For its worth, see docs/performance.md."""

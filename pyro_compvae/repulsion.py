@@ -32,17 +32,18 @@ from pyro_compvae.models import SlotModel
 from pyro_compvae.runs.files import write_text
 
 CHAINS, TEMPERATURES, LEAPFROG_STEPS = 2048, 200, 5
-"""Of the annealing behind log Z: seconds."""
+"""Effort of the annealing behind log Z: some seconds."""
 
 SAMPLING_TEMPERATURES = 40
-"""Of the annealing behind draws."""
+"""Temperatures of the annealing behind draws."""
 
 PILOT_CHAINS = 32
 """Chains that find temperatures and step sizes: they cost little, with a density this cheap."""
 
 
 ANNEALING = 1
-"""To be raised whenever the same settings come to mean other numbers: what is in caches is computed again."""
+"""Version of the annealing, to be raised whenever the same settings come to mean other numbers: what is in caches is
+computed again."""
 
 
 class Normaliser(NamedTuple):

@@ -22,7 +22,7 @@ AXES = {
 """What may grow, and the field of the configuration that says so."""
 
 FACTORS = (1, 2, 4)
-"""By which it grows from the preset's."""
+"""Factors by which a size grows from that of the preset."""
 
 
 def growth_cases(size: str, guide: GuideName, variant: str, axis: str, device: str) -> list[Case]:

@@ -41,7 +41,7 @@ QUANTITIES = {
 """What is ranked, all invariant under permutations of the slots; in words, for figures."""
 
 FEW_DRAWS = 8
-"""Of importance, among which an exact draw is ranked."""
+"""Draws resampled by importance, among which an exact draw is ranked."""
 
 COVERAGE = {"guide": "log_guide", "importance": "log_joint"}
 """The density whose regions are meant by the coverage of either kind of draws, up to a constant."""

@@ -16,7 +16,8 @@ from pyro_compvae.analysis.calibration.uniformity import uniformity
 from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
 
 PROBABILITY = 0.99
-"""Of bands: a calibrated posterior leaves that of one quantity by chance one time in a hundred."""
+"""Probability that the band holds the whole curve: a calibrated posterior leaves that of one quantity by chance one
+time in a hundred."""
 
 
 COLOURS = {"guide": PALETTE[0], "importance": PALETTE[5]}
@@ -30,7 +31,7 @@ def calibration_figure(path: Path, data: xarray.Dataset, title: str = "") -> Non
 
     Args:
         path: picture file, written atomically.
-        data: as of `calibrate`.
+        data: see `calibrate`.
         title: above the picture.
     """
     figure = Figure(figsize=(12, 5), dpi=120, layout="constrained")

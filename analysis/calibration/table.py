@@ -25,7 +25,7 @@ def ranks_by_source(data: xarray.Dataset) -> dict[str, xarray.DataArray]:
     uniform among these scenes.
 
     Args:
-        data: as of `calibrate`.
+        data: see `calibrate`.
     """
     found = {str(source): data["rank"].sel(source=source) for source in data["source"].values}
     if "khat" in data:
@@ -40,7 +40,7 @@ def calibration_rows(data: xarray.Dataset) -> Table:
     """A row for every quantity: mean rank and the p-value of uniformity, of every source.
 
     Args:
-        data: as of `calibrate`.
+        data: see `calibrate`.
     """
     sources = ranks_by_source(data)
     heads = ("quantity", *(f"{source}: {head}" for source in sources for head in ("mean rank", "p")))
@@ -58,7 +58,7 @@ def calibration_table(data: xarray.Dataset) -> str:
     """Ranks of every quantity, expected coverage, and how to read them.
 
     Args:
-        data: as of `calibrate`.
+        data: see `calibrate`.
     """
     return "\n".join([str(calibration_rows(data)), *calibration_sentences(data), how_to_read(data)])
 

@@ -14,10 +14,10 @@ from pyro_compvae.errors import ArgumentError
 Array = NDArray[np.float64]
 
 MAX_POINTS = 100
-"""Where an ECDF is looked at, at most."""
+"""The most points at which an ECDF is looked at."""
 
 SIMULATIONS = 4000
-"""Of the null distribution; p-values are no smaller than one over their number."""
+"""Draws of the null distribution; p-values are no smaller than one over their number."""
 
 
 class Uniformity(NamedTuple):

@@ -35,10 +35,10 @@ MIN_SCENES = 8
 METRICS = ("miou", "mse", "duplicates", "duplicates_latent")
 
 QUANTITIES = ("elbo", "log_evidence", "gap", *METRICS)
-"""That are compared: nats, and metrics of `scene_metrics`."""
+"""What is compared: nats, and metrics of `scene_metrics`."""
 
 RESAMPLES = 4000
-"""Of the bootstrap."""
+"""Resamples of the bootstrap: an end of a 95 % interval has a standard error of a hundredth of its width."""
 
 ASIDE = ("lnms ", "lnms_prior.", "frozen_model ", "data.root ")
 """Fields in which the two sides of a comparison may differ: what phrases of `differences` begin with."""
@@ -94,7 +94,7 @@ def compare(
 
     elbo, log_evidence, standard_error, gap: nats; with one θ, log p̂(x) is estimated once, from the run without.
     reliable: whether k̂ says so of log p̂(x).
-    miou, mse, duplicates, duplicates_latent: as of `scene_metrics`, NaN for those of masks where there are none; of
+    miou, mse, duplicates, duplicates_latent: see `scene_metrics`, NaN for those of masks where there are none; of
         several views, from the first V // 2, while nats are of all.
 
     Evidence is kept in comparison.nc of every run folder, and not estimated again with the same settings.

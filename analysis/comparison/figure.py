@@ -27,7 +27,7 @@ def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None
 
     Args:
         path: PNG file, written atomically.
-        data: as of `compare`.
+        data: see `compare`.
         title: above the picture.
     """
     metrics = [name for name in METRICS[:2] if name not in undefined(data)]

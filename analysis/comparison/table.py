@@ -29,8 +29,8 @@ def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared:
     is for the better, and the pairs one by one; then a sentence. Metrics that want masks are left out without.
 
     Args:
-        data: as of `compare`.
-        parts: as of `ladders`.
+        data: see `compare`.
+        parts: see `ladders`.
         shared: whether the runs of every pair have the same θ.
     """
     P, N = data.sizes["pair"], data.sizes["scene"]

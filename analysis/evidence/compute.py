@@ -40,13 +40,15 @@ OBSERVED = "observed"
 """Name of the estimate for the first V // 2 of V views; all others are of all views."""
 
 START_SCALE = 0.05
-"""Of the Gaussian around an exact draw that a fit starts at: about what guides say of slots that they see well."""
+"""Scale of the Gaussian around an exact draw that a fit starts at: about what guides say of slots that they see
+well."""
 
 LOWER_CHAINS = 128
-"""Of the sandwich, where no chains are asked for on real scenes."""
+"""Chains of the sandwich, where no chains are asked for on real scenes."""
 
 ESTIMATORS = 4
-"""To be raised whenever the same settings come to mean other numbers: what was saved before is computed again."""
+"""Version of the estimators, to be raised whenever the same settings come to mean other numbers: what was saved before
+is computed again."""
 
 EvidenceProgress = Callable[[str], object]
 """Called with the name of an estimator when it is done, and with how far annealing is and what it accepts."""
@@ -54,7 +56,7 @@ EvidenceProgress = Callable[[str], object]
 
 @dataclass(frozen=True)
 class EvidenceConfig:
-    """How hard to try: the options of the scripts, of which `refined` makes those of `refined_log_evidence`."""
+    """How hard to try."""
 
     num_samples: int = RefinedConfig.num_samples
     """Importance samples per scene and estimator."""
@@ -67,9 +69,9 @@ class EvidenceConfig:
     cover_steps: int = RefinedConfig.cover_steps
     """Further steps towards KL(p ‖ q), which make a fit cover more, for "..._covering"."""
     cover_samples: int = RefinedConfig.cover_samples
-    """Draws of each of these."""
+    """Draws of each of these further steps."""
     inflation: float = 1.0
-    """Of the guide's scale, for "guide_inflated"; 1 leaves it out."""
+    """Factor of the guide's scale for "guide_inflated"; 1 leaves it out."""
     ais_chains: int = RefinedConfig.num_chains
     """Chains annealed from the last covering fit; 0 leaves annealing out. With fewer than 30 there is no k̂, and few
     chains bear but a small one. The sandwich's lower bound takes the same pains."""
@@ -78,10 +80,10 @@ class EvidenceConfig:
     leapfrog_steps: int = RefinedConfig.leapfrog_steps
     """Mean number of leapfrog steps at every temperature, of all chains."""
     bdmc_chains: int = 2
-    """Of the upper bound for simulated scenes, from the exact draw back to the prior. Few chains on a long way: the
-    bound falls as one over the temperatures."""
+    """Chains of the upper bound for simulated scenes, from the exact draw back to the prior. Few chains on a long way:
+    the bound falls as one over the temperatures."""
     bdmc_temperatures: int = 8000
-    """Steps of that way."""
+    """Temperatures of these chains."""
 
     def __post_init__(self) -> None:
         ones = ["num_samples", "chunk_size", "fit_steps", "cover_steps", "cover_samples", "ais_temperatures"]

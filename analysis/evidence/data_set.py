@@ -39,7 +39,7 @@ def estimate_evidence(
         config: how hard to try.
         num_scenes, batch_scenes, seed, workers: as in `in_batches`.
         name: of the file.
-        observed: as of `estimate_scenes`.
+        observed: see `estimate_scenes`.
 
     Returns:
         The estimates; on workers but the first, nothing.

@@ -93,7 +93,7 @@ def sandwich_table(data: xarray.Dataset) -> str:
     """A line per simulated scene: both bounds, and where the importance estimate lies, up to two standard errors.
 
     Args:
-        data: as of `sandwich_data`.
+        data: see `sandwich_data`.
     """
     heads = ("simulated scene", "lower", "upper", "width", "s.e.", "importance", "k̂")
     columns = (16, 11, 11, 10, 7, 12, 8)

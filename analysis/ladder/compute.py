@@ -62,7 +62,7 @@ HELD = 1 / 2
 """Share of the steps of a fit that are of constant size, to see whether it has arrived; the others let it settle."""
 
 LADDERS = 2
-"""To be raised whenever the same settings come to mean other numbers."""
+"""Version of the ladder, to be raised whenever the same settings come to mean other numbers."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Ladder(NamedTuple):
         return dict(zip(names, gains, strict=True))
 
     def standard_errors(self) -> dict[str, Tensor]:
-        """Of `gaps`, (B,) each; neighbours share a rung, so their errors are not independent."""
+        """Standard errors of `gaps`, (B,) each; neighbours share a rung, so their errors are not independent."""
         rungs = list(self.rungs.values())
         errors = [torch.hypot(before.standard_error, after.standard_error) for before, after in pairwise(rungs)]
         last = torch.stack((rungs[-1].standard_error, self.symmetry_error, self.evidence.standard_error)).norm(dim=0)

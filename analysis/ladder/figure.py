@@ -21,7 +21,7 @@ def ladder_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
 
     Args:
         path: PNG file, written atomically.
-        data: as of `ladder_data`.
+        data: see `ladder_data`.
         title: above the picture.
     """
     data = data.isel(scene=np.argsort(data["gap"].sum("gap_name").values))

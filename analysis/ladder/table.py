@@ -71,4 +71,4 @@ NAMES = {
     "symmetry": "symmetry",
     "residual": "residual",
 }
-"""Of gaps, in figures."""
+"""What figures call the gaps."""

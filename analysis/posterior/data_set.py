@@ -33,7 +33,7 @@ Groups = dict[str, xarray.Dataset]
 
 
 Contents = dict[str, tuple[tuple[str, ...], Tensor]]
-"""Of a group: dimensions and values by name."""
+"""The variables of a group: dimensions and values by name."""
 
 
 class InferenceDataError(CompvaeError, ValueError):
@@ -200,7 +200,7 @@ CHUNK = 16
 """Draws of all scenes held at a time."""
 
 COORDINATES = {"channel": ["red", "green", "blue"], "axis": ["x", "y", "z"]}
-"""Of dimensions whose places have names; the others count from 0."""
+"""Coordinates of dimensions whose places have names; the others count from 0."""
 
 
 def _dataset(content: Contents) -> xarray.Dataset:

@@ -29,8 +29,8 @@ def marginals_figure(
 
     Args:
         path: picture file, written atomically.
-        draws: z (chain, draw, slot, latent) by source, as of `align_sources`, "nuts" the first.
-        distances: as of `marginal_distances`, told above every panel for the guide.
+        draws: z (chain, draw, slot, latent) by source, see `align_sources`, "nuts" the first.
+        distances: see `marginal_distances`, told above every panel for the guide.
         title: above the picture.
     """
     nuts = draws["nuts"]
@@ -130,7 +130,7 @@ def checks_figure(path: Path, checks: xarray.Dataset, images: NDArray, title: st
 
     Args:
         path: picture file, written atomically.
-        checks: as of `predictive_checks`, of all sources; with several views the first is shown.
+        checks: see `predictive_checks`, of all sources; with several views the first is shown.
         images: (B, 3, H, W), of the same scenes, or (B, V, 3, H, W).
         title: above the picture.
         num_scenes: shown one by one.

@@ -90,7 +90,7 @@ def loo_table(data: xarray.Dataset) -> str:
     """What leaving views out has shown, in words.
 
     Args:
-        data: as of `loo_over_views` and `held_out_views` together.
+        data: see `loo_over_views` and `held_out_views` together.
     """
     khat = data["khat"].values
     reliable = int((khat < reliable_khat(data.attrs["num_weights"])).sum())

@@ -47,7 +47,7 @@ def marginal_distances(draws: Mapping[str, xarray.DataArray]) -> xarray.DataArra
     """Wasserstein-1 distances between marginals, in standard deviations of the reference's.
 
     Args:
-        draws: z (chain, draw, slot, latent) of one scene by source, as of `align_sources`; the first is the reference,
+        draws: z (chain, draw, slot, latent) of one scene by source, see `align_sources`; the first is the reference,
             of two chains or more.
 
     Returns:
@@ -91,7 +91,7 @@ def mean_differences(reference: xarray.DataArray, other: xarray.DataArray, ess: 
     Their root mean square is near 1 where both are draws from the same posterior.
 
     Args:
-        reference: z (chain, draw, slot, latent) of NUTS, as of `align_sources`.
+        reference: z (chain, draw, slot, latent) of NUTS, see `align_sources`.
         other: of the same scene.
         ess: effective sample size of the weights that the other was resampled by.
     """
@@ -102,7 +102,7 @@ def mean_differences(reference: xarray.DataArray, other: xarray.DataArray, ess: 
 
 
 def agreement_sentence(reference: xarray.DataArray, other: xarray.DataArray, ess: float, khat: float) -> str:
-    """Whether importance resampling agrees with NUTS, as of `mean_differences`."""
+    """Whether importance resampling agrees with NUTS, see `mean_differences`."""
     size = float((mean_differences(reference, other, ess) ** 2).mean() ** 0.5)
     return (
         f"Means of importance differ from those of NUTS by {size:.2f} standard errors (r.m.s. over latents; 1 is what "
@@ -115,7 +115,7 @@ class Agreement(NamedTuple):
 
     scene: which.
     draws: z (chain, draw, slot, latent) by source, "nuts" the first.
-    distances: as of `marginal_distances`.
+    distances: see `marginal_distances`.
     rows: `agreement_rows`.
     notes: in sentences.
     """

@@ -18,7 +18,7 @@ ALIGNMENT = (
 """What is said in files of draws that were aligned."""
 
 MIN_SCALE = 1e-3
-"""Of a latent, so that draws which are all the same have a density."""
+"""Least variance of a latent, so that draws which are all the same have a density."""
 
 
 def align_slots(z: Tensor, start: Normal, max_rounds: int = 50) -> tuple[Tensor, Tensor]:

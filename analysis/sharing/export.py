@@ -48,7 +48,7 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
     Args:
         run_dir: folder of a finished run.
         out: folder to write, new or empty; ``RUN_DIR/export`` by default.
-        licence: of the weights, as of `model_card`.
+        licence: of the weights, see `model_card`.
 
     Returns:
         The folder.

@@ -86,7 +86,7 @@ def figure6_csv(scores: Sequence[Score]) -> str:
 def figure6_table(scores: Sequence[Score]) -> str:
     """A line per scale, train K and test K: means over seeds, with the range that the seeds span.
 
-    Metrics that want masks are left out without, and said to be.
+    Without true masks the metrics that need them are left out, and a line says so.
     """
     missing = undefined(scores)
     names = [name for name in SCORES if name not in missing]

@@ -45,7 +45,7 @@ SCORES = ("mse", "miou", "ari", "ari_fg", "duplicates", "elbo", "query_mse", "qu
 """Entries of summary.json that the table has; those of queries are MulMON's alone."""
 
 DIGITS = {"mse": 4, "query_mse": 4, "duplicates": 2, "elbo": 0}
-"""Of each score in the table, where it is not three."""
+"""Decimals of a score in the table, where they are not three."""
 
 
 def table1_cells(

@@ -254,7 +254,7 @@ class SceneSet:
 
     @property
     def num_bytes(self) -> int:
-        """Of all fields in memory."""
+        """Bytes that all fields take in memory."""
         fields = (self.images, self.labels, self.num_objects, self.viewpoints)
         return sum(field.nbytes for field in fields if field is not None)
 

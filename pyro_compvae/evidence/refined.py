@@ -21,11 +21,11 @@ from pyro_compvae.evidence.unconstrained import UnconstrainedLogJoint, moments_o
 from pyro_compvae.permutation import MAX_SLOTS
 
 COVER_STEP_SIZE = 0.2
-"""Of the steps that make a fit cover, in units of a Newton step: their weighted draws are fewer than they seem, so they
-are shorter than those of the fit before."""
+"""Size of the steps that make a fit cover, in units of a Newton step: their weighted draws are fewer than they seem, so
+they are shorter than those of the fit before."""
 
 COVER_EXPONENT = 1.0
-"""Of the bound that they ascend: all of the way from KL(q ‖ p), which the ELBO lowers, towards KL(p ‖ q)."""
+"""Exponent of the bound that they ascend: all of the way from KL(q ‖ p), which the ELBO lowers, towards KL(p ‖ q)."""
 
 
 @dataclass(frozen=True)

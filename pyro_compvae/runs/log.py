@@ -37,7 +37,7 @@ class RunLog:
 
     @property
     def last_step(self) -> int:
-        """Of the last row; 0 where there is none."""
+        """Step of the last row; 0 where there is none."""
         return max(self._lines(), default=0)
 
     def append(self, row: Mapping[str, float], events: SummaryWriter) -> None:
@@ -48,7 +48,7 @@ class RunLog:
                 table.writeheader()
             table.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
             file.flush()
-            os.fsync(file.fileno())  # rows are there before the checkpoint that has them behind it
+            os.fsync(file.fileno())  # a row must be on disk before a checkpoint of a later step is
         for name, value in row.items():
             if name not in UNPLOTTED and math.isfinite(value):
                 events.add_scalar(name, value, int(row["step"]))

@@ -31,7 +31,7 @@ class WorkerError(CompvaeError, RuntimeError):
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among its like.
+    """This process among those that share the work.
 
     rank: 0 is the one that writes files and speaks to the user.
     size: their number.
@@ -87,7 +87,7 @@ class Workers:
 
     @contextmanager
     def losing_none(self) -> Iterator[None]:
-        """Say in words what a collective operation in here says in the words of its transport.
+        """Turn the error of a collective operation within into a `WorkerError` in plain words.
 
         Raises:
             WorkerError: where another worker is gone.

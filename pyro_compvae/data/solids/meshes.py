@@ -36,7 +36,7 @@ SHAPES: Mapping[str, trimesh.Trimesh] = MappingProxyType(
         "cone": unit_mesh(trimesh.creation.cone(radius=1, height=2, sections=48)),
     }
 )
-"""Of radius (a cube: half side) 1 and, standing on z = 0, height 2."""
+"""Built-in shapes, of radius (a cube: half side) 1 and, standing on z = 0, height 2."""
 
 
 def load_meshes(folder: Path) -> dict[str, trimesh.Trimesh]:

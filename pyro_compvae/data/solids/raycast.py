@@ -20,7 +20,7 @@ LIGHT = np.array([0.48, -0.36, 0.8])
 AMBIENT, DIFFUSE = 0.3, 0.7
 """A surface that faces the lamp shows its own colour; one in shadow, 0.3 of it."""
 GAMMA = 2.2
-"""Of the screen: the byte is 255 * linear ** (1 / GAMMA)."""
+"""Gamma of the screen: the byte is 255 * linear ** (1 / GAMMA)."""
 
 SAMPLES = 2
 """Colours are averages over 2 x 2 rays per pixel."""

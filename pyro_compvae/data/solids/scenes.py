@@ -193,7 +193,7 @@ def make_solids(
         meshes: further shapes by name, from `load_meshes`.
 
     Returns:
-        images (N, V, 3, H, W), labels (N, V, H, W), num_objects (N,), viewpoints (N, V, 3) as of `read_clevr_mv`.
+        images (N, V, 3, H, W), labels (N, V, H, W), num_objects (N,), viewpoints (N, V, 3) as in `read_clevr_mv`.
 
     Raises:
         ValueError: for an unknown split, num_scenes < 1, seed < 0, or a configuration whose scenes are too crowded.

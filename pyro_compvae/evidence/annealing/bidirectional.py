@@ -50,7 +50,8 @@ class Sandwich(NamedTuple):
 
     @property
     def standard_error(self) -> Tensor:
-        """Of width, (B,); of chains that share one exact draw in the reverse direction, so it is optimistic."""
+        """Standard error of the width, (B,); it is of chains that share one exact draw in the reverse direction, so it
+        is optimistic."""
         errors = self.forward.estimate.standard_error, self.reverse.estimate.standard_error
         return torch.hypot(*errors)
 

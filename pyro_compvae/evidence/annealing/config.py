@@ -40,8 +40,8 @@ class AnnealingConfig:
     (Beskos et al. 2013), in few it is more; step sizes that are frozen should rather be too small."""
 
     symmetrise: bool = True
-    """Whether draws are weighed by q̄ instead of q. Without, chains hardly ever see the K! - 1 other copies of a mode of
-    exchangeable slots, and the estimate misses up to log K! nats."""
+    """Whether draws are weighed by q̄ instead of q. Without, chains hardly ever see the K! - 1 other copies of a mode
+    of exchangeable slots, and the estimate misses up to log K! nats."""
 
     chunk_size: int = 64
     """Chains per scene held at a time; memory grows with it. Where a GPU has less room, they are evaluated in turns."""

@@ -1,4 +1,4 @@
-"""Whether a fit has arrived before it settled."""
+"""Whether a fit had stopped rising before its steps were made small."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from pyro_compvae.evidence.proposals.symmetric import JointProposal, log_mean_ov
 from pyro_compvae.precision import exact_products
 
 LARGEST_LOG_SCALE = 2.0
-"""Of a coupling layer."""
+"""Numbers of a coupling layer."""
 
 
 class Coupling(NamedTuple):
@@ -162,7 +162,7 @@ class FlowConfig:
     """L, draws per scene and step."""
 
     learning_rate: float = 1.5e-3
-    """Of Adam at the start; it falls to a twentieth along a cosine."""
+    """Adam's learning rate at the start; it falls to a twentieth along a cosine."""
 
     layers: int = 6
     """M, coupling layers: every coordinate is moved by half of them."""
