@@ -190,8 +190,9 @@ def test_bad_studies_are_named(script: ModuleType, tmp_path: Path, capsys: pytes
 
 
 def test_without_data_all_runs_say_what_is_missing(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(subprocess, "run", InProcess())
     arguments = ["table1", *TINY, "--guides", "iodine", "--datasets", "dolphin", "--seeds", "0"]
     assert script.main([*arguments, "--out", str(tmp_path), "--data-root", str(tmp_path / "nowhere")]) == 1
     assert "iodine-dolphin-plain-seed0 did not finish" in capsys.readouterr().err
