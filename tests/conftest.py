@@ -13,6 +13,7 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+from helpers.pictures import undrawn
 from helpers.scripts import load_script
 from pyro.util import get_rng_state, set_rng_state
 
@@ -41,7 +42,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callab
     """The folder of a finished run of two steps, of a guide and with further options of run_svi.py.
 
     It is trained once, by the process whose test wants it first, and is not to be changed: see `tiny_copy`. A test
-    finds random state and output as they were, whether its process trained or not.
+    finds random state and output as they were, whether its process trained or not. Its figures are empty files.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "tiny_runs"
@@ -56,7 +57,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callab
                 random, threads, said = get_rng_state(), torch.get_num_threads(), io.StringIO()
                 torch.set_num_threads(1)
                 try:
-                    with pyro.get_param_store().scope(), redirect_stdout(said), redirect_stderr(said):
+                    with pyro.get_param_store().scope(), redirect_stdout(said), redirect_stderr(said), undrawn():
                         assert load_script("run_svi").main(arguments) == 0, said.getvalue()
                 finally:
                     set_rng_state(random)
@@ -75,6 +76,13 @@ def quick_pilot() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(path, "SLOWEST_GROWTH", 100.0)
         patch.setattr(path, "PILOT_TRANSITIONS", 1)
+        yield
+
+
+@pytest.fixture
+def no_pictures() -> Iterator[None]:
+    """Figures are made and not drawn."""
+    with undrawn():
         yield
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers.pictures import undrawn
 from helpers.scripts import load_script
 
 from pyro_compvae.analysis import load_run
@@ -38,7 +39,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]
         shutil.copytree(tiny_run("iodine", *options), folder / name)
     tiny = ["--preset", "tiny", "--device", "cpu", "--steps", "2", "--lnms", "--seed", "5"]
     frozen = ["--frozen-model", str(folder / "plain0"), "--run-dir", str(folder / "frozen")]
-    assert load_script("run_svi").main([*tiny, *frozen]) == 0
+    with undrawn():
+        assert load_script("run_svi").main([*tiny, *frozen]) == 0
     return folder
 
 
@@ -72,6 +74,7 @@ def test_pairs_of_runs(
     assert dict(read(runs / "other" / "comparison.nc").sizes) == {"pair": 1, "side": 2, "scene": 8}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_with_one_model_all_of_the_difference_is_posterior(
     script: ModuleType, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +121,7 @@ def test_what_cannot_be_compared_is_said(
     assert "expected a checkpoint, found no such file" in complaint(plain, str(other))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_other_models_of_the_same_images_are_compared_with_a_warning(
     script: ModuleType, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

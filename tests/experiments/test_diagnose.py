@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray
+from helpers.pictures import undrawn
 from helpers.scripts import load_script
 from matplotlib import pyplot
 
@@ -40,7 +41,8 @@ def first_draws(
 ) -> Path:
     """A run with the files of the first stage, not to be changed."""
     run = Path(shutil.copytree(tiny_run("iodine"), tmp_path_factory.mktemp("draws") / "run"))
-    assert script.main([str(run), *TINY, "--stages", "draws"]) == 0
+    with undrawn():
+        assert script.main([str(run), *TINY, "--stages", "draws"]) == 0
     return run
 
 
@@ -84,6 +86,7 @@ def test_all_stages_and_their_files(
     assert float(ranks.max()) <= 1
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_what_is_there_is_not_computed_again(
     script: ModuleType, drawn: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +109,7 @@ def test_what_is_there_is_not_computed_again(
     assert not np.array_equal(old["pit"], read(run / "predictive_checks.nc")["pit"])
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_bad_input_is_one_line(
     script: ModuleType, tmp_path: Path, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +131,7 @@ def test_bad_input_is_one_line(
     assert "num_chains: expected at least 2, to be compared, got 1" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_later_stages_take_the_scenes_of_the_draws_and_damaged_files_are_made_again(
     script: ModuleType, drawn: Path
 ) -> None:

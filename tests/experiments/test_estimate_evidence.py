@@ -60,6 +60,7 @@ def test_table_and_file(
     assert float(symmetry.std()) > 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_second_call_goes_on_and_repeats_nothing(
     script: ModuleType, tiny_copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_second_call_goes_on_and_repeats_nothing(
     assert not np.array_equal(other["log_weight_guide"], resumed["log_weight_guide"][..., :2])
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("guide", ["monet", pytest.param("mulmon", marks=pytest.mark.slow)])
 def test_the_sandwich_of_simulated_scenes(
     script: ModuleType,

@@ -11,6 +11,7 @@ from helpers.scripts import load_script
 from pyro_compvae.analysis.results import read
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_other_scripts_take_an_export_for_its_run(
     tmp_path: Path, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ def script() -> ModuleType:
     return load_script("make_data")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_what_it_makes_trains(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "data"
     assert script.main(["render", str(out), "--num-train", "3", "--num-test", "2"]) == 0
@@ -98,6 +99,7 @@ def test_convert_verify_train(script: ModuleType, tmp_path: Path, capsys: pytest
     assert summary["miou"] > 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without masks the metrics that want them are left out, and said to be; the rest works, the report included."""
     rng = np.random.default_rng(0)

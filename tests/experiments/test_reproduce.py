@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from helpers.scripts import load_script
+from helpers.pictures import undrawn
+from helpers.scripts import EXPERIMENTS, load_script
 from PIL import Image
 
 from pyro_compvae.analysis import load_run
@@ -40,16 +44,35 @@ def script() -> ModuleType:
     return load_script("reproduce")
 
 
+class InProcess:
+    """Stands for `subprocess.run`, and trains in this process, one run after the other; the first in one of its own."""
+
+    def __init__(self) -> None:
+        self.run, self.train, self.lock = subprocess.run, load_script("run_svi").main, Lock()
+        self.calls: list[list[str]] = []
+
+    def __call__(self, command: list[str], **options: Any) -> None:
+        with self.lock:
+            self.calls.append(command)
+            if len(self.calls) == 1:
+                self.run(command, **options)
+                return
+            assert command[:2] == [sys.executable, str(EXPERIMENTS / "run_svi.py")]
+            with redirect_stdout(options["stdout"]), redirect_stderr(options["stderr"]), undrawn():
+                self.train(command[2:])
+
+
 def test_cells_are_runs_and_a_second_call_goes_on(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "sweep"
-    run, calls = subprocess.run, []
+    run = InProcess()
+    calls = []
 
     def killed_at_the_second(command: list[str], **options: object) -> None:
         calls.append(command)
         if len(calls) != 2:  # which has its config.yaml, and nothing else
-            run(command, **options)  # type: ignore[call-overload]
+            run(command, **options)
 
     monkeypatch.setattr(subprocess, "run", killed_at_the_second)
     assert script.main([*FIGURE6, "--out", str(out)]) == 1
@@ -80,7 +103,10 @@ def test_cells_are_runs_and_a_second_call_goes_on(
     assert len(calls) == 4
 
 
-def test_table1_is_of_the_summaries(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table1_is_of_the_summaries(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", InProcess())
     assert script.main([*TABLE1, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     with (tmp_path / "table1.csv").open() as file:
@@ -164,8 +190,9 @@ def test_bad_studies_are_named(script: ModuleType, tmp_path: Path, capsys: pytes
 
 
 def test_without_data_all_runs_say_what_is_missing(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(subprocess, "run", InProcess())
     arguments = ["table1", *TINY, "--guides", "iodine", "--datasets", "dolphin", "--seeds", "0"]
     assert script.main([*arguments, "--out", str(tmp_path), "--data-root", str(tmp_path / "nowhere")]) == 1
     assert "iodine-dolphin-plain-seed0 did not finish" in capsys.readouterr().err

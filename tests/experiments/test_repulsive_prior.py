@@ -11,6 +11,7 @@ from helpers.scripts import load_script
 
 from pyro_compvae.analysis.evidence.data_set import estimates_of
 from pyro_compvae.analysis.results import read
+from pyro_compvae.repulsion import estimate_log_normaliser
 
 QUICK = ["--num-samples", "30", "--fit-steps", "2", "--cover-steps", "1", "--cover-samples", "4", "--num-scenes", "2"]
 
@@ -24,6 +25,7 @@ def test_bayes_factors(
     guide: str,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(estimate_log_normaliser, "__defaults__", (0.1, 64, 10, 3))
     script, run = load_script("repulsive_prior"), tiny_copy(guide)
     assert script.main([str(run), *QUICK, "--strength", "0.3"]) == 0
     text = capsys.readouterr().out

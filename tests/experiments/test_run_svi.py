@@ -128,6 +128,7 @@ def test_mulmon_on_a_set_on_disk(script: ModuleType, tmp_path: Path) -> None:
     assert (run_dir / "figures" / "traversal.png").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_loads_for_evaluation(script: ModuleType, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert script.main([*TINY, "--set", "training.kl_warmup_steps=8", "--run-dir", str(run_dir)]) == 0
@@ -146,6 +147,7 @@ def test_a_run_loads_for_evaluation(script: ModuleType, tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "guide", ["iodine", pytest.param("monet", marks=pytest.mark.slow), pytest.param("mulmon", marks=pytest.mark.slow)]
 )
@@ -166,6 +168,7 @@ def test_resume_continues_and_may_extend(script: ModuleType, tmp_path: Path, gui
     assert summaries[0] == summaries[1]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_real_data_in_the_published_format(script: ModuleType, tmp_path: Path) -> None:
     root = clevr_mv_folder(tmp_path / "data")
     run_dir = tmp_path / "run"
@@ -175,6 +178,7 @@ def test_real_data_in_the_published_format(script: ModuleType, tmp_path: Path) -
     assert (summary["dataset"], summary["num_test_scenes"]) == ("clevr-mv", 12)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_fewer_slots_than_objects_is_a_warning(script: ModuleType, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="--slots: expected at least 4 for scenes of up to 3 objects .* got 3"):
         assert script.main([*TINY, "--slots", "3", "--steps", "1", "--run-dir", str(tmp_path / "run")]) == 0
@@ -200,6 +204,7 @@ def test_nothing_is_overwritten(
     assert files == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_resume_compares_fields_that_only_the_guide_of_the_run_has(
     script: ModuleType, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +282,7 @@ def test_signals_save_and_exit_cleanly(tmp_path: Path, number: signal.Signals) -
     assert not (run_dir / "summary.json").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("guide", ["iodine", "monet", "mulmon"])
 def test_only_the_guide_is_trained_on_a_frozen_model(
     script: ModuleType,
@@ -306,6 +312,7 @@ def test_only_the_guide_is_trained_on_a_frozen_model(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_that_was_killed_before_its_first_checkpoint_takes_over_its_model_again(
     script: ModuleType, tmp_path: Path
 ) -> None:
@@ -322,6 +329,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_takes_over_its_model_
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_commands_and_environment_are_recorded(script: ModuleType, tmp_path: Path) -> None:
     arguments = ["--preset", "tiny", "--steps", "1", "--run-dir", str(tmp_path / "a run")]
     assert script.main(arguments) == 0
@@ -334,6 +342,7 @@ def test_commands_and_environment_are_recorded(script: ModuleType, tmp_path: Pat
     assert first["python"] == platform.python_version()
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("text", ["{", "{}", "[3]", "\0\0"])
 def test_a_damaged_environment_is_named_and_the_run_is_not_touched(
     script: ModuleType, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str], text: str

@@ -33,6 +33,12 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _cached.cache_clear()
 
 
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normalisers are estimated with little effort where nothing is said."""
+    monkeypatch.setattr(estimate_log_normaliser, "__defaults__", (0.1, 64, 10, 3))
+
+
 def closed_form(latent_dim: int, strength: float, scale: float) -> float:
     """log Z of two slots: the squared cosine of random directions is Beta(1/2, (D − 1)/2), so that the mean of
     exp(−s Σ² / σ_c²) is Kummer's function."""
@@ -120,6 +126,7 @@ def test_draws_repel_one_another() -> None:
     assert float(values.mean()) > float(independent.mean()) + 10 * error
 
 
+@pytest.mark.usefixtures("_quick")
 def test_a_repulsive_model_is_plain_pyro_and_shares_its_weights() -> None:
     guide = build_guide(preset("tiny", "iodine")).eval()
     model, strength = guide.model, 0.2
@@ -143,6 +150,7 @@ def test_a_repulsive_model_is_plain_pyro_and_shares_its_weights() -> None:
         other(None, 2)
 
 
+@pytest.mark.usefixtures("_quick")
 def test_nothing_is_estimated_inside_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     other = repulsive(build_guide(preset("tiny", "iodine")).model, 0.2)
     monkeypatch.setattr("pyro_compvae.repulsion.estimate_log_normaliser", None)

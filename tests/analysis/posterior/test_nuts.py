@@ -25,7 +25,7 @@ def rhat(z: Tensor) -> float:
 
 @pytest.mark.parametrize("fitted", [False, True])
 def test_draws_have_the_moments_of_the_posterior(fitted: bool) -> None:
-    model = LinearGaussian(2, 2, scale=0.3)
+    model = LinearGaussian(2, 2, scale=0.5)
     x = model.simulate(1)
     log_joint, q = LogJoint(model, x), FactorisedGuide(model).posterior(x)
     fit = fit_gaussian(log_joint, q, "full", FitConfig(steps=40)) if fitted else None

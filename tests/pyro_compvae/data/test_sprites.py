@@ -63,7 +63,8 @@ def test_seeds_and_splits() -> None:
 
 def test_min_visible_is_kept() -> None:
     config = SpriteConfig(image_size=32, min_objects=3, max_objects=3, min_visible=0.9)
-    areas = torch.stack([(make_sprites("train", 200, config=config).labels == j).sum((1, 2)) for j in (1, 2, 3)])
+    labels = make_sprites("train", 200, config=config).labels
+    areas = torch.stack([(labels == j).sum((1, 2)) for j in (1, 2, 3)])
     p = 1.5  # the diamond's exponent; it is the smallest shape
     smallest = 4 * (config.min_radius * 32) ** 2 * math.gamma(1 + 1 / p) ** 2 / math.gamma(1 + 2 / p)
     assert areas.min() > 0.8 * smallest  # 0.9, up to the pixels of its border

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,6 +30,7 @@ SCHEDULED = {
     "training.warmup_steps": 5,
     "training.kl_warmup_steps": 9,
     "lnms_prior.warmup_steps": 11,
+    "num_slots": 3,
     "training.log_every": 7,
     "training.evaluate_every": 5,
     "training.checkpoint_every": 6,
@@ -59,37 +62,43 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+def scheduled(name: GuideName, lnms: bool = True) -> RunConfig:
+    """Every schedule that the guide has."""
+    own = {"attention.mask_warmup_steps": 12} if name == "monet" else {}
+    return preset("tiny", name).replace({**SCHEDULED, **own, "lnms": lnms})
+
+
+@cache
+def trained(kind: type[RecordedOperations], config: RunConfig) -> tuple[RecordedOperations, dict[str, Tensor]]:
+    """A whole run: its recorder, and its weights."""
+    with tempfile.TemporaryDirectory() as folder, PretendGpu() as gpu:
+        recorder = kind(gpu)
+        trainer = make(gpu, config, Path(folder), recorder)
+        before = weights(trainer)
+        assert trainer.run()
+        after = weights(trainer)
+    assert not same(before, after), "the premise: something is learned"
+    return recorder, after
+
+
 @pytest.mark.filterwarnings("ignore:--cuda-graph")
 @pytest.mark.parametrize("lnms", [True, False])
 @pytest.mark.parametrize("name", get_args(GuideName))
-def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: bool, tmp_path: Path) -> None:
+def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: bool) -> None:
     """While β, s and γ warm up, the learning rate rises and falls, and runs are logged, evaluated and saved."""
-    config = preset("tiny", name).replace({**SCHEDULED, "lnms": lnms})
-    if name == "monet":
-        config = config.replace({"attention.mask_warmup_steps": 12})
-    found = {}
-    for kind in (Refusing, RecordedOperations):
-        with PretendGpu() as gpu:
-            recorder = kind(gpu)
-            trainer = make(gpu, config, tmp_path / kind.__name__, recorder)
-            before = weights(trainer)
-            assert trainer.run()
-            found[kind] = weights(trainer)
-            assert not same(before, found[kind]), "the premise: something is learned"
+    config = scheduled(name, lnms)
+    recorder, recorded = trained(RecordedOperations, config)
     graphs = 2 if name == "mulmon" else 1
     assert len(recorder.recordings) == graphs
     assert recorder.repeats == STEPS - graphs * WARM_STEPS
-    assert same(found[Refusing], found[RecordedOperations])
+    assert same(trained(Refusing, config)[1], recorded)
 
 
 @pytest.mark.parametrize("name", get_args(GuideName))
 def test_a_resumed_run_is_the_same_bit_by_bit(name: GuideName, tmp_path: Path) -> None:
     """Although it takes its first steps as they are, where the other one repeats recorded ones."""
-    config = preset("tiny", name).replace(SCHEDULED)
-    with PretendGpu() as gpu:
-        whole = make(gpu, config, tmp_path / "whole", RecordedOperations(gpu))
-        assert whole.run()
-        expected = weights(whole)
+    config = scheduled(name)
+    _, expected = trained(RecordedOperations, config)
     with PretendGpu() as gpu:
         part = make(gpu, config.replace({"training.steps": 8}), tmp_path / "part", RecordedOperations(gpu))
         assert part.run()
@@ -104,20 +113,18 @@ def test_a_weight_that_changes_and_is_recorded_as_a_number_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the tests above would not see if recordings could change."""
-    config = preset("tiny", "iodine").replace(SCHEDULED)
-    found = []
-    for names in (changing(config), ("lnms_strength",)):
-        monkeypatch.setattr("pyro_compvae.training.trainer.changing", lambda _, names=names: names)
-        with PretendGpu() as gpu:
-            trainer = make(gpu, config, tmp_path / str(len(names)), RecordedOperations(gpu))
-            assert trainer.run()
-            found.append(weights(trainer))
-    assert not same(*found)
+    config = scheduled("iodine")
+    _, expected = trained(RecordedOperations, config)
+    monkeypatch.setattr("pyro_compvae.training.trainer.changing", lambda _: ("lnms_strength",))
+    with PretendGpu() as gpu:
+        trainer = make(gpu, config, tmp_path, RecordedOperations(gpu))
+        assert trainer.run()
+        assert not same(expected, weights(trainer))
 
 
 def test_what_waits_for_the_host_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on as it is, and says so once, in a line."""
-    config = preset("tiny", "iodine").replace(SCHEDULED)
+    config = scheduled("iodine")
     with PretendGpu() as gpu:
         trainer = make(gpu, config, tmp_path, RecordedOperations(gpu))
         assert isinstance(trainer.take_step, CapturedStep)
@@ -131,7 +138,7 @@ def test_what_waits_for_the_host_is_not_recorded(tmp_path: Path, monkeypatch: py
 
 def test_steps_without_room_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was recorded is given back first."""
-    config = preset("tiny", "mulmon").replace(SCHEDULED)
+    config = scheduled("mulmon")
     with PretendGpu() as gpu:
         recorder = RecordedOperations(gpu)
         trainer = make(gpu, config, tmp_path, recorder)
@@ -154,7 +161,7 @@ def test_steps_without_room_are_taken_as_they_are(tmp_path: Path, monkeypatch: p
 def test_a_batch_of_another_size_is_refused(tmp_path: Path) -> None:
     """It would be spread over the memory of the first one."""
     with PretendGpu() as gpu:
-        trainer = make(gpu, preset("tiny", "iodine").replace(SCHEDULED), tmp_path, RecordedOperations(gpu))
+        trainer = make(gpu, scheduled("iodine"), tmp_path, RecordedOperations(gpu))
         trainer._train_step()
         x = torch.rand(4, 3, 16, 16).to(gpu.device)
         with pytest.raises(ValueError, match=r"arguments: expected those of the steps before, .*\(4, 3, 16, 16\)"):
@@ -163,7 +170,7 @@ def test_a_batch_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_afterwards_weights_are_numbers(tmp_path: Path) -> None:
     with PretendGpu() as gpu:
-        config = preset("tiny", "iodine").replace(SCHEDULED)
+        config = scheduled("iodine")
         trainer = make(gpu, config, tmp_path, RecordedOperations(gpu))
         trainer._train_step()
         assert isinstance(trainer.guide.kl_weight, Tensor)
@@ -196,7 +203,7 @@ def test_schedules_that_change() -> None:
 
 
 def test_a_run_that_began_on_a_gpu_goes_on_without_one(tmp_path: Path) -> None:
-    config = preset("tiny", "iodine").replace(SCHEDULED)
+    config = scheduled("iodine")
     with PretendGpu() as gpu:
         assert make(gpu, config.replace({"training.steps": 8}), tmp_path, RecordedOperations(gpu)).run()
     scenes = load_scenes(config.data, "train")

@@ -146,7 +146,7 @@ def test_two_workers_train_and_resume_bit_by_bit_and_one_goes_on(tmp_path: Path)
     assert load_run(part).step == 9
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_the_job_and_the_last_checkpoint_is_kept(tmp_path: Path, victim: int) -> None:
     run_dir = tmp_path / "run"
     code, _, err = end_of_endless_run(run_dir, lambda run: os.kill(worker_of(run.pid, victim), signal.SIGKILL))
@@ -157,7 +157,7 @@ def test_a_killed_worker_ends_the_job_and_the_last_checkpoint_is_kept(tmp_path: 
     assert load_script("run_svi").main(more) == 0
 
 
-@pytest.mark.parametrize("receiver", ["torchrun", "worker 1"])
+@pytest.mark.parametrize("receiver", ["torchrun", pytest.param("worker 1", marks=pytest.mark.slow)])
 def test_a_signal_saves_and_stops_all_workers(tmp_path: Path, receiver: str) -> None:
     def act(run: subprocess.Popen[str]) -> None:
         os.kill(run.pid if receiver == "torchrun" else worker_of(run.pid, 1), signal.SIGTERM)
@@ -184,9 +184,9 @@ def worker_of(launcher: int, rank: int) -> int:
     return next(int(pid) for pid in children if f"\0RANK={rank}\0" in Path(f"/proc/{pid}/environ").read_text())
 
 
-def test_evidence_of_two_workers_is_that_of_one(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert load_script("run_svi").main([*TINY, "--run-dir", str(run)]) == 0
+@pytest.mark.usefixtures("no_pictures")
+def test_evidence_of_two_workers_is_that_of_one(tiny_copy: Callable[..., Path]) -> None:
+    run = tiny_copy()
     settings = ["--num-samples", "40", "--fit-steps", "3", "--cover-steps", "2", "--ais-chains", "0", "--device", "cpu"]
     arguments = [str(run), "--num-scenes", "3", "--batch-scenes", "1", *settings]
     table = run_two(EXPERIMENTS / "estimate_evidence.py", arguments)
