@@ -13,46 +13,17 @@ and pictures into figures/. ArviZ and xarray open the files. What is there is no
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-import torch
 import tyro
-from tqdm import tqdm
 
-from pyro_compvae.analysis.calibration.compute import calibrate
-from pyro_compvae.analysis.calibration.figure import calibration_figure
-from pyro_compvae.analysis.calibration.table import calibration_table
-from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior, named
-from pyro_compvae.analysis.posterior.data_set import Groups, load_groups, save_inference_data, score, to_inference_data
-from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws
-from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
-from pyro_compvae.analysis.posterior.loo import held_out_views, loo_over_views, loo_table
-from pyro_compvae.analysis.posterior.marginals import agreement
-from pyro_compvae.analysis.posterior.nuts import nuts_draws
-from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
-from pyro_compvae.analysis.results import check_identity, is_of, read, save
-from pyro_compvae.analysis.runs import Run, load_run
-from pyro_compvae.checks import check_counts
+from pyro_compvae.analysis.posterior.diagnosis import Diagnosis, DiagnosisConfig
+from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
-from pyro_compvae.data import SceneSet
 from pyro_compvae.device import choose_device
-from pyro_compvae.errors import ArgumentError
-from pyro_compvae.evidence import annealed_from, fit_and_cover
-
-Stage = Literal["draws", "checks", "nuts", "calibration"]
-
-NO_COUNTS = ("seed", "nuts_scene")
-
-EFFORT = ("fit_steps", "cover_steps", "ais_chains", "ais_temperatures")
-"""Settings of importance."""
-
-DIAGNOSES = 1
-"""Version of the stages, to be raised whenever the same settings come to mean other numbers."""
 
 
 @dataclass
@@ -61,34 +32,7 @@ class Arguments:
 
     run_dir: tyro.conf.Positional[Path]
     """Run folder."""
-    stages: tuple[Stage, ...] = get_args(Stage)
-    """Stages to run; checks and nuts take the draws of the stage draws."""
-    num_scenes: int = 16
-    """Test scenes, the first ones."""
-    num_draws: int = 250
-    """Draws of every chain, from the guide, from importance and from NUTS."""
-    num_chains: int = 4
-    """Chains of every source, two or more so that they can be compared."""
-    ais_chains: int = 128
-    """Annealed chains per scene, whose ends importance resamples."""
-    ais_temperatures: int = 40
-    """Temperatures of these chains."""
-    fit_steps: int = 150
-    """Natural-gradient steps on the ELBO of a scene, for the fit that chains start from."""
-    cover_steps: int = 50
-    """Further steps that make the fit cover more."""
-    nuts_scene: int | None = None
-    """Which of the scenes; by default the one where importance has the smallest k̂, so that both may agree."""
-    warmup_steps: int = 200
-    """Warm-up steps of NUTS, per chain."""
-    simulated_scenes: int = 128
-    """Scenes that calibration simulates."""
-    simulated_chains: int = 64
-    """Annealed chains for each simulated scene."""
-    simulated_temperatures: int = 20
-    """Temperatures of these chains."""
-    seed: int = 0
-    """Seed of all random numbers."""
+    diagnosis: tyro.conf.OmitArgPrefixes[DiagnosisConfig] = field(default_factory=DiagnosisConfig)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU when there is one."""
 
@@ -101,160 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 def diagnose(args: Arguments) -> None:
     """Run all stages on one run."""
     device = choose_device(args.device)
-    counts = dataclasses.asdict(args)
-    check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
-    if args.num_chains < 2:
-        raise ArgumentError("num_chains: expected at least 2, to be compared, got 1")
-    Diagnosis(args, load_run(args.run_dir, device)).run_stages()
-
-
-class Diagnosis:
-    """The stages, each of which reads what those before have left in the run folder."""
-
-    def __init__(self, args: Arguments, run: Run) -> None:
-        self.args, self.run = args, run
-        self.folder = run.folder
-        self.scenes: SceneSet = run.scenes("test")
-        self.effort = EvidenceConfig(
-            fit_steps=args.fit_steps,
-            cover_steps=args.cover_steps,
-            ais_chains=args.ais_chains,
-            ais_temperatures=args.ais_temperatures,
-        )
-        self.title = args.run_dir.resolve().name
-
-    def run_stages(self) -> None:
-        """Those asked for, in their order."""
-        for stage in get_args(Stage):
-            if stage in self.args.stages:
-                getattr(self, stage)()
-
-    def draws(self) -> None:
-        """Draws of the guide and of importance, k̂ of both, and views left out."""
-        settings = self.settings("num_scenes", "num_draws", "num_chains", *EFFORT)
-        paths = {source: self.posterior(source) for source in ("guide", "importance")}
-        views, loo = self.scenes.num_views is not None, self.folder.numbers("loo")
-        if not all(is_of(path, settings) for path in (*paths.values(), *([loo] if views else []))):
-            torch.manual_seed(self.args.seed)
-            counts = (self.args.num_draws, self.args.num_chains)
-            scenes = range(min(self.args.num_scenes, len(self.scenes)))
-            arguments = self.run.guide.arguments(self.scenes[: len(scenes)].to(self.run.device))
-            log_joint, q = log_joint_and_posterior(self.run, arguments)
-            self.save_draws(guide_draws(log_joint, q, *counts), settings, scenes)
-            with tqdm(desc="draws, importance") as bar:
-                fit = fit_and_cover(log_joint, q, self.effort.refined())
-                chains = annealed_from(log_joint, fit, self.effort.refined(), named(bar.set_postfix_str))
-            if views:
-                data = loo_over_views(score(log_joint, chains.z)[1], chains.log_weights)
-                images, viewpoints = arguments
-                data = data.merge(held_out_views(self.run.guide, images, viewpoints))
-                save(loo, data.assign_attrs(settings=settings))
-            self.save_draws(importance_draws(chains.z, chains.log_weights, *counts), settings, scenes)
-        khats = {source: khats_of(read(path)) for source, path in paths.items()}
-        khat_figure(self.folder.figure("khat.png"), khats, self.title)
-        for source, khat in khats.items():
-            print(f"draws, {source}: {khat} scenes")
-        if views:
-            data = read(loo)
-            khat_figure(self.folder.figure("loo.png"), {"views left out": khats_of(data)}, self.title)
-            print(loo_table(data))
-
-    def checks(self) -> None:
-        """Posterior-predictive checks of both kinds of draws."""
-        sources = {source: self.load(source, "posterior")["posterior"] for source in ("guide", "importance")}
-        path = self.folder.numbers("predictive_checks")
-        settings = self.settings(draws=[data.attrs["settings"] for data in sources.values()])
-        scenes = self.scenes[torch.from_numpy(sources["guide"]["scene"].values)].to(self.run.device)
-        if not is_of(path, settings):
-            torch.manual_seed(self.args.seed)
-            parts = []
-            for source, data in sources.items():
-                draws = Draws(torch.from_numpy(data["z"].values).to(self.run.device), source)
-                parts.append(predictive_checks(self.run.model, draws, *self.run.guide.arguments(scenes)))
-            save(path, join_sources(parts).assign_attrs(settings=settings))
-        checks = read(path)
-        checks_figure(self.folder.figure("predictive_checks.png"), checks, scenes.image.cpu().numpy(), self.title)
-        print(checks_table(checks))
-
-    def nuts(self) -> None:
-        """One scene by NUTS, and how far the others' marginals are from its."""
-        khat = self.load("importance", "sample_stats")["sample_stats"]["khat"]
-        scene = self.args.nuts_scene
-        if scene is None:
-            scene = int(khat["scene"][int(khat.fillna(float("inf")).values.argmin())])
-        if scene not in khat["scene"].values:
-            raise ArgumentError(f"nuts_scene: expected one of the {khat.size} scenes, from 0 on, got {scene}")
-        path = self.posterior("nuts")
-        settings = self.settings("num_draws", "num_chains", "fit_steps", "cover_steps", "warmup_steps", scene=scene)
-        if not is_of(path, settings):
-            torch.manual_seed(self.args.seed)
-            arguments = self.run.guide.arguments(self.scenes[scene : scene + 1].to(self.run.device))
-            log_joint, q = log_joint_and_posterior(self.run, arguments)
-            counts = (self.args.num_draws, self.args.num_chains, self.args.warmup_steps)
-            total = self.args.num_chains * (self.args.num_draws + self.args.warmup_steps)
-            with tqdm(total=total, unit="step", desc="nuts") as bar:
-                full = "full" in self.effort.families_of(q.batch_shape[1])
-                fit = fit_and_cover(log_joint, q, self.effort.refined()) if full else None
-                draws = nuts_draws(log_joint, q, *counts, fit, progress=lambda chain, step: bar.update())
-            self.save_draws(draws, settings, range(scene, scene + 1))
-        groups = ("posterior", "sample_stats")
-        found = agreement({source: self.load(source, *groups) for source in ("nuts", "guide", "importance")})
-        title = f"{self.title}, scene {scene}"
-        marginals_figure(self.folder.figure("marginals.png"), found.draws, found.distances, title)
-        print("\n".join([title, str(found.rows), *found.notes]))
-
-    def calibration(self) -> None:
-        """Simulation-based calibration of the guide, and of importance."""
-        path = self.folder.numbers("calibration")
-        names = ("simulated_scenes", "simulated_chains", "simulated_temperatures")
-        settings = self.settings("num_draws", "fit_steps", "cover_steps", *names)
-        if not is_of(path, settings):
-            torch.manual_seed(self.args.seed)
-            viewpoints, total = None, self.args.simulated_scenes
-            if self.scenes.num_views is not None:
-                viewpoints = self.scenes[:total].to(self.run.device).viewpoint
-                assert viewpoints is not None
-                total = len(viewpoints)
-            chains, temperatures = self.args.simulated_chains, self.args.simulated_temperatures
-            config = dataclasses.replace(self.effort, ais_chains=chains, ais_temperatures=temperatures)
-            with tqdm(total=total, unit="scene", desc="calibration") as bar:
-                data = calibrate(self.run, total, self.args.num_draws, config, viewpoints, progress=bar.update)
-            save(path, data.assign_attrs(settings=settings))
-        data = read(path)
-        calibration_figure(
-            self.folder.figure("calibration.png"), data, f"{self.title}, {data.sizes['scene']} simulated scenes"
-        )
-        print(calibration_table(data))
-
-    def save_draws(self, draws: Draws, settings: str, scenes: range) -> None:
-        """All groups of draws of these scenes."""
-        truth = self.scenes[scenes.start : scenes.stop].to(self.run.device)
-        data = to_inference_data(
-            self.run.model,
-            self.run.guide,
-            *self.run.guide.arguments(truth),
-            draws=draws,
-            truth=truth,
-            scene_ids=scenes,
-            attributes={"run": self.title, "settings": settings},
-        )
-        save_inference_data(self.posterior(draws.source), data)
-
-    def load(self, source: str, *groups: str) -> Groups:
-        """Some groups of the draws, if they are of this run."""
-        path = self.posterior(source)
-        found = load_groups(path, *groups)
-        check_identity(path, found[groups[0]].attrs.get("settings"), self.run.identity)
-        return found
-
-    def posterior(self, source: str) -> Path:
-        """The file of these draws."""
-        return self.folder.numbers(f"posterior_{source}")
-
-    def settings(self, *names: str, **more: Any) -> str:
-        """What numbers depend on."""
-        content = {name: getattr(self.args, name) for name in (*names, "seed")}
-        return json.dumps({"version": DIAGNOSES, **self.run.identity, **content, **more})
+    Diagnosis(args.diagnosis, load_run(args.run_dir, device)).run_stages()
 
 
 if __name__ == "__main__":
