@@ -17,6 +17,7 @@ from helpers.pictures import undrawn
 from helpers.scripts import load_script
 from matplotlib import pyplot
 
+from pyro_compvae.analysis.posterior import diagnosis
 from pyro_compvae.analysis.posterior.data_set import bundle, groups_of, save_inference_data
 from pyro_compvae.analysis.results import read
 
@@ -96,7 +97,7 @@ def test_what_is_there_is_not_computed_again(
     text = capsys.readouterr().out
     with monkeypatch.context() as patch:
         for name in ("guide_draws", "importance_draws", "predictive_checks", "nuts_draws", "calibrate"):
-            patch.delattr(script, name)
+            patch.delattr(diagnosis, name)
         assert script.main([str(run), *TINY]) == 0
     assert capsys.readouterr().out == text
     before = xarray.load_dataset(run / "posterior_guide.nc", group="posterior")
