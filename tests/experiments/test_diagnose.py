@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.usefixtures("quick_pilot")
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script() -> Iterator[ModuleType]:
     """With short trajectories of NUTS."""
-    script = load_script("diagnose")
-    script.nuts_draws = partial(script.nuts_draws, max_tree_depth=3)
-    return script
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diagnosis, "nuts_draws", partial(diagnosis.nuts_draws, max_tree_depth=3))
+        yield load_script("diagnose")
 
 
 @pytest.fixture(scope="module")
