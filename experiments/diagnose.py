@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def diagnose(args: Arguments) -> None:
     """Run all stages on one run."""
+    args.diagnosis.check()
     device = choose_device(args.device)
     Diagnosis(args.diagnosis, load_run(args.run_dir, device)).run_stages()
 

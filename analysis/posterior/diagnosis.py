@@ -42,11 +42,7 @@ DIAGNOSES = 1
 
 @dataclass(frozen=True)
 class DiagnosisConfig:
-    """What to do, and with how much effort.
-
-    Raises:
-        ArgumentError: for counts below one, or a single chain.
-    """
+    """What to do, and with how much effort."""
 
     stages: tuple[Stage, ...] = get_args(Stage)
     """Stages to run; checks and nuts take the draws of the stage draws."""
@@ -77,7 +73,12 @@ class DiagnosisConfig:
     seed: int = 0
     """Seed of all random numbers."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            ArgumentError: for counts below one, or a single chain.
+        """
         counts = dataclasses.asdict(self)
         check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
         if self.num_chains < 2:
@@ -88,6 +89,7 @@ class Diagnosis:
     """The stages, each of which reads what those before have left in the run folder."""
 
     def __init__(self, config: DiagnosisConfig, run: Run) -> None:
+        config.check()
         self.config, self.run = config, run
         self.folder = run.folder
         self.scenes: SceneSet = run.scenes("test")

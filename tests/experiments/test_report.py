@@ -22,6 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from pyro_compvae.analysis.ladder import compute as ladder
+from pyro_compvae.analysis.posterior import diagnosis
 from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
 from pyro_compvae.analysis.report import page as report_page
 
@@ -37,10 +38,7 @@ def script() -> ModuleType:
 
 
 def run_script(name: str, *arguments: str) -> None:
-    script = load_script(name)
-    if name == "diagnose":
-        script.nuts_draws = partial(script.nuts_draws, max_tree_depth=3)
-    assert script.main(list(arguments)) == 0
+    assert load_script(name).main(list(arguments)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]
     samples = ["--num-samples", "20", "--symmetry-samples", "20", "--ais-chains", "2", "--ais-temperatures", "2"]
     with undrawn(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ladder, "FIT_SAMPLES", 8)
+        patch.setattr(diagnosis, "nuts_draws", partial(diagnosis.nuts_draws, max_tree_depth=3))
         run_script("estimate_evidence", full, *FIT, "--num-samples", "40", *ais, *bdmc)
         run_script("gap_ladder", full, "--num-scenes", "2", *steps, *samples, "--device", "cpu")
         run_script("diagnose", full, *DIAGNOSE)
