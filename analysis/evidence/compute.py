@@ -54,7 +54,7 @@ EvidenceProgress = Callable[[str], object]
 
 @dataclass(frozen=True)
 class EvidenceConfig:
-    """How hard to try: the options of the scripts, of which `refined` makes those of `refined_log_evidence`."""
+    """How hard to try."""
 
     num_samples: int = RefinedConfig.num_samples
     """Importance samples per scene and estimator."""
