@@ -176,7 +176,7 @@ def estimate_scenes(
         covering = cover(log_joint, fit, refined)
         sample(f"{family}_covering", covering.proposal())
     if config.ais_chains:
-        estimates["ais"] = annealed_from(log_joint, covering, refined, named(progress)).estimate
+        estimates["ais"] = annealed_from(log_joint, covering, refined, in_words(progress)).estimate
         progress("ais")
     if observed and scene.image.dim() == 5:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scene.view(slice(scene.image.shape[1] // 2))))
@@ -185,7 +185,7 @@ def estimate_scenes(
     return estimates
 
 
-def named(progress: EvidenceProgress) -> TransitionProgress:
+def in_words(progress: EvidenceProgress) -> TransitionProgress:
     """Tell in words how far annealing is, and what it accepts."""
     return lambda step, total, acceptance: progress(
         f"ais, transition {step} of {total}, acceptance {float(acceptance.mean()):.2f}"

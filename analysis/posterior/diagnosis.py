@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pyro_compvae.analysis.calibration.compute import calibrate
 from pyro_compvae.analysis.calibration.figure import calibration_figure
 from pyro_compvae.analysis.calibration.table import calibration_table
-from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior, named
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig, in_words, log_joint_and_posterior
 from pyro_compvae.analysis.posterior.data_set import Groups, load_groups, save_inference_data, score, to_inference_data
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws
 from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
@@ -121,7 +121,7 @@ class Diagnosis:
             self.save_draws(guide_draws(log_joint, q, *counts), settings, scenes)
             with tqdm(desc="draws, importance") as bar:
                 fit = fit_and_cover(log_joint, q, self.effort.refined())
-                chains = annealed_from(log_joint, fit, self.effort.refined(), named(bar.set_postfix_str))
+                chains = annealed_from(log_joint, fit, self.effort.refined(), in_words(bar.set_postfix_str))
             if views:
                 data = loo_over_views(score(log_joint, chains.z)[1], chains.log_weights)
                 images, viewpoints = arguments

@@ -75,7 +75,7 @@ def importance_log_evidence(
     return estimate_from_log_weights(torch.cat(log_weights))
 
 
-def posterior_proposal(log_joint: LogJoint, guide: Any, otherwise: str) -> FactorisedProposal:
+def posterior_proposal(log_joint: LogJoint, guide: Any, otherwise: str = "") -> FactorisedProposal:
     """A guide's posterior of the scenes of a log joint, as a proposal.
 
     Args:

@@ -90,7 +90,7 @@ def test_what_was_estimated_is_kept_and_random_numbers_are_not_disturbed(monkeyp
     assert torch.equal(torch.get_rng_state(), state)
     assert list(json.loads(cache_path().read_text()).values()) == [list(first)]
     _cached.cache_clear()
-    monkeypatch.setattr("pyro_compvae.repulsion.anneal", None)  # not called again
+    monkeypatch.setattr("pyro_compvae.repulsion.annealed", None)  # not called again
     assert estimate_log_normaliser(3, 4, 0.1, **EFFORT) == first
     monkeypatch.undo()
 
