@@ -1,4 +1,8 @@
-"""Normalising flows fitted to the posterior of every scene, from where a fitted Gaussian stands."""
+"""Normalising flows fitted to the posterior of every scene, from where a fitted Gaussian stands.
+
+The layers are our own because every scene has weights of its own: B flows are one batched matrix product per layer. The
+transforms of Pyro and of zuko have one set of weights, so that B scenes would be B modules, evaluated one by one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from pyro_compvae.evidence.proposals.symmetric import JointProposal, log_mean_ov
 from pyro_compvae.precision import exact_products
 
 LARGEST_LOG_SCALE = 2.0
-"""Numbers of a coupling layer."""
+"""Largest |log scale| of a coupling layer, which keeps a draw from being thrown out of all that float32 can hold."""
 
 
 class Coupling(NamedTuple):
