@@ -55,6 +55,7 @@ class IodineGuide(RefinementGuide):
         attached_inputs: see `RefinementGuide`.
     """
 
+    title = "IODINE"
     model: SceneModel
 
     def __init__(

@@ -50,6 +50,11 @@ class MonetGuide(SceneGuide):
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
     """
 
+    title = "MONet"
+    metrics_note = "Masks are the decoder's, which are part of the model, not those of the attention network."
+    known_limit = (
+        "MONet's training objective is no bound on log p(x). The ELBO above, with the masks of the decoder, is one."
+    )
     model: SceneModel
 
     def __init__(

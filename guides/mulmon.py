@@ -81,6 +81,9 @@ class MulmonGuide(RefinementGuide):
         num_observed: n in train mode; None draws it anew in each call.
     """
 
+    title = "MulMON"
+    metrics_note = "The first half of the views is observed; `query_*` is of the others, which are predicted."
+    known_limit = "Cameras on other paths than those of the data set have not been tried."
     model: MultiViewSceneModel
     num_observed: int | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro
 import torch
@@ -37,6 +37,13 @@ class SceneGuide(Program):
             in either mode. A training schedule may set it.
         lnms_strength, lnms_scale: s and σ_c of L-NMS, in train mode; 0 switches it off. A schedule may set s.
     """
+
+    title: ClassVar[str] = "A guide"
+    """What model cards call the guide."""
+    metrics_note: ClassVar[str] = ""
+    """A sentence for model cards on what the metrics are of; none for most."""
+    known_limit: ClassVar[str] = ""
+    """A sentence for model cards on what the guide cannot do; none for most."""
 
     model: SlotModel
     kl_weight: Weight

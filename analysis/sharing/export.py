@@ -72,8 +72,7 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
     if calls:
         write_text(target.environment, json.dumps(calls, indent=2, ensure_ascii=False) + "\n")
     target.write_summary(summary)
-    num_weights = sum(weight.numel() for weight in run.guide.parameters())
-    card = model_card(run_name(run.config), config, num_weights, summary, calls, licence)
+    card = model_card(run_name(run.config), run.guide, config, summary, calls, licence)
     write_text(out / "README.md", card)
     target.begin(config)
     # Last, so that a folder which loads is whole.

@@ -11,9 +11,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pyro_compvae.analysis.metrics.meanings import MEANINGS, left_out, number
+from pyro_compvae.guide import SceneGuide
 from pyro_compvae.runs.config import RunConfig
-
-GUIDES = {"iodine": "IODINE", "monet": "MONet", "mulmon": "MulMON"}
 
 OWN_DATA = {
     "sprites": "images of flat superellipses that overlap",
@@ -26,8 +25,8 @@ METRICS = {name: meaning for name, meaning in MEANINGS.items() if name not in ("
 
 def model_card(
     name: str,
+    guide: SceneGuide,
     config: RunConfig,
-    num_weights: int,
     summary: Mapping[str, Any],
     calls: Sequence[Mapping[str, Any]],
     licence: str | None = None,
@@ -36,8 +35,8 @@ def model_card(
 
     Args:
         name: of the run.
+        guide: of the run, with its model.
         config: of the run, fit to be shared.
-        num_weights: how many numbers guide and model have.
         summary: the content of its summary.json.
         calls: the content of its environment.json, if any.
         licence: of the weights, by the Hub's name of it. By default "mit" for OWN_DATA, and "other" for data that
@@ -55,12 +54,12 @@ def model_card(
     return environment.get_template("model_card.md.jinja").render(
         name=name,
         front_matter=_front_matter(name, config, summary, licence, data),
-        guide=GUIDES[config.guide],
+        guide=guide,
         config=config,
         licence=licence,
         data=data,
         size=config.data.image_size,
-        num_weights=num_weights,
+        num_weights=sum(weight.numel() for weight in guide.parameters()),
         summary=summary,
         metrics=_metrics(summary),
         left_out=_left_out(summary),
