@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from helpers.scripts import load_script
 
+from pyro_compvae.analysis.benchmark import suite
 from pyro_compvae.analysis.benchmark.evidence_cost import OURS_WAY, PYRO_WAY
 from pyro_compvae.analysis.benchmark.step_cost import BASELINE, COMPILED, OURS, VARIANTS, Case, Measurement
 
@@ -50,7 +51,7 @@ def test_quick_run_prints_and_writes_consistent_numbers(
 def test_there_is_a_table_per_size_and_guide(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(benchmark, "measure_in_new_process", lambda case: Measurement([1.5], 2**20, 10**9, 0.75))
+    monkeypatch.setattr(suite, "measure_in_new_process", lambda case: Measurement([1.5], 2**20, 10**9, 0.75))
     assert benchmark.main(["--guides", "monet", "mulmon", "--sizes", "paper", "--device", "cpu", "--compile"]) == 0
     lines = capsys.readouterr().out.splitlines()
     tables = [i for i, line in enumerate(lines) if ", paper: " in line]
@@ -70,7 +71,7 @@ def test_medians_and_ratios(benchmark: ModuleType) -> None:
         plain: [Measurement([4.0, 9.0], 300 * 2**20, 4 * 10**9, 1.2), Measurement([6.0], 500 * 2**20, 4 * 10**9, 1.8)],
         ours: [Measurement([1.5], 100 * 2**20, 2 * 10**9, 0.75)],
     }
-    first, second = benchmark.compare(results)
+    first, second = suite.compare(results)
     assert (first["step_ms"], first["memory_mib"], first["speed_up"], first["memory_share"]) == (6000, 400, 1, 1)
     assert (second["step_ms"], second["memory_mib"], second["speed_up"], second["memory_share"]) == (1500, 100, 4, 0.25)
     assert (first["gflop"], first["limit_share"]) == (4, 0.25)

@@ -1,0 +1,161 @@
+"""Measurements of all guides, sizes and variants, in turn."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from pyro_compvae.analysis.benchmark import evidence_cost
+from pyro_compvae.analysis.benchmark.evidence_cost import OURS_WAY, WAYS, SamplingCase
+from pyro_compvae.analysis.benchmark.growth import AXES, growth_cases, growth_row
+from pyro_compvae.analysis.benchmark.step_cost import (
+    BASELINE,
+    COMPILED,
+    OURS,
+    VARIANTS,
+    Case,
+    Measurement,
+    measure_in_new_process,
+)
+from pyro_compvae.device import choose_device
+from pyro_compvae.errors import ConfigError
+from pyro_compvae.runs.environment import processor
+from pyro_compvae.runs.sections import GuideName
+
+NUM_SAMPLES = 40
+"""Importance samples that are timed at every size."""
+
+
+GROWTH_SAMPLES = (100, 10_000)
+"""L in the table of memory against L, which is of the last size: it takes minutes at "paper"."""
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What is measured, and how often."""
+
+    quick: bool = False
+    """Only the tiny size, whatever --sizes: shows that everything runs, says nothing about real sizes."""
+    rounds: int = 1
+    """Processes per variant; one round of everything takes some half an hour on two cores."""
+    compile: bool = False
+    """Whether to measure compiled networks too."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU when there is one."""
+    guides: tuple[GuideName, ...] = ("iodine", "monet", "mulmon")
+    """Guides to measure."""
+    sizes: tuple[Literal["paper", "default"], ...] = ("paper", "default")
+    """Presets to measure; growth is of the last one."""
+
+    def check(self) -> None:
+        """Refuse, before minutes of measuring, what cannot work.
+
+        Raises:
+            ConfigError: naming the argument.
+        """
+        if self.rounds < 1:
+            raise ConfigError(f"--rounds: expected at least 1, got {self.rounds}")
+        for name, given in (("guides", self.guides), ("sizes", self.sizes)):
+            if not given or len(set(given)) < len(given):
+                raise ConfigError(f"--{name}: expected one or more, each once; got {' '.join(given) or 'none'}")
+        choose_device(self.device)
+
+
+def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
+    """Measure everything; the content is that of the file which ``benchmark.py --json`` writes."""
+    config.check()
+    sizes: tuple[str, ...] = ("tiny",) if config.quick else config.sizes
+    device = choose_device(config.device).type
+    machine = describe_machine(device)
+    variants = [variant for variant in VARIANTS if config.compile or variant != COMPILED]
+    tables = [[Case(size, guide, variant, device) for variant in variants] for size in sizes for guide in config.guides]
+    # MulMON refines each view in the same way and would take several times as long to show the same.
+    growth = {
+        (variant, axis): growth_cases(sizes[-1], "iodine", variant, axis, device)
+        for variant in (BASELINE, OURS)
+        for axis in (("T",) if config.quick else AXES)
+        if "iodine" in config.guides
+    }
+    cases = [case for table in tables for case in table]
+    grown = [case for some in growth.values() for case in some]
+    results: dict[Case, list[Measurement]] = {case: [] for case in (*cases, *grown)}
+    jobs = [*cases * config.rounds, *grown]
+    # Numbers of the tiny size mean nothing, so two processes may disturb each other there.
+    with ThreadPoolExecutor(2 if config.quick else 1) as pool:
+        measurements = pool.map(measure_in_new_process, jobs)
+        for case, measured in zip(jobs, tqdm(measurements, "measuring", len(jobs), unit="process"), strict=True):
+            results[case].append(measured)
+    rows = [row for table in tables for row in compare({case: results[case] for case in table})]
+    curves = [
+        growth_row(
+            some[0],
+            axis,
+            {
+                "step_ms": [step_ms(results[case]) for case in some],
+                "memory_mib": [peak_mib(results[case]) for case in some],
+                "gflop": [results[case][0].flops / 1e9 for case in some],
+            },
+        )
+        for (_, axis), some in growth.items()
+    ]
+    return {
+        "machine": machine,
+        "rounds": config.rounds,
+        "steps": rows,
+        "growth": curves,
+        "importance_sampling": sample(sizes, device) if "iodine" in config.guides else [],
+    }
+
+
+def sample(sizes: tuple[str, ...], device: str) -> list[dict[str, Any]]:
+    """Importance samples of one scene, in one process each: both ways at every size, and many of ours at the last."""
+    cases = [SamplingCase(size, way, NUM_SAMPLES, device) for size in sizes for way in WAYS]
+    cases += [SamplingCase(sizes[-1], OURS_WAY, num_samples, device) for num_samples in GROWTH_SAMPLES]
+    rows = []
+    for case in tqdm(cases, "sampling", unit="process"):
+        cost = evidence_cost.measure_in_new_process(case)
+        shares = {"permanent_share": cost.symmetric_seconds / cost.seconds, "memory_mib": cost.peak_bytes / 2**20}
+        rows.append(asdict(case) | {"seconds": cost.seconds} | shares)
+    return rows
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """What the numbers were measured on, and how busy it was."""
+    return {
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def compare(results: dict[Case, list[Measurement]]) -> list[dict[str, Any]]:
+    """Medians of the variants of one guide and size, and their ratios to the baseline, which comes first."""
+    rows: list[dict[str, Any]] = []
+    for case, measurements in results.items():
+        milliseconds, memory_mib = step_ms(measurements), peak_mib(measurements)
+        limit = {
+            "gflop": measurements[0].flops / 1e9,
+            "limit_share": 1000 * median(measured.limit_seconds for measured in measurements) / milliseconds,
+        }
+        numbers = {"step_ms": milliseconds, "memory_mib": memory_mib}
+        base = rows[0] if rows else numbers
+        ratios = {"speed_up": base["step_ms"] / milliseconds, "memory_share": memory_mib / base["memory_mib"]}
+        rows.append({key: value for key, value in asdict(case).items() if key != "changes"} | numbers | ratios | limit)
+    return rows
+
+
+def step_ms(measurements: list[Measurement]) -> float:
+    """Median of the steps in milliseconds."""
+    return 1000 * median(second for measured in measurements for second in measured.seconds)
+
+
+def peak_mib(measurements: list[Measurement]) -> float:
+    """Median of the peaks in MiB."""
+    return median(measured.peak_bytes for measured in measurements) / 2**20
