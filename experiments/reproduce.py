@@ -32,7 +32,8 @@ from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import DatasetName, GuideName
 
 NOTE = "Means ± standard deviations over seeds, of all test scenes. The MSE is the paper's, a sum over channels."
-RUN_SVI = Path(__file__).with_name("run_svi.py")
+RUN_SVI = "pyro_compvae.experiments.run_svi"
+"""Module that trains a run, in a process of its own."""
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Study:
     def train(self, cells: Sequence[Cell]) -> list[Cell]:
         """Train what is not done; the cells that are done now, and a line for each of the others."""
         choose_device(self.device)
-        command = [sys.executable, str(RUN_SVI), "--resume", "--device", self.device]
+        command = [sys.executable, "-m", RUN_SVI, "--resume", "--device", self.device]
         failed = train_cells(cells, self.out, command, self.at_once)
         for cell in failed:
             print(
