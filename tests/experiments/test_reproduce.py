@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.pictures import undrawn
-from helpers.scripts import EXPERIMENTS, load_script
+from helpers.scripts import load_script
 from PIL import Image
 
 from pyro_compvae.analysis import load_run
@@ -57,9 +57,9 @@ class InProcess:
             if len(self.calls) == 1:
                 self.run(command, **options)
                 return
-            assert command[:2] == [sys.executable, str(EXPERIMENTS / "run_svi.py")]
+            assert command[:3] == [sys.executable, "-m", "pyro_compvae.experiments.run_svi"]
             with redirect_stdout(options["stdout"]), redirect_stderr(options["stderr"]), undrawn():
-                self.train(command[2:])
+                self.train(command[3:])
 
 
 def test_cells_are_runs_and_a_second_call_goes_on(
