@@ -7,6 +7,7 @@ EXPORT, a folder of results/, is loaded too.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
@@ -16,16 +17,12 @@ from typing import get_args
 import torch
 
 import pyro_compvae
-from pyro_compvae import analysis, guides
-from pyro_compvae.analysis import evaluate, export_run, load_run
-from pyro_compvae.analysis.metrics.evaluation import metric_names
+from pyro_compvae import analysis, experiments, guides
+from pyro_compvae.analysis import evaluate, export_run, load_run, train
 from pyro_compvae.analysis.report.page import write_report
-from pyro_compvae.data import load_scenes
 from pyro_compvae.evidence import importance_log_evidence
-from pyro_compvae.runs.config import to_yaml
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
-from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -34,18 +31,9 @@ def smoke(guide_name: GuideName, folder: Path) -> None:
     """From scenes to a report."""
     torch.manual_seed(0)
     config = preset("tiny", guide_name).replace({"training.steps": 2})
-    multi_view = guide_name == "mulmon"
-    scenes = load_scenes(config.data, "test", multi_view=multi_view)
-    guide = guides.build_guide(config)
-    names = metric_names(config.num_slots, multi_view)
-    trainer = Trainer(guide, config, scenes, folder, CPU, lambda step: evaluate(guide, scenes, CPU), names)
-    assert trainer.run()
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    guide.eval()
-    summary = {"steps": trainer.step, "num_test_scenes": len(scenes), "seconds": trainer.seconds, "device": "cpu"}
-    (folder / "summary.json").write_text(json.dumps(summary | evaluate(guide, scenes, CPU)), encoding="utf-8")
-    run = load_run(export_run(folder))
-    arguments = run.guide.arguments(scenes[:2])
+    trained = train(config, folder)
+    run = load_run(export_run(trained.path))
+    arguments = run.guide.arguments(trained.scenes("test")[:2])
     estimate = importance_log_evidence(run.model, run.guide, *arguments, num_samples=20)
     assert estimate.log_evidence.isfinite().all()
     write_report(folder / "report.html", [folder, folder / "export"], num_scenes=2)
@@ -53,10 +41,12 @@ def smoke(guide_name: GuideName, folder: Path) -> None:
 
 def main() -> int:
     """Run the script; returns the exit code."""
-    for package in (pyro_compvae, guides, analysis):
+    for package in (pyro_compvae, guides, analysis, experiments):
         assert package.__file__ is not None
         assert Path(package.__file__).is_relative_to(sys.prefix), f"{package.__file__} is not of {sys.prefix}"
-        assert Path(package.__file__).with_name("py.typed").is_file(), package
+    assert Path(pyro_compvae.__file__ or "").with_name("py.typed").is_file()
+    assert pyro_compvae.__version__ == version("pyro-compvae")
+    subprocess.run([Path(sys.prefix) / "bin" / "compvae", "report", "--help"], check=True, stdout=subprocess.DEVNULL)
     print(
         f"Python {sys.version.split()[0]}:", *(f"{name} {version(name)}" for name in ("pyro-compvae", "torch", "arviz"))
     )
@@ -65,7 +55,7 @@ def main() -> int:
             smoke(guide_name, Path(folder))
     shared = load_run(sys.argv[1])
     summary = json.loads((shared.path / "summary.json").read_text(encoding="utf-8"))
-    scenes = load_scenes(shared.config.data, "test", multi_view=shared.config.guide == "mulmon")
+    scenes = shared.scenes("test")
     torch.manual_seed(shared.config.seed)
     assert abs(evaluate(shared.guide, scenes, CPU)["elbo"] - summary["elbo"]) < 1
     return 0
