@@ -41,8 +41,10 @@ def _monet(config: RunConfig) -> MonetGuide:
     size, precision = _image_size(config), config.training.precision
     return MonetGuide(
         SceneModel(_decoder(config), config.num_slots, config.scale),
-        AttentionNetwork(size, a.channels, a.bottleneck, precision),
-        ComponentEncoder(config.latent_dim, size, a.encoder_channels, a.encoder_hidden, precision),
+        AttentionNetwork(size, a.channels, a.bottleneck, a.downsample, a.gain, precision),
+        ComponentEncoder(
+            config.latent_dim, size, a.encoder_channels, a.encoder_hidden, a.gated, a.initial_scale, precision
+        ),
         mask_strength=a.mask_strength,
         lnms_strength=_lnms_strength(config),
         lnms_scale=config.lnms_prior.scale,

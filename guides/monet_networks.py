@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -31,6 +32,9 @@ class AttentionNetwork(nn.Module):
         image_size: (H, W), multiples of 2 to the number of blocks less one.
         channels: width of each block on the way down; mirrored on the way up.
         bottleneck: width of the dense layers.
+        downsample: the network runs on a grid this many times coarser than the image, on averages of its pixels, and
+            its logits are interpolated; 1 in the published model.
+        gain: of the weights of the last layer at the start; see `LOGIT_GAIN`.
         precision: of convolutions and bottleneck, "float32" or "bfloat16".
 
     Attributes:
@@ -44,9 +48,14 @@ class AttentionNetwork(nn.Module):
         image_size: tuple[int, int],
         channels: Sequence[int] = (32, 32, 64, 64, 64),
         bottleneck: int = 128,
+        downsample: int = 1,
+        gain: float = LOGIT_GAIN,
         precision: str = "float32",
     ) -> None:
         super().__init__()
+        if any(size % downsample for size in image_size):
+            raise ArgumentError(f"image_size: expected multiples of downsample = {downsample}, got {image_size}")
+        image_size = (image_size[0] // downsample, image_size[1] // downsample)
         factor = 2 ** (len(channels) - 1)
         # A single pixel would have nothing to be normalised by.
         if any(size % factor or size == factor for size in image_size):
@@ -75,13 +84,15 @@ class AttentionNetwork(nn.Module):
         )
         self.logits = nn.Conv2d(channels[0], 2, 1)
         with torch.no_grad():
-            self.logits.weight *= LOGIT_GAIN
+            self.logits.weight *= gain
+        self.downsample = downsample
         self.precision = precision
 
     def forward(self, x: Tensor, log_scope: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and log scope (B, 1, H, W) → log α and log(1 − α), (B, 1, H, W) each."""
         with convolution_precision(x.device, self.precision):
-            features = torch.cat((x, log_scope), dim=1).contiguous(memory_format=self.layout)
+            seen = F.avg_pool2d(torch.cat((x, log_scope), dim=1), self.downsample)
+            features = seen.contiguous(memory_format=self.layout)
             skips: list[Tensor] = []
             for block in self.down:
                 if skips:
@@ -93,8 +104,10 @@ class AttentionNetwork(nn.Module):
                 if i > 0:
                     features = F.interpolate(features, scale_factor=2.0, mode="nearest")
                 features = block(torch.cat((features, skip), dim=1))
-            logits = self.logits(features)
-        log_alpha, log_rest = F.log_softmax(logits.to(x.dtype), dim=1).chunk(2, dim=1)
+            logits = self.logits(features).to(x.dtype)
+        if self.downsample > 1:
+            logits = F.interpolate(logits, scale_factor=float(self.downsample), mode="bilinear")
+        log_alpha, log_rest = F.log_softmax(logits, dim=1).chunk(2, dim=1)
         return log_alpha, log_rest
 
 
@@ -114,6 +127,9 @@ class ComponentEncoder(nn.Module):
         image_size: (H, W).
         channels: width of each 3×3 convolution.
         hidden: width of the dense layer.
+        gated: see 4 (x - 1/2) a and 2 a instead of image x and log mask log a: nothing but the component. What belongs
+            to the others hides it otherwise, and the posterior collapses even with the true masks.
+        initial_scale: of the posterior at the start, about; 1/√2 or so in the published model.
         precision: of the convolutions, "float32" or "bfloat16".
 
     Attributes:
@@ -128,6 +144,8 @@ class ComponentEncoder(nn.Module):
         image_size: tuple[int, int],
         channels: Sequence[int] = (32, 32, 64, 64),
         hidden: int = 256,
+        gated: bool = False,
+        initial_scale: float | None = None,
         precision: str = "float32",
     ) -> None:
         super().__init__()
@@ -141,13 +159,20 @@ class ComponentEncoder(nn.Module):
                 f"image_size: expected images large enough for {len(channels)} encoder layers, got {image_size}"
             )
         self.convs = nn.Sequential(*layers, nn.Flatten())
-        self.mlp = nn.Sequential(
-            nn.Linear(channels[-1] * height * width, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent_dim)
-        )
+        first, last = nn.Linear(channels[-1] * height * width, hidden), nn.Linear(hidden, 2 * latent_dim)
+        self.mlp = nn.Sequential(first, nn.ReLU(), last)
+        if initial_scale is not None:
+            with torch.no_grad():
+                last.bias[latent_dim:] = math.log(math.expm1(initial_scale))  # the inverse of softplus
+        self.gated = gated
         self.precision = precision
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, 4, H, W) → (N, 2 D)."""
+        if self.gated:
+            image, log_mask = inputs.split((3, 1), dim=1)
+            mask = log_mask.exp()
+            inputs = torch.cat((4 * (image - 0.5) * mask, 2 * mask), dim=1)
         with convolution_precision(inputs.device, self.precision):
             features = self.convs(inputs.contiguous(memory_format=self.layout))
         return self.mlp(features.to(inputs.dtype))

@@ -93,17 +93,21 @@ class RefinementConfig:
 @dataclass(frozen=True)
 class AttentionConfig:
     """MONet: the arguments of `AttentionNetwork` and of `ComponentEncoder`, and γ of the mask KL, with a
-    linear warm-up."""
+    linear warm-up. The defaults are the published networks, but for the gain."""
 
     channels: tuple[int, ...] = (32, 32, 64, 64, 64)
     bottleneck: int = 128
     encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
     encoder_hidden: int = 256
+    downsample: int = 1
+    gain: float = 10.0
+    gated: bool = False
+    initial_scale: float | None = None
     mask_strength: float = 0.5
     mask_warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        positive(self, "bottleneck", "encoder_hidden")
+        positive(self, "bottleneck", "encoder_hidden", "downsample", "gain")
         not_negative(self, "mask_strength", "mask_warmup_steps")
         widths(self, "channels", "encoder_channels")
 

@@ -195,3 +195,24 @@ def test_blocks_normalise_instances_and_keep_the_layout() -> None:
     result = block(x)
     torch.testing.assert_close(result, torch.relu(normalised))
     assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_gated_encoder_sees_nothing_but_its_component() -> None:
+    encoder = ComponentEncoder(D, (SIZE, SIZE), channels=(4, 4), hidden=8, gated=True, initial_scale=0.05)
+    log_mask = torch.full((1, 1, SIZE, SIZE), -100.0)
+    log_mask[..., :8] = 0.0
+    image = torch.rand(1, 3, SIZE, SIZE)
+    other = torch.cat((image[..., :8], torch.rand(1, 3, SIZE, 8)), dim=-1)
+    ours, theirs = (encoder(torch.cat((x, log_mask), dim=1)) for x in (image, other))
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.equal(ours, encoder(torch.cat((1 - image, log_mask), dim=1)))
+    torch.testing.assert_close(F.softplus(ours[:, D:]), torch.full((1, D), 0.05), rtol=0.5, atol=0)
+
+
+def test_attention_on_a_coarse_grid_is_interpolated() -> None:
+    attention = AttentionNetwork((SIZE, SIZE), channels=(4, 4), bottleneck=4, downsample=2, gain=1.0)
+    log_alpha, log_rest = attention(torch.rand(2, 3, SIZE, SIZE), torch.zeros(2, 1, SIZE, SIZE))
+    assert log_alpha.shape == (2, 1, SIZE, SIZE)
+    torch.testing.assert_close(torch.logaddexp(log_alpha, log_rest), torch.zeros(2, 1, SIZE, SIZE))
+    with pytest.raises(ValueError, match="multiples of downsample = 3"):
+        AttentionNetwork((SIZE, SIZE), channels=(4, 4), downsample=3)
