@@ -25,7 +25,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pyro_compvae.runs.checkpoint import load_checkpoint
-from pyro_compvae.training.trainer import RESUMED
+from pyro_compvae.training.state import RESUMED
 
 CHECKPOINT_EVERY = 3
 TINY = ["--preset", "tiny", "--device", "cpu", "--set", "data.num_train=8", "--set", "data.num_test=2"]

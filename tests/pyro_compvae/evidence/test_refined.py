@@ -10,7 +10,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from linear_gaussian import FactorisedGuide, LinearGaussian, SlotMixture
+from helpers.slot_models import FactorisedGuide, LinearGaussian, SlotMixture
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 from torch.distributions import MultivariateNormal
