@@ -15,7 +15,7 @@ from pyro_compvae.analysis.evidence.compute import EvidenceConfig, estimate_scen
 from pyro_compvae.data import load_scenes
 from pyro_compvae.evidence import RefinedConfig, refined_log_evidence
 
-RUN = Path(__file__).parents[2] / "results" / "iodine-sprites-lnms-seed0"
+RUN = Path(__file__).parents[3] / "results" / "iodine-sprites-lnms-seed0"
 
 
 def leaving_random_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
