@@ -34,7 +34,7 @@ from pyro_compvae.data.readers.resize import resize
 from pyro_compvae.data.scenes import ARRAYS, SPLITS, DataError, SceneSet, StoredScene, stack_scenes
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.files import atomic_path
-from pyro_compvae.training.signals import stop_signals
+from pyro_compvae.signals import stop_signals
 
 FORMAT = "pyro_compvae scenes"
 VERSION = 1

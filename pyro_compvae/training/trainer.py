@@ -22,12 +22,12 @@ from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.log import RunLog
+from pyro_compvae.signals import stop_signals
 from pyro_compvae.training.captured_step import CapturedStep, Recorder
 from pyro_compvae.training.distributed import ALONE, WorkerError, Workers
 from pyro_compvae.training.elbo import SceneElbo
 from pyro_compvae.training.minibatches import minibatch
 from pyro_compvae.training.schedules import changing, learning_rate, schedules
-from pyro_compvae.training.signals import stop_signals
 from pyro_compvae.training.state import TrainingState
 from pyro_compvae.training.step import TrainingStep, make_optimiser
 

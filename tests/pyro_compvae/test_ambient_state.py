@@ -45,7 +45,7 @@ from pyro_compvae.runs.config import from_yaml, to_yaml
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.runs.weights import load_weights, save_weights
-from pyro_compvae.training.signals import stop_signals
+from pyro_compvae.signals import stop_signals
 from pyro_compvae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
