@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -18,12 +19,12 @@ from pyro_compvae.analysis.metrics.evaluation import MASK_METRICS, evaluate, met
 from pyro_compvae.analysis.runs import Run, load_run, take_over_model
 from pyro_compvae.data import SceneSet, load_scenes, write_scenes
 from pyro_compvae.data.scenes import SPLITS
-from pyro_compvae.device import choose_device
+from pyro_compvae.device import choose_device, torch_defaults
 from pyro_compvae.errors import ArgumentError, ConfigError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
-from pyro_compvae.precision import allow_tf32
-from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.precision import rounded_products
+from pyro_compvae.runs.config import RunConfig, flatten
 from pyro_compvae.runs.environment import read_environment, write_environment
 from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.folder import RunFolder
@@ -45,14 +46,14 @@ class TrainOptions:
 
     resume: bool = False
     """Continue the run in the folder from its checkpoint, or from the start if it has none yet."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str | torch.device = "auto"
     """Where to compute; auto takes a GPU when there is one."""
     compile: bool = False
     """Whether torch.compile fuses the elementwise work of the decoder and the guide's networks, where it can."""
     cuda_graph: bool = True
     """Whether a GPU gets a training step in one piece, several times as fast; not with several workers."""
-    command: tuple[str, ...] = ("pyro_compvae.analysis.train",)
-    """What environment.json says the run was made by: a script and its arguments."""
+    command: tuple[str, ...] = ("from Python:", "pyro_compvae.analysis.train")
+    """What environment.json says the run was made by: a script and its arguments, or these words."""
     say: Callable[[str], object] = lambda line: None
     """What is done with lines for the user, such as print."""
 
@@ -94,26 +95,43 @@ def train(
     """
     folder, options = RunFolder(Path(run_dir)), options or TrainOptions()
     device = choose_device(options.device)
-    allow_tf32(True)
-    with joined_workers(device) as workers:
-        if workers.is_first and not options.resume:
-            folder.check_new()
-        if scenes is not None:
-            config = _with_own_scenes(folder, config, scenes, viewpoints, options, workers)
-        trainer, splits = _trainer(folder, config, options, device, workers)
-        if options.resume:
-            read_environment(folder.environment)  # a damaged one is refused before anything is written
-            trainer.restore()
-        if workers.is_first:
-            with naming_full_disk(folder.path):
-                folder.begin(config)
-            write_environment(folder.environment, options.command, device, workers.size)
-            where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
-            options.say(f"{folder.path}: steps {trainer.step} to {config.training.steps} on {where}")
-        if trainer.run() and workers.is_first:
-            traverse(folder.figure("traversal.png"), trainer.guide, _shown(splits["validation"], device))
-            folder.write_summary(summarise(trainer, splits))
-    return load_run(folder.path, device)
+    with _as_it_was(device):
+        with joined_workers(device) as workers:
+            if options.resume:
+                config = folder.resumed_config(flatten(config), config.guide)
+            elif workers.is_first:
+                folder.check_new()
+            if scenes is not None:
+                config = _with_own_scenes(folder, config, _own_scenes(scenes, viewpoints, options), workers)
+            elif viewpoints is not None:
+                raise ArgumentError("viewpoints: expected images beside them, got none")
+            trainer, splits = _trainer(folder, config, options, device, workers)
+            if options.resume:
+                read_environment(folder.environment)  # a damaged one is refused before anything is written
+                trainer.restore()
+            if workers.is_first:
+                with naming_full_disk(folder.path):
+                    folder.begin(config)
+                write_environment(folder.environment, options.command, device, workers.size)
+                where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
+                options.say(f"{folder.path}: steps {trainer.step} to {config.training.steps} on {where}")
+            if trainer.run() and workers.is_first:
+                traverse(folder.figure("traversal.png"), trainer.guide, _shown(splits["validation"], device))
+                folder.write_summary(summarise(trainer, splits))
+        return load_run(folder.path, device)
+
+
+@contextmanager
+def _as_it_was(device: torch.device) -> Iterator[None]:
+    """Train with torch's own defaults, and leave defaults, random numbers and warnings as they were."""
+    with (
+        torch_defaults(),
+        torch.enable_grad(),
+        rounded_products(),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        warnings.catch_warnings(),
+    ):
+        yield
 
 
 def _trainer(
@@ -172,18 +190,20 @@ def _check_scenes(config: RunConfig, scenes: SceneSet, options: TrainOptions) ->
         )
 
 
-def _with_own_scenes(
-    folder: RunFolder,
-    config: RunConfig,
-    scenes: SceneSet | Tensor | NDArray,
-    viewpoints: Tensor | NDArray | None,
-    options: TrainOptions,
-    workers: Workers,
-) -> RunConfig:
-    """The configuration of a run on a user's own scenes, which are written into its folder."""
+def _own_scenes(
+    scenes: SceneSet | Tensor | NDArray, viewpoints: Tensor | NDArray | None, options: TrainOptions
+) -> SceneSet:
     if options.resume:
         raise ArgumentError("scenes: expected none for a run that is resumed, whose scenes are in its folder")
-    scenes = scenes if isinstance(scenes, SceneSet) else SceneSet.from_arrays(scenes, viewpoints)
+    if isinstance(scenes, SceneSet):
+        if viewpoints is not None:
+            raise ArgumentError("viewpoints: expected none beside a SceneSet, which has its own")
+        return scenes
+    return SceneSet.from_arrays(scenes, viewpoints)
+
+
+def _with_own_scenes(folder: RunFolder, config: RunConfig, scenes: SceneSet, workers: Workers) -> RunConfig:
+    """The configuration of a run on a user's own scenes, which are written into its folder."""
     height, width = scenes.image_size
     if height != width:
         raise ArgumentError(f"scenes: expected square images, got {height}×{width} pixels")
@@ -191,8 +211,13 @@ def _with_own_scenes(
         raise ArgumentError(f"scenes: expected at least {len(SPLITS)}, one for each split, got {len(scenes)}")
     data = {"name": "file", "root": str(folder.scenes.resolve()), "image_size": height}
     config = config.replace({f"data.{name}": value for name, value in data.items()})
+    # What cannot be trained is refused before anything is written.
+    _guide(folder, config, torch.device("cpu"))
+    if config.multi_view and (scenes.num_views or 1) < 2:
+        raise ArgumentError(f"scenes: expected several views of each for {config.guide}, got {scenes.num_views or 1}")
     if workers.is_first:
-        folder.begin(config)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.scenes.unlink(missing_ok=True)  # of a call that ended before the folder was a run
         tenth = max(len(scenes) // 10, 1)
         cuts = {"train": slice(None, -2 * tenth), "validation": slice(-2 * tenth, -tenth), "test": slice(-tenth, None)}
         origin = scenes.origin or "own scenes"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from pyro_compvae import __version__
+
 COMMANDS = {
     "train": ("run_svi", "train a model and its guide by SVI"),
     "evidence": ("estimate_evidence", "estimate log p(x) of a run's test scenes"),
@@ -26,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
         print(usage())
+        return 0
+    if given[0] == "--version":
+        print(__version__)
         return 0
     if given[0] not in COMMANDS:
         print(f"error: expected one of {', '.join(COMMANDS)}, got {given[0]}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from pyro_compvae.decoder import SpatialBroadcastDecoder
+from pyro_compvae.errors import CompvaeError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.lnms import lnms_factor, lnms_log_density, slot_correlation
 from pyro_compvae.mixture import SpatialGaussianMixture
@@ -16,6 +17,7 @@ except PackageNotFoundError:  # a checkout on the path that was not installed
     __version__ = "unknown"
 
 __all__ = [
+    "CompvaeError",
     "MultiViewSceneModel",
     "RepulsivePrior",
     "SceneGuide",

@@ -42,10 +42,13 @@ def run(
     except CompvaeError as error:
         print(f"{worker_name()}error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # who reads the output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"{worker_name()}error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{worker_name()}error: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 1
 
 

@@ -11,17 +11,19 @@ import torch
 from pyro_compvae.errors import ConfigError
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """The device of that name; "auto" is a GPU where there is one. Each worker of ``torchrun`` has a GPU of its own.
 
     Raises:
-        ConfigError: for "cuda" on a machine without a GPU, or with fewer GPUs than workers.
+        ConfigError: for a device that this machine does not have, or fewer GPUs than workers.
     """
+    if name not in ("auto", "cuda"):
+        return check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: expected a machine with a GPU for cuda, found none; use --device cpu or auto")
-    if name == "cpu":
+    if name == "cpu":  # as "auto" is here
         return torch.device(name)
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= count:

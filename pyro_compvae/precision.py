@@ -23,9 +23,23 @@ def exact_products() -> Iterator[None]:
     A context, and a decorator of functions that evaluate log-densities or their gradients: TF32 and bfloat16 move
     log p(x, z) by a tenth of a nat.
     """
+    with _settings_restored():
+        for owner, name, _, exact in _settings():
+            setattr(owner, name, exact)
+        yield
+
+
+@contextmanager
+def rounded_products() -> Iterator[None]:
+    """`allow_tf32` for as long as training takes; whatever the program around has set is there again afterwards."""
+    with _settings_restored():
+        allow_tf32(True)
+        yield
+
+
+@contextmanager
+def _settings_restored() -> Iterator[None]:
     before = [(owner, name, getattr(owner, name)) for owner, name, _, _ in _settings()]
-    for owner, name, _, exact in _settings():
-        setattr(owner, name, exact)
     try:
         yield
     finally:

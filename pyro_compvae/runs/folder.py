@@ -78,21 +78,24 @@ class RunFolder:
         return self.summary_file.is_file()
 
     def check_new(self) -> None:
-        """Refuse a folder that holds files, but for the hidden ones that a killed process leaves.
+        """Refuse a folder that holds files, but for what a process leaves that was killed before it made a run.
 
         Raises:
             CheckpointError: if it does.
         """
         if not self.path.exists():
             return
-        if not self.path.is_dir() or any(not file.name.startswith(".") for file in self.path.iterdir()):
+        ours = () if self.is_run else (self.scenes,)
+        if not self.path.is_dir() or any(
+            not file.name.startswith(".") and file not in ours for file in self.path.iterdir()
+        ):
             raise CheckpointError(
                 f"{self.path}: expected a new or empty run folder, found one that holds files. "
                 "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."
             )
 
     def config(self) -> RunConfig:
-        """The configuration of the run.
+        """The configuration of the run; scenes of the user's own are found where the folder is now.
 
         Raises:
             CheckpointError: if the folder is no run, or the file cannot be opened.
@@ -101,7 +104,11 @@ class RunFolder:
         if not self.is_run:
             raise CheckpointError(f"{self.path}: expected a run folder with a config.yaml, found none")
         check_opens(self.config_file, CheckpointError)
-        return from_yaml(self.config_file.read_text(encoding="utf-8"))
+        config = from_yaml(self.config_file.read_text(encoding="utf-8"))
+        moved = config.data.root is not None and not Path(config.data.root).exists()
+        if config.data.name == "file" and moved and self.scenes.is_file():
+            return config.replace({"data.root": str(self.scenes.resolve())})
+        return config
 
     def begin(self, config: RunConfig) -> None:
         """Make the folder a run of this configuration."""

@@ -108,6 +108,8 @@ class AttentionConfig:
 
     def __post_init__(self) -> None:
         positive(self, "bottleneck", "encoder_hidden", "downsample", "gain")
+        if self.initial_scale is not None:
+            positive(self, "initial_scale")
         not_negative(self, "mask_strength", "mask_warmup_steps")
         widths(self, "channels", "encoder_channels")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_compvae.analysis import TrainOptions, load_run, train
+from pyro_compvae.analysis import TrainOptions, export_run, load_run, train
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.experiments import run_svi
@@ -56,6 +56,68 @@ def test_own_scenes_may_have_masks_and_views(tmp_path: Path) -> None:
     assert run.folder.summary()["query_miou"] is not None
 
 
+def test_own_scenes_go_with_the_folder(tmp_path: Path) -> None:
+    images = torch.rand(8, 3, 16, 16)
+    run = train(preset("tiny", "monet", "file").replace(TWO_STEPS), tmp_path / "run", images)
+    run.path.rename(tmp_path / "elsewhere")
+    moved = load_run(tmp_path / "elsewhere")
+    assert torch.equal(moved.scenes("test").images, (255 * images[-1:]).round().byte())
+    again = train(moved.config.replace({"training.steps": 3}), moved.path, options=TrainOptions(resume=True))
+    assert again.step == 3
+
+
+def test_the_program_around_stays_as_it_is(tmp_path: Path) -> None:
+    config = preset("tiny", "monet", "file").replace(TWO_STEPS)
+    images = torch.rand(8, 3, 16, 16)
+    precision = torch.get_float32_matmul_precision()
+    expected = train(config, tmp_path / "plain", images).identity
+    assert torch.get_float32_matmul_precision() == precision
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            run = train(config, tmp_path / "other", images, options=TrainOptions(device=torch.device("cpu")))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert run.identity == expected
+
+
+def test_only_runs_are_resumed(tmp_path: Path) -> None:
+    config = preset("tiny", "monet").replace(TWO_STEPS)
+    resume = TrainOptions(resume=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    for folder in (tmp_path / "nowhere", tmp_path / "notes"):
+        with pytest.raises(CheckpointError, match="--resume: expected a run"):
+            train(config, folder, options=resume)
+    assert [file.name for file in (tmp_path / "notes").iterdir()] == ["notes.txt"]
+    run = train(config, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="guide is 'monet' there and 'iodine' here"):
+        train(preset("tiny", "iodine").replace(TWO_STEPS), run.path, options=resume)
+    exported = export_run(run.path)
+    before = {file.name: file.read_bytes() for file in exported.iterdir()}
+    with pytest.raises(CheckpointError, match="expected a run, got an export"):
+        train(config, exported, options=resume)
+    assert {file.name: file.read_bytes() for file in exported.iterdir()} == before
+
+
+def test_a_call_that_was_refused_may_be_mended(tmp_path: Path) -> None:
+    for config, images, message in (
+        (preset("tiny", "monet", "file"), torch.rand(8, 3, 18, 18), "image_size: expected multiples of 4"),
+        (preset("tiny", "mulmon", "file"), torch.rand(8, 3, 16, 16), "scenes: expected several views of each"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(config, tmp_path / "run", images)
+        assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "scenes.h5").write_text("cut short by a kill")
+    run = train(preset("tiny", "monet", "file").replace(TWO_STEPS), tmp_path / "run", torch.rand(8, 3, 16, 16))
+    assert run.step == 2
+
+
 def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
     config = preset("tiny", "iodine", "file")
     bytes_ = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
@@ -69,8 +131,13 @@ def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=message):
             train(config, tmp_path / "run", scenes)
         assert not (tmp_path / "run").exists()
+    run = train(config.replace(TWO_STEPS), tmp_path / "run", bytes_)
     with pytest.raises(ArgumentError, match="expected none for a run that is resumed"):
-        train(config, tmp_path / "run", bytes_, options=TrainOptions(resume=True))
+        train(run.config, run.path, bytes_, options=TrainOptions(resume=True))
+    viewpoints = torch.zeros(8, 2, 3)
+    for scenes in (None, SceneSet(bytes_)):
+        with pytest.raises(ArgumentError, match="viewpoints: expected"):
+            train(config, tmp_path / "other", scenes, viewpoints)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CheckpointError, match="expected a new or empty run folder"):
         train(config, tmp_path, SceneSet(bytes_))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import pyro_compvae
 from pyro_compvae.experiments import COMMANDS, main
 
 SCRIPTS = Path(__file__).parents[2] / "experiments"
@@ -25,6 +26,8 @@ def test_subcommands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ["compvae"])
     assert main([]) == 0
     assert "usage: compvae COMMAND" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == pyro_compvae.__version__
     assert main(["trian"]) == 2
     assert "expected one of train, evidence" in capsys.readouterr().err
     assert main(["export", str(tmp_path)]) == 1

@@ -12,8 +12,8 @@ import torch
 from gpu_check import evidence_of_run, loss_and_gradients
 from torch import Tensor
 
-from experiments import run_svi
 from pyro_compvae.data import load_scenes
+from pyro_compvae.experiments import run_svi
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.precision import allow_tf32
 from pyro_compvae.runs.presets import preset

@@ -1,4 +1,4 @@
-"""Scripts as modules: experiments/ and docs/examples/ are no packages, and nobody imports them."""
+"""Scripts as modules of their own, as if each were run: of experiments/, and of docs/examples/, which is no package."""
 
 from __future__ import annotations
 
