@@ -1,4 +1,4 @@
-"""Analysis of trained models: decomposition metrics, health, figures, run folders."""
+"""Runs: training them, loading them, and what can be said of them, from decompositions to evidence and posteriors."""
 
 from pyro_compvae.analysis.calibration.compute import calibrate
 from pyro_compvae.analysis.comparison.compute import compare

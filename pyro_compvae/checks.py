@@ -23,7 +23,7 @@ def check_counts(**counts: int) -> None:
         ArgumentError: for a count below 1, by its name.
     """
     for name, value in counts.items():
-        if value < 1:
+        if not value >= 1:  # NaN too
             raise ArgumentError(f"{name}: expected at least 1, got {value}")
 
 

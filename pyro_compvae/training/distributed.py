@@ -45,11 +45,6 @@ class Workers:
         """Whether this is the one that writes files and speaks to the user."""
         return self.rank == 0
 
-    @property
-    def name(self) -> str:
-        """What begins this worker's messages; nothing, for one alone."""
-        return f"worker {self.rank} of {self.size}: " if self.size > 1 else ""
-
     def share(self, items: Items) -> Items:
         """Every item goes to one worker: this one's."""
         return items[self.rank :: self.size]
