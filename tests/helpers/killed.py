@@ -73,7 +73,7 @@ def serve(names: list[str]) -> None:
             os.dup2(log, 2)
             code = 99
             try:
-                import_module("pyro_compvae.runs.checkpoint").STALE = 0.0  # leftovers go at once
+                import_module("pyro_compvae.runs.files").STALE = 0.0  # leftovers go at once
                 if request["fault"] is not None:
                     FAULTS[request["fault"]](request["where"])
                 code = scripts[request["script"]].main(request["arguments"])
