@@ -20,7 +20,7 @@ from pyro_compvae.analysis.runs import Run, load_run, take_over_model
 from pyro_compvae.data import SceneSet, load_scenes, write_scenes
 from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.device import choose_device, torch_defaults
-from pyro_compvae.errors import ArgumentError, ConfigError
+from pyro_compvae.errors import ArgumentError, CompvaeError, ConfigError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.precision import rounded_products
@@ -105,7 +105,12 @@ def train(
                 config = _with_own_scenes(folder, config, _own_scenes(scenes, viewpoints, options), workers)
             elif viewpoints is not None:
                 raise ArgumentError("viewpoints: expected images beside them, got none")
-            trainer, splits = _trainer(folder, config, options, device, workers)
+            try:
+                trainer, splits = _trainer(folder, config, options, device, workers)
+            except CompvaeError:
+                if scenes is not None and workers.is_first:
+                    folder.scenes.unlink(missing_ok=True)  # so that the call may be mended and given again
+                raise
             if options.resume:
                 read_environment(folder.environment)  # a damaged one is refused before anything is written
                 trainer.restore()
@@ -217,7 +222,6 @@ def _with_own_scenes(folder: RunFolder, config: RunConfig, scenes: SceneSet, wor
         raise ArgumentError(f"scenes: expected several views of each for {config.guide}, got {scenes.num_views or 1}")
     if workers.is_first:
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder.scenes.unlink(missing_ok=True)  # of a call that ended before the folder was a run
         tenth = max(len(scenes) // 10, 1)
         cuts = {"train": slice(None, -2 * tenth), "validation": slice(-2 * tenth, -tenth), "test": slice(-tenth, None)}
         origin = scenes.origin or "own scenes"

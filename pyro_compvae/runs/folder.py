@@ -78,17 +78,14 @@ class RunFolder:
         return self.summary_file.is_file()
 
     def check_new(self) -> None:
-        """Refuse a folder that holds files, but for what a process leaves that was killed before it made a run.
+        """Refuse a folder that holds files, but for the hidden ones that a killed process leaves.
 
         Raises:
             CheckpointError: if it does.
         """
         if not self.path.exists():
             return
-        ours = () if self.is_run else (self.scenes,)
-        if not self.path.is_dir() or any(
-            not file.name.startswith(".") and file not in ours for file in self.path.iterdir()
-        ):
+        if not self.path.is_dir() or any(not file.name.startswith(".") for file in self.path.iterdir()):
             raise CheckpointError(
                 f"{self.path}: expected a new or empty run folder, found one that holds files. "
                 "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_compvae.analysis import TrainOptions, export_run, load_run, train
+from pyro_compvae.analysis import TrainOptions, export_run, load_run, train, training
 from pyro_compvae.data import SceneSet, load_scenes
-from pyro_compvae.errors import ArgumentError
+from pyro_compvae.errors import ArgumentError, ConfigError
 from pyro_compvae.experiments import run_svi
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.presets import preset
@@ -104,6 +104,10 @@ def test_only_runs_are_resumed(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in exported.iterdir()} == before
 
 
+def refuse(*_: object) -> None:
+    raise ConfigError("no such network")
+
+
 def test_a_call_that_was_refused_may_be_mended(tmp_path: Path) -> None:
     for config, images, message in (
         (preset("tiny", "monet", "file"), torch.rand(8, 3, 18, 18), "image_size: expected multiples of 4"),
@@ -112,10 +116,17 @@ def test_a_call_that_was_refused_may_be_mended(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             train(config, tmp_path / "run", images)
         assert not (tmp_path / "run").exists()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "scenes.h5").write_text("cut short by a kill")
-    run = train(preset("tiny", "monet", "file").replace(TWO_STEPS), tmp_path / "run", torch.rand(8, 3, 16, 16))
-    assert run.step == 2
+    config = preset("tiny", "monet", "file").replace(TWO_STEPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", refuse)
+        with pytest.raises(ConfigError, match="no such network"):
+            train(config, tmp_path / "run", torch.rand(8, 3, 16, 16))
+    assert train(config, tmp_path / "run", torch.rand(8, 3, 16, 16)).step == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "scenes.h5").write_text("mine")
+    with pytest.raises(CheckpointError, match="expected a new or empty run folder"):
+        train(config, tmp_path / "mine", torch.rand(8, 3, 16, 16))
+    assert (tmp_path / "mine" / "scenes.h5").read_text() == "mine"
 
 
 def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
