@@ -40,7 +40,9 @@ class MonetGuide(SceneGuide):
     * the mask KL is exact, in log space (theirs clamps masks at 1e-5);
     * the scale of a latent goes through softplus (theirs: an exponential);
     * the last layer of the attention starts with weights ten times as large (`LOGIT_GAIN`), and the decoder with
-      weights that keep variances (theirs: torch's default).
+      weights that keep variances (theirs: torch's default);
+    * in the preset for data on disk an encoder sees its component alone instead of the whole image beside the mask, and
+      attention starts soft, on a coarse grid (`ComponentEncoder`, `AttentionNetwork`).
 
     Args:
         model: the generative model; its decoder is trained along.
