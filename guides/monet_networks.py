@@ -91,7 +91,9 @@ class AttentionNetwork(nn.Module):
     def forward(self, x: Tensor, log_scope: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and log scope (B, 1, H, W) → log α and log(1 − α), (B, 1, H, W) each."""
         with convolution_precision(x.device, self.precision):
-            seen = F.avg_pool2d(torch.cat((x, log_scope), dim=1), self.downsample)
+            seen = torch.cat((x, log_scope), dim=1)
+            if self.downsample > 1:
+                seen = F.avg_pool2d(seen, self.downsample)
             features = seen.contiguous(memory_format=self.layout)
             skips: list[Tensor] = []
             for block in self.down:

@@ -19,16 +19,14 @@ def choose_device(name: str | torch.device) -> torch.device:
     """
     if name not in ("auto", "cuda"):
         return check_device(name)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device: expected a machine with a GPU for cuda, found none; use --device cpu or auto")
-    if name == "cpu":  # as "auto" is here
-        return torch.device(name)
+    if not torch.cuda.is_available():
+        if name == "cuda":
+            raise ConfigError("--device: expected a machine with a GPU for cuda, found none; use --device cpu or auto")
+        return torch.device("cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= count:
         raise ConfigError(f"--nproc-per-node: expected at most {count}, the GPUs of this machine; got more workers")
-    return torch.device(name, index)
+    return torch.device("cuda", index)
 
 
 def check_device(device: torch.device | str) -> torch.device:

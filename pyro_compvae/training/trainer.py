@@ -88,7 +88,8 @@ class Trainer:
         self.run_dir = run_dir
         self.device = device
         self.evaluate = evaluate
-        self.log = RunLog(run_dir, (*TRAINING_COLUMNS, *schedules(config), *metric_names))
+        self.schedules = schedules(config)
+        self.log = RunLog(run_dir, (*TRAINING_COLUMNS, *self.schedules, *metric_names))
         self.workers = workers
         parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
         # The same on a GPU whether or not steps are recorded, so that it makes no difference to the numbers.
@@ -177,7 +178,7 @@ class Trainer:
     def _train_step(self) -> None:
         training = self.config.training
         self.guide.train()
-        weights = {name: schedule(self.config, self.step) for name, schedule in schedules(self.config).items()}
+        weights = {name: schedule(self.config, self.step) for name, schedule in self.schedules.items()}
         self.take_step.set(learning_rate(training, self.step), weights)
         batch = minibatch(len(self.scenes), training.batch_size, self.config.seed, self.step)
         arguments = self.guide.arguments(self.scenes.part(self.workers.share(batch)).to(self.device)[:])
@@ -202,7 +203,7 @@ class Trainer:
             "loss": float(losses.mean()),
             "grad_norm": float(norms.mean()),
             "learning_rate": learning_rate(self.config.training, self.step - 1),
-            **{name: schedule(self.config, self.step - 1) for name, schedule in schedules(self.config).items()},
+            **{name: schedule(self.config, self.step - 1) for name, schedule in self.schedules.items()},
         }
 
     def _evaluate(self) -> dict[str, float]:

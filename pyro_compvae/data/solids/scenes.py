@@ -11,6 +11,7 @@ import trimesh
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pyro_compvae.checks import check_counts
 from pyro_compvae.data.readers.clevr_mv import viewpoint_vectors
 from pyro_compvae.data.scenes import SPLITS, SceneSet
 from pyro_compvae.data.solids.meshes import SHAPES
@@ -232,8 +233,7 @@ def solid_scenes(
     """
     if split not in SPLITS:
         raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    if num_scenes < 1:
-        raise ArgumentError(f"num_scenes: expected at least 1, got {num_scenes}")
+    check_counts(num_scenes=num_scenes)
     if seed < 0:
         raise ArgumentError(f"seed: expected zero or more, got {seed}")
     config = config or SolidsConfig()
