@@ -2,9 +2,11 @@
 
 from pyro_compvae.analysis.calibration.compute import calibrate
 from pyro_compvae.analysis.comparison.compute import compare
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig
 from pyro_compvae.analysis.evidence.data_set import estimate_evidence
 from pyro_compvae.analysis.figures.decompositions import decomposition_figure, traversal_figure, views_figure
-from pyro_compvae.analysis.ladder.compute import gap_ladder
+from pyro_compvae.analysis.ladder.compute import LadderConfig, gap_ladder
+from pyro_compvae.analysis.ladder.data_set import climb_ladder
 from pyro_compvae.analysis.metrics.duplicates import DuplicateScore, active_slots, duplicate_score
 from pyro_compvae.analysis.metrics.evaluation import (
     Decomposition,
@@ -15,27 +17,34 @@ from pyro_compvae.analysis.metrics.evaluation import (
     scene_metrics,
 )
 from pyro_compvae.analysis.metrics.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
-from pyro_compvae.analysis.posterior.data_set import save_inference_data, to_inference_data
+from pyro_compvae.analysis.posterior.data_set import draws_to_inference_data, save_inference_data, to_inference_data
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws, weighted_draws
-from pyro_compvae.analysis.posterior.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.analysis.posterior.slot_alignment import align_slots
+from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.analysis.sharing.export import export_run
 from pyro_compvae.analysis.training import TrainOptions, train
 
 __all__ = [
+    "Batches",
     "Decomposition",
     "Draws",
     "DuplicateScore",
+    "EvidenceConfig",
+    "LadderConfig",
+    "NutsConfig",
     "Run",
     "TrainOptions",
     "active_slots",
     "adjusted_rand_index",
     "align_slots",
     "calibrate",
+    "climb_ladder",
     "compare",
     "decompose",
     "decomposition_figure",
+    "draws_to_inference_data",
     "duplicate_score",
     "estimate_evidence",
     "evaluate",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,44 +24,58 @@ Compute = Callable[[int, int, ShowProgress], xarray.Dataset]
 """The numbers of the scenes from start to stop, with the dimension "scene"."""
 
 
-def in_batches(
-    path: Path,
-    compute: Compute,
-    num_scenes: int,
-    batch_scenes: int,
-    settings: str,
-    seed: int = 0,
-    workers: Workers = ALONE,
-) -> xarray.Dataset:
+@dataclass(frozen=True)
+class Batches:
+    """The first scenes of a set, batch by batch."""
+
+    num_scenes: int
+    """How many scenes."""
+    batch_scenes: int = 16
+    """How many of them are computed together, and saved together."""
+    seed: int = 0
+    """Seed of the random numbers; every batch has a stream of its own."""
+    workers: Workers = ALONE
+    """This process among those that share the batches."""
+
+    def __post_init__(self) -> None:
+        check_counts(num_scenes=self.num_scenes, batch_scenes=self.batch_scenes)
+
+    def of(self, scenes: Sized) -> Batches:
+        """The same of a set that may have fewer scenes."""
+        return replace(self, num_scenes=min(self.num_scenes, len(scenes)))
+
+    @property
+    def ends(self) -> list[tuple[int, int]]:
+        """Where batches start and stop."""
+        total, size = self.num_scenes, self.batch_scenes
+        return [(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def in_batches(path: Path, compute: Compute, batches: Batches, settings: str) -> xarray.Dataset:
     """Compute scenes in batches, shared among the workers, and put them together in a file of their own.
 
     Args:
         path: the file of all scenes; batches are kept in the folder of that name without its suffix.
         compute: called once for every batch that is not there yet, with a random stream of the batch's own.
-        num_scenes: how many, from the first on.
-        batch_scenes: how many at a time.
+        batches: which scenes, and how many at a time.
         settings: whatever the numbers depend on besides the scenes; batches of other settings are computed again.
-        seed: of the random streams.
-        workers: this process among those that share the batches.
 
     Returns:
         All scenes; on workers but the first, nothing.
 
     Raises:
-        ValueError: for fewer than one scene.
         DiskFullError: if there is no room for a batch; those before it are kept.
     """
-    check_counts(num_scenes=num_scenes, batch_scenes=batch_scenes)
+    workers = batches.workers
     folder = path.with_suffix("")
     with naming_full_disk(folder):
         folder.mkdir(exist_ok=True)
-    ends = [(start, min(start + batch_scenes, num_scenes)) for start in range(0, num_scenes, batch_scenes)]
-    files = [folder / f"scenes_{start:05d}_{stop:05d}.nc" for start, stop in ends]
-    mine = workers.share(list(zip(ends, files, strict=True)))
+    files = [folder / f"scenes_{start:05d}_{stop:05d}.nc" for start, stop in batches.ends]
+    mine = workers.share(list(zip(batches.ends, files, strict=True)))
     with tqdm(total=sum(stop - start for (start, stop), _ in mine), unit="scene", disable=not workers.is_first) as bar:
         for (start, stop), file in mine:
             if not is_of(file, settings):
-                torch.manual_seed(seed + start)
+                torch.manual_seed(batches.seed + start)
                 batch = compute(start, stop, bar.set_postfix_str)
                 save(file, batch.assign_coords(scene=range(start, stop)).assign_attrs(settings=settings))
             bar.update(stop - start)

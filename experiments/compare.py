@@ -23,9 +23,8 @@ from pyro_compvae.analysis.comparison.compute import ComparisonError, check_comp
 from pyro_compvae.analysis.comparison.figure import comparison_figure
 from pyro_compvae.analysis.comparison.table import comparison_table
 from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
-from pyro_compvae.analysis.results import save
+from pyro_compvae.analysis.results import Batches, save
 from pyro_compvae.analysis.runs import Run, load_run
-from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.runs.files import write_text
@@ -58,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compare_pairs(args: Arguments) -> None:
     """Compare all pairs; write and print what comes out."""
-    check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
+    batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
     if len(args.runs) < 2 or len(args.runs) % 2:
         raise ComparisonError(f"expected run folders in pairs, RUN_0 RUN_PLUS, got {len(args.runs)}")
     device = choose_device(args.device)
@@ -66,7 +65,7 @@ def compare_pairs(args: Arguments) -> None:
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
     text = [line for pair in pairs for line in (describe(pair), *warn(pair))]
     scenes = runs[0].scenes("test")
-    data = compare(pairs, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed)
+    data = compare(pairs, scenes, args.evidence, batches)
     more = f"-and-{len(pairs) - 1}-more" if len(pairs) > 1 else ""
     out = args.out or args.runs[1] / f"against-{args.runs[0].name}{more}"
     out.mkdir(parents=True, exist_ok=True)

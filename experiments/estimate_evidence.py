@@ -15,22 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from pyro_compvae.analysis.evidence.compute import EvidenceConfig, certify
-from pyro_compvae.analysis.evidence.data_set import estimate_evidence, evidence_settings, sandwich_data
+from pyro_compvae.analysis.evidence.compute import EvidenceConfig
+from pyro_compvae.analysis.evidence.data_set import certify_simulated, estimate_evidence
 from pyro_compvae.analysis.evidence.figure import evidence_figure
 from pyro_compvae.analysis.evidence.table import evidence_table, sandwich_table
-from pyro_compvae.analysis.results import is_of, read, save
+from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.data import SceneSet
 from pyro_compvae.device import choose_device
-from pyro_compvae.training.distributed import Workers, joined_workers
+from pyro_compvae.evidence import EvidenceEstimate
+from pyro_compvae.training.distributed import joined_workers
 
 
 @dataclass
@@ -61,52 +61,40 @@ def main(arguments: list[str] | None = None) -> int:
 
 def estimate(args: Arguments) -> None:
     """Estimate batch by batch, shared among the workers; what an interrupted call had done is not done again."""
+    check_counts(bdmc_scenes=args.bdmc_scenes)
     device = choose_device(args.device)
     with joined_workers(device) as workers:
-        estimate_with(args, device, workers)
+        batches = Batches(args.num_scenes, args.batch_scenes, args.seed, workers)
+        run = load_run(args.run_dir, device)
+        args.evidence.families_of(run.model.num_slots)
+        scenes = run.scenes("test")
+        estimates = estimate_evidence(run, scenes, args.evidence, batches)
+        if workers.is_first:
+            tell(run, scenes, estimates)
+            if args.bdmc:
+                certify(args, run, scenes)
 
 
-def estimate_with(args: Arguments, device: torch.device, workers: Workers) -> None:
-    """The same as one of the workers."""
-    check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes, bdmc_scenes=args.bdmc_scenes)
-    run = load_run(args.run_dir, device)
-    args.evidence.families_of(run.model.num_slots)
-    scenes = run.scenes("test")
-    estimates = estimate_evidence(
-        run, scenes, args.evidence, args.num_scenes, args.batch_scenes, args.seed, workers=workers
-    )
-    if not workers.is_first:
-        return
-    title = f"{args.run_dir.name}, {len(estimates['guide'].log_evidence)} test scenes"
+def tell(run: Run, scenes: SceneSet, estimates: dict[str, EvidenceEstimate]) -> None:
+    """Draw and print the estimates, and how far to believe each."""
+    title = f"{run.path.name}, {len(estimates['guide'].log_evidence)} test scenes"
     evidence_figure(run.folder.figure("evidence.png"), estimates, title)
     print(evidence_table(estimates, 3 * run.config.data.image_size**2 * (scenes.num_views or 1)))
     for name, result in estimates.items():
         print(f"{name}: {result.verdict()}")
-    if args.bdmc:
-        certify_simulated(args, run, scenes, device)
 
 
-def certify_simulated(args: Arguments, run: Run, scenes: SceneSet, device: torch.device) -> None:
-    """Sandwich log p(x) of simulated scenes, seen from the viewpoints of the test scenes if there are any.
+def certify(args: Arguments, run: Run, scenes: SceneSet) -> None:
+    """Sandwich log p(x) of simulated scenes, seen from the viewpoints of the test scenes if there are any."""
+    with tqdm(unit="transition") as bar:
 
-    What an earlier call with the same settings found is not computed again.
-    """
-    path = run.folder.numbers("sandwich")
-    settings = evidence_settings(run, args.evidence, args.seed, bdmc=True, bdmc_scenes=args.bdmc_scenes)
-    if not is_of(path, settings):
-        torch.manual_seed(args.seed)
-        viewpoints = scenes[: args.bdmc_scenes].to(device).viewpoint if run.config.multi_view else None
-        num_scenes = args.bdmc_scenes if viewpoints is None else len(viewpoints)
-        with tqdm(unit="transition") as bar:
+        def show(step: int, total: int, acceptance: Tensor) -> None:
+            if step == 1:  # of either direction
+                bar.reset(total)
+            bar.update()
 
-            def show(step: int, total: int, acceptance: Tensor) -> None:
-                if step == 1:  # of either direction
-                    bar.reset(total)
-                bar.update()
-
-            sandwich, importance = certify(run, num_scenes, args.evidence, viewpoints, show)
-        save(path, sandwich_data(sandwich, importance).assign_attrs(settings=settings))
-    print(sandwich_table(read(path)))
+        data = certify_simulated(run, scenes, args.evidence, args.bdmc_scenes, args.seed, show)
+    print(sandwich_table(data))
 
 
 if __name__ == "__main__":

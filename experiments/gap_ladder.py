@@ -9,28 +9,22 @@ It writes into the run folder
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
-import xarray
 
-from pyro_compvae.analysis.evidence.compute import ESTIMATORS, log_joint_and_posterior
-from pyro_compvae.analysis.ladder.compute import LADDERS, LadderConfig, gap_ladder
-from pyro_compvae.analysis.ladder.data_set import ladder_data
+from pyro_compvae.analysis.ladder.compute import LadderConfig
+from pyro_compvae.analysis.ladder.data_set import climb_ladder
 from pyro_compvae.analysis.ladder.figure import ladder_figure
 from pyro_compvae.analysis.ladder.table import ladder_table
-from pyro_compvae.analysis.results import ShowProgress, in_batches
+from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import load_run
-from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
-from pyro_compvae.training.distributed import Workers, joined_workers
+from pyro_compvae.training.distributed import joined_workers
 
 
 @dataclass
@@ -59,27 +53,13 @@ def climb(args: Arguments) -> None:
     """The ladder of all scenes, batch by batch, shared among the workers."""
     device = choose_device(args.device)
     with joined_workers(device) as workers:
-        climb_with(args, device, workers)
-
-
-def climb_with(args: Arguments, device: torch.device, workers: Workers) -> None:
-    """The same as one of the workers."""
-    check_counts(num_scenes=args.num_scenes, batch_scenes=args.batch_scenes)
-    run = load_run(args.run_dir, device)
-    scenes = run.scenes("test")
-
-    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
-        log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes[start:stop].to(device)))
-        return ladder_data(gap_ladder(log_joint, q, args.ladder, show))
-
-    content = {"version": (LADDERS, ESTIMATORS), **run.identity, "seed": args.seed, "batch_scenes": args.batch_scenes}
-    settings = json.dumps(content | dataclasses.asdict(args.ladder))
-    path = run.folder.numbers("ladder")
-    num_scenes = min(args.num_scenes, len(scenes))
-    data = in_batches(path, compute, num_scenes, args.batch_scenes, settings, args.seed, workers)
-    if workers.is_first:
-        ladder_figure(run.folder.figure("ladder.png"), data, f"{args.run_dir.name}, {num_scenes} test scenes")
-        print(ladder_table(data))
+        batches = Batches(args.num_scenes, args.batch_scenes, args.seed, workers)
+        run = load_run(args.run_dir, device)
+        data = climb_ladder(run, run.scenes("test"), args.ladder, batches)
+        if workers.is_first:
+            title = f"{args.run_dir.name}, {data.sizes['scene']} test scenes"
+            ladder_figure(run.folder.figure("ladder.png"), data, title)
+            print(ladder_table(data))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior
 from pyro_compvae.analysis.evidence.data_set import estimate_evidence
 from pyro_compvae.analysis.metrics.evaluation import scene_batches, scene_metrics
-from pyro_compvae.analysis.results import read
+from pyro_compvae.analysis.results import Batches, read
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.errors import CompvaeError
@@ -86,9 +86,7 @@ def compare(
     pairs: Sequence[tuple[Run, Run]],
     scenes: SceneSet,
     config: EvidenceConfig,
-    num_scenes: int,
-    batch_scenes: int = 16,
-    seed: int = 0,
+    batches: Batches,
 ) -> xarray.Dataset:
     """What both runs of every pair make of the same scenes, (pair, side, scene), side "0" or "+".
 
@@ -103,24 +101,24 @@ def compare(
         pairs: (run without, run with).
         scenes: test scenes of all runs.
         config: how hard to try for log p̂(x).
-        num_scenes, batch_scenes, seed: as in `estimate_evidence`.
+        batches: which of the scenes, and how many at a time.
 
     Raises:
         ComparisonError: for runs on other images, or too few scenes for an interval.
     """
-    num_scenes = min(num_scenes, len(scenes))
-    if num_scenes < MIN_SCENES:
-        raise ComparisonError(f"num_scenes: expected at least {MIN_SCENES} for intervals, got {num_scenes}")
+    batches = batches.of(scenes)
+    if batches.num_scenes < MIN_SCENES:
+        raise ComparisonError(f"num_scenes: expected at least {MIN_SCENES} for intervals, got {batches.num_scenes}")
     for run in (run for pair in pairs for run in pair):
         check_comparable((pairs[0][0], run))
-    scenes = scenes.part(slice(num_scenes))
+    scenes = scenes.part(slice(batches.num_scenes))
     sides = []
     for pair in pairs:
-        effort = (scenes, config, batch_scenes, seed)
-        row_0 = _evidence(pair[0], *effort) | _scores(pair[0], scenes, batch_scenes, seed)
+        effort = (scenes, config, batches)
+        row_0 = _evidence(pair[0], *effort) | _scores(pair[0], scenes, batches)
         # With one θ, p(x) is the same, and estimates of it would differ by nothing but noise.
         row_plus = row_0 | _elbo(pair[1], *effort) if same_model(pair) else _evidence(pair[1], *effort)
-        rows = [row_0, row_plus | _scores(pair[1], scenes, batch_scenes, seed)]
+        rows = [row_0, row_plus | _scores(pair[1], scenes, batches)]
         both = [xarray.Dataset({name: ("scene", v.cpu().numpy()) for name, v in row.items()}) for row in rows]
         sides.append(xarray.concat(both, xarray.IndexVariable("side", ["0", "+"])))
     data = xarray.concat(sides, "pair")
@@ -128,9 +126,8 @@ def compare(
     return data
 
 
-def _evidence(run: Run, scenes: SceneSet, config: EvidenceConfig, batch_scenes: int, seed: int) -> dict[str, Tensor]:
-    effort = (config, len(scenes), batch_scenes, seed)
-    estimates = estimate_evidence(run, scenes, *effort, name="comparison", observed=False)
+def _evidence(run: Run, scenes: SceneSet, config: EvidenceConfig, batches: Batches) -> dict[str, Tensor]:
+    estimates = estimate_evidence(run, scenes, config, batches, name="comparison", observed=False)
     best = estimates[config.best(run.model.num_slots)]
     return {
         "elbo": estimates["guide"].elbo,
@@ -140,19 +137,19 @@ def _evidence(run: Run, scenes: SceneSet, config: EvidenceConfig, batch_scenes: 
     }
 
 
-def _elbo(run: Run, scenes: SceneSet, config: EvidenceConfig, batch_scenes: int, seed: int) -> dict[str, Tensor]:
-    torch.manual_seed(seed)
+def _elbo(run: Run, scenes: SceneSet, config: EvidenceConfig, batches: Batches) -> dict[str, Tensor]:
+    torch.manual_seed(batches.seed)
     parts = []
-    for batch in scene_batches(scenes, run.device, batch_scenes):
+    for batch in scene_batches(scenes, run.device, batches.batch_scenes):
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(batch))
         proposal, effort = normal_proposal(q), (config.num_samples, config.chunk_size)
         parts.append(proposal_log_evidence(log_joint, proposal, *effort, symmetrise=False).elbo)
     return {"elbo": torch.cat(parts)}
 
 
-def _scores(run: Run, scenes: SceneSet, batch_scenes: int, seed: int) -> dict[str, Tensor]:
-    torch.manual_seed(seed)
-    parts = [scene_metrics(run.guide, batch) for batch in scene_batches(scenes, run.device, batch_scenes)]
+def _scores(run: Run, scenes: SceneSet, batches: Batches) -> dict[str, Tensor]:
+    torch.manual_seed(batches.seed)
+    parts = [scene_metrics(run.guide, batch) for batch in scene_batches(scenes, run.device, batches.batch_scenes)]
     return {name: torch.cat([part[name] for part in parts]).double() for name in METRICS}
 
 

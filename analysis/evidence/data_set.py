@@ -10,34 +10,30 @@ from typing import Any
 import torch
 import xarray
 
-from pyro_compvae.analysis.evidence.compute import ESTIMATORS, EvidenceConfig, estimate_scenes
-from pyro_compvae.analysis.results import ShowProgress, in_batches
+from pyro_compvae.analysis.evidence.compute import ESTIMATORS, EvidenceConfig, certify, estimate_scenes
+from pyro_compvae.analysis.results import Batches, ShowProgress, in_batches, is_of, read, save
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
-from pyro_compvae.evidence import EvidenceEstimate, Sandwich
+from pyro_compvae.evidence import EvidenceEstimate, Sandwich, TransitionProgress
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
 from pyro_compvae.repulsion import repulsion_of
-from pyro_compvae.training.distributed import ALONE, Workers
 
 
 def estimate_evidence(
     run: Run,
     scenes: SceneSet,
     config: EvidenceConfig,
-    num_scenes: int,
-    batch_scenes: int = 16,
-    seed: int = 0,
+    batches: Batches,
     name: str = "evidence",
-    workers: Workers = ALONE,
     observed: bool = True,
 ) -> dict[str, EvidenceEstimate]:
     """Estimates of `estimate_scenes` for the first scenes of a set, by name, computed and saved in batches.
 
     Args:
         run: the run, in whose folder NAME.nc is written.
-        scenes: of which the first ``num_scenes`` are taken, or all if there are fewer.
+        scenes: test scenes.
         config: how hard to try.
-        num_scenes, batch_scenes, seed, workers: as in `in_batches`.
+        batches: which of the scenes, and how many at a time.
         name: of the file.
         observed: see `estimate_scenes`.
 
@@ -49,10 +45,37 @@ def estimate_evidence(
         return weights_data(estimate_scenes(run, scenes[start:stop].to(run.device), config, show, observed))
 
     views: dict[str, Any] = {} if scenes.num_views is None else {"observed": observed, "num_views": scenes.num_views}
-    settings = evidence_settings(run, config, seed, batch_scenes=batch_scenes, **views)
-    num_scenes = min(num_scenes, len(scenes))
-    path = run.folder.numbers(name)
-    return estimates_of(in_batches(path, compute, num_scenes, batch_scenes, settings, seed, workers))
+    settings = evidence_settings(run, config, batches.seed, batch_scenes=batches.batch_scenes, **views)
+    return estimates_of(in_batches(run.folder.numbers(name), compute, batches.of(scenes), settings))
+
+
+def certify_simulated(
+    run: Run,
+    scenes: SceneSet,
+    config: EvidenceConfig,
+    num_scenes: int,
+    seed: int = 0,
+    progress: TransitionProgress | None = None,
+) -> xarray.Dataset:
+    """The sandwich of `certify`, kept in sandwich.nc: what an earlier call with the same settings found is read.
+
+    Args:
+        run: the run, in whose folder the file is.
+        scenes: whose viewpoints the simulated scenes are seen from, if there are any.
+        config: how hard to try.
+        num_scenes: scenes to simulate, at most as many as there are viewpoints for.
+        seed: of the random numbers.
+        progress: called after every transition of the chains.
+    """
+    path = run.folder.numbers("sandwich")
+    settings = evidence_settings(run, config, seed, bdmc=True, bdmc_scenes=num_scenes)
+    if not is_of(path, settings):
+        torch.manual_seed(seed)
+        viewpoints = scenes[:num_scenes].to(run.device).viewpoint if run.config.multi_view else None
+        num_scenes = num_scenes if viewpoints is None else len(viewpoints)
+        sandwich, importance = certify(run, num_scenes, config, viewpoints, progress)
+        save(path, sandwich_data(sandwich, importance).assign_attrs(settings=settings))
+    return read(path)
 
 
 def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = False, **more: float) -> str:

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import torch
 import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_compvae.analysis.ladder.compute import Ladder
+from pyro_compvae.analysis.evidence.compute import ESTIMATORS, log_joint_and_posterior
+from pyro_compvae.analysis.ladder.compute import LADDERS, Ladder, LadderConfig, gap_ladder
+from pyro_compvae.analysis.results import Batches, ShowProgress, in_batches
+from pyro_compvae.analysis.runs import Run
+from pyro_compvae.data.scenes import SceneSet
+
+
+def climb_ladder(run: Run, scenes: SceneSet, config: LadderConfig, batches: Batches) -> xarray.Dataset:
+    """`gap_ladder` of the first scenes of a set, as `ladder_data`, computed and saved in batches.
+
+    Args:
+        run: the run, in whose folder ladder.nc is written.
+        scenes: test scenes.
+        config: how hard to try.
+        batches: which of the scenes, and how many at a time.
+
+    Returns:
+        All scenes; on workers but the first, nothing.
+    """
+
+    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
+        log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes[start:stop].to(run.device)))
+        return ladder_data(gap_ladder(log_joint, q, config, show))
+
+    version = {"version": (LADDERS, ESTIMATORS), **run.identity}
+    settings = version | {"seed": batches.seed, "batch_scenes": batches.batch_scenes} | dataclasses.asdict(config)
+    return in_batches(run.folder.numbers("ladder"), compute, batches.of(scenes), json.dumps(settings))
 
 
 def ladder_data(ladder: Ladder) -> xarray.Dataset:

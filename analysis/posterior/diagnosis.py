@@ -15,12 +15,19 @@ from pyro_compvae.analysis.calibration.compute import calibrate
 from pyro_compvae.analysis.calibration.figure import calibration_figure
 from pyro_compvae.analysis.calibration.table import calibration_table
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, in_words, log_joint_and_posterior
-from pyro_compvae.analysis.posterior.data_set import Groups, load_groups, save_inference_data, score, to_inference_data
+from pyro_compvae.analysis.posterior.data_set import (
+    bundle,
+    draws_to_inference_data,
+    groups_of,
+    load_groups,
+    save_inference_data,
+)
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws
 from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
+from pyro_compvae.analysis.posterior.groups import Groups, score
 from pyro_compvae.analysis.posterior.loo import held_out_views, loo_over_views, loo_table
 from pyro_compvae.analysis.posterior.marginals import agreement
-from pyro_compvae.analysis.posterior.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
 from pyro_compvae.analysis.results import check_identity, is_of, read, save
 from pyro_compvae.analysis.runs import Run
@@ -168,12 +175,11 @@ class Diagnosis:
             torch.manual_seed(self.config.seed)
             arguments = self.run.guide.arguments(self.scenes[scene : scene + 1].to(self.run.device))
             log_joint, q = log_joint_and_posterior(self.run, arguments)
-            counts = (self.config.num_draws, self.config.num_chains, self.config.warmup_steps)
-            total = self.config.num_chains * (self.config.num_draws + self.config.warmup_steps)
-            with tqdm(total=total, unit="step", desc="nuts") as bar:
+            nuts = NutsConfig(self.config.num_draws, self.config.num_chains, self.config.warmup_steps)
+            with tqdm(total=nuts.total, unit="step", desc="nuts") as bar:
                 full = "full" in self.effort.families_of(q.batch_shape[1])
                 fit = fit_and_cover(log_joint, q, self.effort.refined()) if full else None
-                draws = nuts_draws(log_joint, q, *counts, fit, progress=lambda chain, step: bar.update())
+                draws = nuts_draws(log_joint, q, nuts, fit, lambda chain, step: bar.update())
             self.save_draws(draws, settings, range(scene, scene + 1))
         groups = ("posterior", "sample_stats")
         found = agreement({source: self.load(source, *groups) for source in ("nuts", "guide", "importance")})
@@ -207,16 +213,13 @@ class Diagnosis:
     def save_draws(self, draws: Draws, settings: str, scenes: range) -> None:
         """All groups of draws of these scenes."""
         truth = self.scenes[scenes.start : scenes.stop].to(self.run.device)
-        data = to_inference_data(
-            self.run.model,
-            self.run.guide,
-            *self.run.guide.arguments(truth),
-            draws=draws,
-            truth=truth,
-            scene_ids=scenes,
-            attributes={"run": self.title, "settings": settings},
-        )
-        save_inference_data(self.posterior(draws.source), data)
+        arguments = self.run.guide.arguments(truth)
+        data = draws_to_inference_data(draws, self.run.model, self.run.guide, *arguments, truth=truth)
+        more = {"run": self.title, "settings": settings}
+        groups = {
+            name: group.assign_coords(scene=list(scenes)).assign_attrs(more) for name, group in groups_of(data).items()
+        }
+        save_inference_data(self.posterior(draws.source), bundle(groups))
 
     def load(self, source: str, *groups: str) -> Groups:
         """Some groups of the draws, if they are of this run."""

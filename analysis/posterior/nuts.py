@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from pyro.infer.mcmc import MCMC, NUTS
@@ -22,21 +25,40 @@ StepProgress = Callable[[int, int], object]
 """Called after every step with the number of the chain and that of the step, warm-up included."""
 
 
+@dataclass(frozen=True)
+class NutsConfig:
+    """How to sample."""
+
+    num_draws: int = 250
+    """N, draws of every chain."""
+    num_chains: int = 4
+    """C, chains."""
+    warmup_steps: int = 200
+    """Steps of each chain before its draws, which adapt its step size and scales."""
+    max_tree_depth: int = 8
+    """A trajectory has at most 2 to this power leapfrog steps."""
+
+    def __post_init__(self) -> None:
+        check_counts(**dataclasses.asdict(self))
+
+    @property
+    def total(self) -> int:
+        """Steps of all chains, warm-up included."""
+        return self.num_chains * (self.num_draws + self.warmup_steps)
+
+
 def nuts_draws(
     log_joint: LogJoint,
     q: Normal,
-    num_draws: int = 250,
-    num_chains: int = 4,
-    warmup_steps: int = 200,
+    config: NutsConfig | None = None,
     fit: Fit | None = None,
-    max_tree_depth: int = 8,
     progress: StepProgress | None = None,
 ) -> Draws:
     r"""Draws from p(z | x) of one scene with frozen weights, by the No-U-Turn Sampler of Pyro (Hoffman & Gelman 2014).
 
     Every chain starts at a draw from the guide's posterior with its slots in an order of its own, and would stay in
     that copy of the mode. Chains may be compared, by R-hat, once their slots are aligned (`align_slots`), which
-    `to_inference_data` does.
+    `draws_to_inference_data` does.
 
     With ``fit``, chains move in the coordinates u of z = μ + S u in which that Gaussian is spherical. It makes long
     trajectories short, and leaves the posterior, of which u has the density up to a constant, as it is.
@@ -47,62 +69,81 @@ def nuts_draws(
     Args:
         log_joint: log p(x, z) of a single scene.
         q: the guide's posterior of that scene, batch shape (1, K, D).
-        num_draws, num_chains: N and C.
-        warmup_steps: of each chain, to adapt its step size and scales.
+        config: how to sample.
         fit: of family "full", to the same scene.
-        max_tree_depth: of a trajectory, at most 2^depth leapfrog steps.
         progress: called after every step.
 
     Raises:
-        ValueError: for more than one scene, counts below one, or a fit that is not "full".
+        ValueError: for more than one scene, or a fit that is not "full".
     """
-    check_counts(num_draws=num_draws, num_chains=num_chains, warmup_steps=warmup_steps)
+    config = config or NutsConfig()
     if log_joint.num_scenes != 1:
         raise ArgumentError(f"log_joint: expected a single scene, got {log_joint.num_scenes}")
     K, D = log_joint.event_shape
     if fit is not None and fit.scale_tril.shape != (1, K * D, K * D):
         raise ArgumentError(f"fit: expected one of family 'full' to one scene, got {tuple(fit.scale_tril.shape)}")
-    start = normal_proposal(q).rsample(num_chains)[:, 0].detach()  # (C, K, D), in the guide's order
+    start = normal_proposal(q).rsample(config.num_chains)[:, 0].detach()  # (C, K, D), in the guide's order
     loc = (start.new_zeros(K * D) if fit is None else fit.loc[0].flatten()).to(start)
     scale_tril = (torch.eye(K * D) if fit is None else fit.scale_tril[0]).to(start)
-    chains, diverging, step_sizes = [], [], []
-    for chain in range(num_chains):
-        order = torch.randperm(K).to(start.device)
+    chains = []
+    for index, first in enumerate(start):
+        coordinates = _Coordinates(loc, scale_tril, torch.randperm(K).to(start.device), D)
+        show = None if progress is None else partial(progress, index)
+        chains.append(_chain(log_joint, coordinates, first, config, show))
+    z, diverging, step_sizes = zip(*chains, strict=True)
+    step_size = torch.tensor([sum(step_sizes) / config.num_chains])
+    return Draws(torch.stack(z).unsqueeze(2), "nuts", {"diverging": torch.stack(diverging)}, {"step_size": step_size})
 
-        def slots(u: Tensor, order: Tensor = order) -> Tensor:
-            z = loc + torch.einsum("ij,...j->...i", scale_tril, u)
-            return z.unflatten(-1, (K, D))[..., order, :]
 
-        def potential(sites: dict[str, Tensor], slots: Callable[[Tensor], Tensor] = slots) -> Tensor:
-            try:
-                return -log_joint(slots(sites["u"]).view(1, 1, K, D)).squeeze()
-            except FloatingPointError:  # a trajectory that has left all that float32 can hold; it will be rejected
-                return 0 * sites["u"].sum() + math.inf
+@dataclass(frozen=True)
+class _Coordinates:
+    """z = μ + S u, its slots in some order, (..., K, D), of u (..., K D)."""
 
-        def after_step(kernel: object, sites: object, stage: str, step: int, chain: int = chain) -> None:
-            if progress is not None:
-                progress(chain, step + (0 if "warm" in stage.lower() else warmup_steps))
+    loc: Tensor
+    scale_tril: Tensor
+    order: Tensor
+    latent_dim: int
 
-        first = torch.linalg.solve_triangular(scale_tril, (start[chain].flatten() - loc).unsqueeze(-1), upper=False)
-        kernel = NUTS(potential_fn=potential, max_tree_depth=max_tree_depth)
-        mcmc = MCMC(
-            kernel,
-            num_samples=num_draws,
-            warmup_steps=warmup_steps,
-            initial_params={"u": first.squeeze(-1)},
-            disable_progbar=True,
-            hook_fn=after_step,
-        )
-        with exact_products():  # gradients, too, which Pyro takes
-            mcmc.run()
-        chains.append(slots(mcmc.get_samples()["u"]))
-        diverged = torch.zeros(num_draws, dtype=torch.bool)
-        diverged[list(mcmc.diagnostics()["divergences"]["chain 0"])] = True
-        diverging.append(diverged)
-        step_sizes.append(float(kernel.step_size))
-    return Draws(
-        torch.stack(chains).unsqueeze(2),
-        "nuts",
-        {"diverging": torch.stack(diverging)},
-        {"step_size": torch.tensor([sum(step_sizes) / num_chains])},
+    def slots(self, u: Tensor) -> Tensor:
+        z = self.loc + torch.einsum("ij,...j->...i", self.scale_tril, u)
+        return z.unflatten(-1, (-1, self.latent_dim))[..., self.order, :]
+
+    def of(self, z: Tensor) -> Tensor:
+        """u of z (K, D) whose slots are in the order of μ."""
+        centred = (z.flatten() - self.loc).unsqueeze(-1)
+        return torch.linalg.solve_triangular(self.scale_tril, centred, upper=False).squeeze(-1)
+
+
+def _chain(
+    log_joint: LogJoint,
+    coordinates: _Coordinates,
+    first: Tensor,
+    config: NutsConfig,
+    progress: Callable[[int], object] | None,
+) -> tuple[Tensor, Tensor, float]:
+    """Draws (N, K, D) of one chain from z (K, D) on, which of them diverged, and the size of its steps."""
+
+    def potential(sites: dict[str, Tensor]) -> Tensor:
+        try:
+            return -log_joint(coordinates.slots(sites["u"])[None, None]).squeeze()
+        except FloatingPointError:  # a trajectory that has left all that float32 can hold; it will be rejected
+            return 0 * sites["u"].sum() + math.inf
+
+    def after_step(kernel: object, sites: object, stage: str, step: int) -> None:
+        if progress is not None:
+            progress(step + (0 if "warm" in stage.lower() else config.warmup_steps))
+
+    kernel = NUTS(potential_fn=potential, max_tree_depth=config.max_tree_depth)
+    mcmc = MCMC(
+        kernel,
+        num_samples=config.num_draws,
+        warmup_steps=config.warmup_steps,
+        initial_params={"u": coordinates.of(first)},
+        disable_progbar=True,
+        hook_fn=after_step,
     )
+    with exact_products():  # gradients, too, which Pyro takes
+        mcmc.run()
+    diverged = torch.zeros(config.num_draws, dtype=torch.bool)
+    diverged[list(mcmc.diagnostics()["divergences"]["chain 0"])] = True
+    return coordinates.slots(mcmc.get_samples()["u"]), diverged, float(kernel.step_size)

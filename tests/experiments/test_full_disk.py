@@ -15,7 +15,7 @@ from helpers.full_disk import largest_file, small_disk
 from helpers.scripts import load_script
 
 from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
-from pyro_compvae.analysis.results import ShowProgress, in_batches
+from pyro_compvae.analysis.results import Batches, ShowProgress, in_batches
 from pyro_compvae.errors import DiskFullError
 from pyro_compvae.runs.checkpoint import load_checkpoint
 
@@ -111,11 +111,11 @@ def test_a_batch_that_finds_no_room_leaves_those_before(tmp_path: Path) -> None:
         largest_file(30_000),
         pytest.raises(DiskFullError, match=r"scenes_00001_00002.nc: cannot be written, the disk"),
     ):
-        in_batches(path, compute, 3, 1, "")
+        in_batches(path, compute, Batches(3, 1), "")
     assert computed == [0, 1]
     assert [file.name for file in (tmp_path / "evidence").iterdir()] == ["scenes_00000_00001.nc"]
     draws[1] = 10
-    assert in_batches(path, compute, 3, 1, "")["log_weight"].shape == (3, 10)
+    assert in_batches(path, compute, Batches(3, 1), "")["log_weight"].shape == (3, 10)
     assert computed == [0, 1, 1, 2]
 
 

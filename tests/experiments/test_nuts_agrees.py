@@ -8,12 +8,12 @@ import pytest
 import torch
 from helpers.scripts import RESULTS
 
-from pyro_compvae.analysis import importance_draws, load_run, to_inference_data
+from pyro_compvae.analysis import draws_to_inference_data, importance_draws, load_run
 from pyro_compvae.analysis.evidence.compute import log_joint_and_posterior
 from pyro_compvae.analysis.posterior.data_set import groups_of
 from pyro_compvae.analysis.posterior.draws import guide_draws
 from pyro_compvae.analysis.posterior.marginals import agreement, mean_differences
-from pyro_compvae.analysis.posterior.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.data import load_scenes
 from pyro_compvae.evidence import Fit, RefinedConfig, annealed_from, fit_and_cover
 
@@ -40,10 +40,10 @@ def test_nuts_and_importance_agree_where_khat_is_low() -> None:
     draws = {
         "guide": guide_draws(log_joint, q, 250, 2),
         "importance": importance_draws(z[:, one], log_weights[:, one], 1000, 2),
-        "nuts": nuts_draws(log_joint, q, 250, 2, 150, fit),
+        "nuts": nuts_draws(log_joint, q, NutsConfig(250, 2, 150), fit),
     }
     groups = {
-        name: groups_of(to_inference_data(run.model, run.guide, *arguments, draws=some)) for name, some in draws.items()
+        name: groups_of(draws_to_inference_data(some, run.model, run.guide, *arguments)) for name, some in draws.items()
     }
     found = agreement(groups)
     ess = float(groups["importance"]["sample_stats"]["ess"][0])

@@ -11,7 +11,7 @@ import torch
 from helpers.slot_models import FactorisedGuide, LinearGaussian
 from torch import Tensor
 
-from pyro_compvae.analysis.posterior.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.evidence import (
     AnnealingConfig,
     FitConfig,
@@ -89,7 +89,10 @@ def fit(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
 
 
 def sample(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
-    return nuts_draws(LogJoint(model, x[:1]), guide.posterior(x[:1]), num_draws=4, num_chains=1, warmup_steps=2)
+    config = NutsConfig(num_draws=4, num_chains=1, warmup_steps=2)
+    return nuts_draws(LogJoint(model, x[:1]), guide.posterior(x[:1]), config)
+        LogJoint(model, x[:1]), guide.posterior(x[:1]), NutsConfig(num_draws=4, num_chains=1, warmup_steps=2)
+    )
 
 
 @pytest.mark.parametrize("compute", [estimate, anneal, fit, sample])

@@ -14,9 +14,8 @@ import torch
 import xarray
 from matplotlib import pyplot
 
-from pyro_compvae.analysis import load_run, to_inference_data
+from pyro_compvae.analysis import draws_to_inference_data, load_run, to_inference_data
 from pyro_compvae.analysis.posterior.data_set import (
-    IMAGE,
     InferenceDataError,
     bundle,
     groups_of,
@@ -24,6 +23,7 @@ from pyro_compvae.analysis.posterior.data_set import (
     save_inference_data,
 )
 from pyro_compvae.analysis.posterior.draws import Draws
+from pyro_compvae.analysis.posterior.groups import IMAGE
 from pyro_compvae.data import Scene, load_scenes
 from pyro_compvae.evidence.pareto import ARVIZ
 from pyro_compvae.guide import SceneGuide
@@ -57,8 +57,11 @@ def pair(request: pytest.FixtureRequest) -> tuple[SceneGuide, Scene]:
 
 def groups_for(pair: tuple[SceneGuide, Scene], **options: Any) -> dict[str, xarray.Dataset]:
     guide, scenes = pair
-    options = {"num_draws": N, "num_chains": C, "num_predictive": 3, "truth": scenes} | options
-    return groups_of(to_inference_data(guide.model, guide, *guide.arguments(scenes), **options))
+    options = {"num_predictive": 3, "truth": scenes} | options
+    pair_and_scenes = (guide.model, guide, *guide.arguments(scenes))
+    if "draws" in options:
+        return groups_of(draws_to_inference_data(options.pop("draws"), *pair_and_scenes, **options))
+    return groups_of(to_inference_data(*pair_and_scenes, **{"num_draws": N, "num_chains": C} | options))
 
 
 def test_groups_dimensions_and_coordinates(pair: tuple[SceneGuide, Scene]) -> None:
@@ -158,10 +161,10 @@ def test_arviz_summarises_plots_and_leaves_out(pair: tuple[SceneGuide, Scene], t
 
 def test_the_public_function_gives_what_arviz_knows() -> None:
     guide, scenes = guide_and_scenes("monet")
-    data = to_inference_data(guide.model, guide, scenes.image, num_draws=5, num_chains=2, attributes={"run": "mine"})
+    data = to_inference_data(guide.model, guide, scenes.image, num_draws=5, num_chains=2)
     kind = arviz.InferenceData if ARVIZ < 1 else xarray.DataTree
     assert isinstance(data, kind)
-    assert data["posterior"].attrs["run"] == "mine"
+    assert data["posterior"].attrs["source"] == "guide"
     assert "constant_data" not in groups_of(data)
     assert arviz.summary(data, coords={"scene": [0]}).shape[0] == guide.model.num_slots * guide.model.latent_dim
 

@@ -11,7 +11,7 @@ from helpers.slot_models import FactorisedGuide, LinearGaussian, SlotMixture
 from torch import Tensor
 
 from pyro_compvae.analysis.posterior.draws import Draws
-from pyro_compvae.analysis.posterior.nuts import nuts_draws
+from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.analysis.posterior.slot_alignment import align_slots
 from pyro_compvae.evidence import FitConfig, fit_gaussian
 from pyro_compvae.evidence.density import LogJoint
@@ -30,7 +30,7 @@ def test_draws_have_the_moments_of_the_posterior(fitted: bool) -> None:
     log_joint, q = LogJoint(model, x), FactorisedGuide(model).posterior(x)
     fit = fit_gaussian(log_joint, q, "full", FitConfig(steps=40)) if fitted else None
     steps = []
-    draws = nuts_draws(log_joint, q, 250, 2, 60, fit, progress=lambda chain, step: steps.append((chain, step)))
+    draws = nuts_draws(log_joint, q, NutsConfig(250, 2, 60), fit, lambda chain, step: steps.append((chain, step)))
     assert draws.z.shape == (2, 250, 1, 2, 2)
     assert steps == [(chain, step) for chain in range(2) for step in range(310)]
     assert int(draws.of_draws["diverging"].sum()) == 0
@@ -50,7 +50,7 @@ def test_chains_start_in_other_orders_and_agree_once_aligned() -> None:
     model = SlotMixture(3, scale=0.1)
     x = model.simulate(1)
     q = FactorisedGuide(model, widening=1.5).posterior(x)
-    draws = nuts_draws(LogJoint(model, x), q, num_draws=100, num_chains=4, warmup_steps=60)
+    draws = nuts_draws(LogJoint(model, x), q, NutsConfig(num_draws=100, num_chains=4, warmup_steps=60))
     assert rhat(draws.z) > 2, "every chain in a mode of its own"
     aligned, _ = align_slots(draws.z.flatten(0, 1), q)
     aligned = aligned.unflatten(0, (4, 100))
@@ -72,7 +72,7 @@ def test_bad_input_is_told_in_words() -> None:
     with pytest.raises(ValueError, match="log_joint: expected a single scene, got 2"):
         draw(two)
     with pytest.raises(ValueError, match="warmup_steps: expected at least 1, got 0"):
-        draw(one, warmup_steps=0)
+        NutsConfig(warmup_steps=0)
     block = fit_gaussian(LogJoint(model, one), guide.posterior(one), "block", FitConfig(steps=1))
     with pytest.raises(ValueError, match="fit: expected one of family 'full' to one scene"):
         draw(one, fit=block)
