@@ -16,8 +16,9 @@ from torch import Tensor
 
 from pyro_compvae.analysis.figures.training import look_figure, traverse
 from pyro_compvae.analysis.metrics.evaluation import MASK_METRICS, evaluate, metric_names, query_mse_by_views
+from pyro_compvae.analysis.own_scenes import keep_scenes, own_scenes, with_own_scenes
 from pyro_compvae.analysis.runs import Run, load_run, take_over_model
-from pyro_compvae.data import SceneSet, load_scenes, write_scenes
+from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.device import choose_device, torch_defaults
 from pyro_compvae.errors import ArgumentError, CompvaeError, ConfigError
@@ -31,7 +32,7 @@ from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.training.captured_step import CudaGraphs
 from pyro_compvae.training.compilation import CompilationError, compile_networks
 from pyro_compvae.training.distributed import Workers, joined_workers
-from pyro_compvae.training.trainer import Trainer
+from pyro_compvae.training.trainer import Look, Trainer
 
 VALIDATION_SCENES = 64
 """Scenes that are evaluated during training, spread over the validation split."""
@@ -101,29 +102,37 @@ def train(
                 config = folder.resumed_config(flatten(config), config.guide)
             elif workers.is_first:
                 folder.check_new()
-            if scenes is not None:
-                config = _with_own_scenes(folder, config, _own_scenes(scenes, viewpoints, options), workers)
-            elif viewpoints is not None:
-                raise ArgumentError("viewpoints: expected images beside them, got none")
+            own = own_scenes(scenes, viewpoints, options.resume)
+            if own is not None:
+                config = with_own_scenes(folder, config, own)
+                # What cannot be trained is refused before anything is written.
+                _guide(folder, config, torch.device("cpu"))
+                keep_scenes(folder, own, workers)
             try:
                 trainer, splits = _trainer(folder, config, options, device, workers)
             except CompvaeError:
-                if scenes is not None and workers.is_first:
+                if own is not None and workers.is_first:
                     folder.scenes.unlink(missing_ok=True)  # so that the call may be mended and given again
                 raise
-            if options.resume:
-                read_environment(folder.environment)  # a damaged one is refused before anything is written
-                trainer.restore()
-            if workers.is_first:
-                with naming_full_disk(folder.path):
-                    folder.begin(config)
-                write_environment(folder.environment, options.command, device, workers.size)
-                where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
-                options.say(f"{folder.path}: steps {trainer.step} to {config.training.steps} on {where}")
+            _begin(trainer, options)
             if trainer.run() and workers.is_first:
                 traverse(folder.figure("traversal.png"), trainer.guide, _shown(splits["validation"], device))
                 folder.write_summary(summarise(trainer, splits))
         return load_run(folder.path, device)
+
+
+def _begin(trainer: Trainer, options: TrainOptions) -> None:
+    """Make the folder that of the run, from where it was if it is resumed, and say where it is trained."""
+    folder, device, workers = trainer.folder, trainer.device, trainer.workers
+    if options.resume:
+        read_environment(folder.environment)  # a damaged one is refused before anything is written
+        trainer.restore()
+    if workers.is_first:
+        with naming_full_disk(folder.path):
+            folder.begin(trainer.config)
+        write_environment(folder.environment, options.command, device, workers.size)
+        where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
+        options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
 
 
 @contextmanager
@@ -160,9 +169,9 @@ def _trainer(
         look_figure(folder.figure(f"step_{step:07d}.png"), guide, shown, f"step {step:,}")
         return evaluate(guide, validation, device)
 
-    names = metric_names(config.num_slots, config.multi_view)
+    looking = Look(metric_names(config.num_slots, config.multi_view), look)
     recorder = CudaGraphs(device) if options.cuda_graph and device.type == "cuda" and workers.size == 1 else None
-    return Trainer(guide, config, splits["train"], folder.path, device, look, names, workers, recorder), splits
+    return Trainer(guide, config, splits["train"], folder, looking, workers, recorder), splits
 
 
 def _guide(folder: RunFolder, config: RunConfig, device: torch.device) -> SceneGuide:
@@ -193,42 +202,6 @@ def _check_scenes(config: RunConfig, scenes: SceneSet, options: TrainOptions) ->
             f"their background, got {config.num_slots}; some slots will have to share.",
             stacklevel=2,
         )
-
-
-def _own_scenes(
-    scenes: SceneSet | Tensor | NDArray, viewpoints: Tensor | NDArray | None, options: TrainOptions
-) -> SceneSet:
-    if options.resume:
-        raise ArgumentError("scenes: expected none for a run that is resumed, whose scenes are in its folder")
-    if isinstance(scenes, SceneSet):
-        if viewpoints is not None:
-            raise ArgumentError("viewpoints: expected none beside a SceneSet, which has its own")
-        return scenes
-    return SceneSet.from_arrays(scenes, viewpoints)
-
-
-def _with_own_scenes(folder: RunFolder, config: RunConfig, scenes: SceneSet, workers: Workers) -> RunConfig:
-    """The configuration of a run on a user's own scenes, which are written into its folder."""
-    height, width = scenes.image_size
-    if height != width:
-        raise ArgumentError(f"scenes: expected square images, got {height}×{width} pixels")
-    if len(scenes) < len(SPLITS):
-        raise ArgumentError(f"scenes: expected at least {len(SPLITS)}, one for each split, got {len(scenes)}")
-    data = {"name": "file", "root": str(folder.scenes.resolve()), "image_size": height}
-    config = config.replace({f"data.{name}": value for name, value in data.items()})
-    # What cannot be trained is refused before anything is written.
-    _guide(folder, config, torch.device("cpu"))
-    if config.multi_view and (scenes.num_views or 1) < 2:
-        raise ArgumentError(f"scenes: expected several views of each for {config.guide}, got {scenes.num_views or 1}")
-    if workers.is_first:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        tenth = max(len(scenes) // 10, 1)
-        cuts = {"train": slice(None, -2 * tenth), "validation": slice(-2 * tenth, -tenth), "test": slice(-tenth, None)}
-        origin = scenes.origin or "own scenes"
-        parts = {split: (f"{split} part of {origin}", scenes.part(cut).stored()) for split, cut in cuts.items()}
-        write_scenes(folder.scenes, origin, parts, {})
-    workers.wait()
-    return config
 
 
 def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any]:

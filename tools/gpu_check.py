@@ -33,6 +33,7 @@ from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.guides import build_guide
 from pyro_compvae.precision import allow_tf32
 from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.training.elbo import SceneElbo
 from pyro_compvae.training.trainer import Trainer
@@ -160,7 +161,7 @@ def train(name: Any, folder: Path, steps: int, device: torch.device) -> dict[str
     scenes = load_scenes(config.data, "train", multi_view=name == "mulmon")
     torch.manual_seed(0)
     guide = build_guide(config).to(device)
-    trainer = Trainer(guide, config, scenes, folder, device, lambda step: {}, ())
+    trainer = Trainer(guide, config, scenes, RunFolder(folder))
     trainer.restore()
     trainer.run()
     return {key: value.cpu() for key, value in guide.state_dict().items()}

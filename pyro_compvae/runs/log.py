@@ -19,21 +19,21 @@ UNPLOTTED = ("step", "seconds")
 
 
 class RunLog:
-    """The rows of ``metrics.csv`` in a run folder, each on disk when `append` returns.
+    """The rows of ``metrics.csv`` of a run, each on disk when `append` returns.
 
     Args:
         folder: the run folder.
         columns: of the table; "step" is the first.
     """
 
-    def __init__(self, folder: Path, columns: tuple[str, ...]) -> None:
+    def __init__(self, folder: RunFolder, columns: tuple[str, ...]) -> None:
         self.folder = folder
         self.columns = columns
 
     @property
     def path(self) -> Path:
         """The file."""
-        return RunFolder(self.folder).metrics
+        return self.folder.metrics
 
     @property
     def last_step(self) -> int:
@@ -75,7 +75,7 @@ class RunLog:
 
         threading.excepthook = hook
         try:
-            writer = SummaryWriter(str(self.folder), purge_step=first_step)
+            writer = SummaryWriter(str(self.folder.path), purge_step=first_step)
             try:
                 yield writer
             except BaseException:

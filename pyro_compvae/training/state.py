@@ -36,7 +36,6 @@ class TrainingState:
     config: of the run.
     scenes: which it is trained on.
     folder: where its checkpoint is.
-    device: where it computes.
     workers: this process among those that train together.
     step: training steps done.
     seconds: that they took.
@@ -49,12 +48,16 @@ class TrainingState:
     config: RunConfig
     scenes: SceneSet
     folder: RunFolder
-    device: torch.device
     workers: Workers
     step: int = 0
     seconds: float = 0.0
     first_loss: float | None = None
     window: list[Tensor] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.guide.parameters()).device
 
     def __post_init__(self) -> None:
         if not self.workers.is_first:

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,6 +34,20 @@ from pyro_compvae.training.step import TrainingStep, make_optimiser
 Metrics = Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Look:
+    """A look at a guide in training."""
+
+    metric_names: tuple[str, ...] = ()
+    """The names that ``evaluate`` returns."""
+    evaluate: Callable[[int], Metrics] = lambda step: {}
+    """Called with the step at which to look; returns named numbers for the log, and may draw figures. It runs on random
+    numbers of its own and does not disturb those of training."""
+
+
+NO_LOOK = Look()
+"""Nothing is evaluated."""
+
 TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate")
 """First columns of the log; the schedules and the metrics of an evaluation follow."""
 
@@ -45,14 +59,11 @@ class Trainer:
     Checkpoints serve any number of workers; with as many as before, a run continues bit by bit.
 
     Args:
-        guide: the guide, which holds its model.
+        guide: the guide, which holds its model, on the device where to compute.
         config: of the run.
         scenes: training scenes.
-        run_dir: the run folder, which exists.
-        device: where to compute.
-        evaluate: called with the step at which to evaluate; returns named numbers for the log. It may draw figures.
-            It runs on random numbers of its own and does not disturb those of training.
-        metric_names: the names that evaluate returns.
+        folder: of the run, which exists.
+        look: what to evaluate meanwhile.
         workers: this process among those that train together.
         recorder: records training steps, which are then repeated as a whole; not with several workers.
 
@@ -66,10 +77,8 @@ class Trainer:
         guide: SceneGuide,
         config: RunConfig,
         scenes: SceneSet,
-        run_dir: Path,
-        device: torch.device,
-        evaluate: Callable[[int], Metrics],
-        metric_names: tuple[str, ...],
+        folder: RunFolder,
+        look: Look = NO_LOOK,
         workers: Workers = ALONE,
         recorder: Recorder | None = None,
     ) -> None:
@@ -83,13 +92,13 @@ class Trainer:
             raise ArgumentError(f"recorder: expected None with several workers, got one with {workers.size}")
         self.guide = guide
         self.config = config
+        self.device = device = next(guide.parameters()).device
         scenes = scenes.without_masks()  # which no guide may see
         self.scenes = scenes.to(device, pinned=False) if fits(scenes.num_bytes, device) else scenes
-        self.run_dir = run_dir
-        self.device = device
-        self.evaluate = evaluate
+        self.folder = folder
+        self.look = look
         self.schedules = schedules(config)
-        self.log = RunLog(run_dir, (*TRAINING_COLUMNS, *self.schedules, *metric_names))
+        self.log = RunLog(folder, (*TRAINING_COLUMNS, *self.schedules, *look.metric_names))
         self.workers = workers
         parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
         # The same on a GPU whether or not steps are recorded, so that it makes no difference to the numbers.
@@ -100,8 +109,7 @@ class Trainer:
         self.take_step: TrainingStep | CapturedStep = step
         if recorder is not None:
             self.take_step = CapturedStep(step, recorder, changing(config), warnings.warn)
-        folder = RunFolder(run_dir)
-        self.state = TrainingState(guide, self.optimiser, config, self.scenes, folder, device, workers)
+        self.state = TrainingState(guide, self.optimiser, config, self.scenes, folder, workers)
 
     @property
     def step(self) -> int:
@@ -143,7 +151,7 @@ class Trainer:
         )
         try:
             with (
-                naming_full_disk(self.run_dir),
+                naming_full_disk(self.folder.path),
                 writer as events,
                 progress,
                 stop_signals() as stop,
@@ -211,4 +219,4 @@ class Trainer:
         self.guide.eval()
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.config.seed)
-            return dict(self.evaluate(self.step))
+            return dict(self.look.evaluate(self.step))

@@ -16,6 +16,7 @@ from pyro_compvae.errors import ConfigError
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import from_yaml, to_yaml
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.trainer import Trainer
@@ -39,7 +40,7 @@ def run_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     config = preset("tiny", request.param).replace({"num_slots": 7, "training.steps": 1, "training.batch_size": B})
     path: Path = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
-    trainer = Trainer(build_guide(config), config, make_scenes(request.param), path, CPU, lambda step: {}, ())
+    trainer = Trainer(build_guide(config), config, make_scenes(request.param), RunFolder(path))
     assert trainer.run()
     (path / "config.yaml").write_text(to_yaml(config))
     return path

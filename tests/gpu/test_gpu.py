@@ -16,6 +16,7 @@ from pyro_compvae.data import load_scenes
 from pyro_compvae.experiments import run_svi
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.precision import allow_tf32
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.captured_step import CapturedStep, CudaGraphs
@@ -78,7 +79,7 @@ def train(folder: Path, name: GuideName, steps: int, recorder: CudaGraphs | None
         guide.max_observed = 2
     scenes = load_scenes(config.data, "train", multi_view=name == "mulmon")
     folder.mkdir(exist_ok=True)
-    trainer = Trainer(guide, config, scenes, folder, GPU, lambda step: {}, (), recorder=recorder)
+    trainer = Trainer(guide, config, scenes, RunFolder(folder), recorder=recorder)
     trainer.restore()
     assert trainer.run()
     with (folder / "metrics.csv").open() as file:

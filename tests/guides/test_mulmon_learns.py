@@ -15,6 +15,7 @@ from pyro_compvae.analysis import decompose, infer, mean_squared_error
 from pyro_compvae.data import SceneSet
 from pyro_compvae.guides import MulmonGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.training.trainer import Trainer
 
@@ -68,7 +69,7 @@ def train(run_dir: Path, steps: int) -> MulmonGuide:
         D, size, (16, 16), mlp=(), hidden=64, recurrent=False, contraction=0.3, pooling="flatten", num_frequencies=1
     )
     guide = MulmonGuide(model, network, num_iterations=2, max_observed=3)
-    trainer = Trainer(guide, config, lit_scenes(2_000, seed=0), run_dir, torch.device("cpu"), lambda step: {}, ())
+    trainer = Trainer(guide, config, lit_scenes(2_000, seed=0), RunFolder(run_dir))
     assert trainer.run()
     return guide.eval()
 

@@ -23,6 +23,7 @@ from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.programs import ParameterStoreError, TrainModeWarning
 from pyro_compvae.runs.config import RunConfig, to_yaml
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.runs.weights import save_weights
@@ -70,7 +71,7 @@ def saved(config: RunConfig, folder: Path) -> Path:
     path = folder / "run"
     path.mkdir()
     (path / "config.yaml").write_text(to_yaml(config))
-    trainer = Trainer(new_guide(config), config, make_scenes(config), path, CPU, lambda step: {}, ())
+    trainer = Trainer(new_guide(config), config, make_scenes(config), RunFolder(path))
     trainer.save()
     return path
 
@@ -120,7 +121,7 @@ def assert_all_move(guide: SceneGuide, start: SceneGuide) -> None:
 def test_svi_equals_the_projects_own_training(name: str, way: str, tmp_path: Path) -> None:
     config = make_config(name)
     own = new_guide(config)
-    trainer = Trainer(own, config, make_scenes(config), tmp_path, CPU, lambda step: {}, ())
+    trainer = Trainer(own, config, make_scenes(config), RunFolder(tmp_path))
     torch.manual_seed(1)
     assert trainer.run()
     with (tmp_path / "metrics.csv").open() as file:

@@ -79,14 +79,14 @@ def training(name: str, steps: int, called: Callable[[int, Any], None]) -> None:
     torch, guide, config, scenes = prepared(name, {"log_every": 10, "evaluate_every": 50, "checkpoint_every": 10})
     evaluation, cpu = import_module("pyro_compvae.analysis.metrics.evaluation"), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
+        names = evaluation.metric_names(config.num_slots, name == "mulmon")
+        look = import_module("pyro_compvae.training.trainer").Look
         trainer = import_module("pyro_compvae.training.trainer").Trainer(
             guide,
             config.replace({"training.steps": steps}),
             scenes,
-            Path(folder),
-            cpu,
-            lambda step: evaluation.evaluate(guide, scenes, cpu),
-            evaluation.metric_names(config.num_slots, name == "mulmon"),
+            import_module("pyro_compvae.runs.folder").RunFolder(Path(folder)),
+            look(names, lambda step: evaluation.evaluate(guide, scenes, cpu)),
         )
         step = trainer._train_step
 

@@ -42,6 +42,7 @@ from pyro_compvae.evidence import (
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import from_yaml, to_yaml
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.runs.weights import load_weights, save_weights
@@ -146,7 +147,7 @@ def test_a_device_that_is_not_there_is_no_damage(device: str) -> None:
 @pytest.mark.parametrize("name", GUIDES)
 def test_training_runs_in_a_thread(name: Any, tmp_path: Path) -> None:
     config = preset("tiny", name)
-    trainer = Trainer(build_guide(config), config, make_scenes(name), tmp_path, CPU, lambda step: {}, ())
+    trainer = Trainer(build_guide(config), config, make_scenes(name), RunFolder(tmp_path))
     results: list[bool] = []
     thread = threading.Thread(target=lambda: results.append(trainer.run()))
     thread.start()

@@ -91,8 +91,6 @@ def fit(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
 def sample(model: Watching, guide: FactorisedGuide, x: Tensor) -> Any:
     config = NutsConfig(num_draws=4, num_chains=1, warmup_steps=2)
     return nuts_draws(LogJoint(model, x[:1]), guide.posterior(x[:1]), config)
-        LogJoint(model, x[:1]), guide.posterior(x[:1]), NutsConfig(num_draws=4, num_chains=1, warmup_steps=2)
-    )
 
 
 @pytest.mark.parametrize("compute", [estimate, anneal, fit, sample])

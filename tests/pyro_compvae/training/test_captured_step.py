@@ -17,6 +17,7 @@ from torch import Tensor
 from pyro_compvae.data import load_scenes
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.captured_step import WARM_STEPS, CapturedStep
@@ -51,7 +52,7 @@ def make(gpu: PretendGpu, config: RunConfig, folder: Path, recorder: RecordedOpe
         guide.max_observed = 2  # of which both come often enough
     scenes = load_scenes(config.data, "train", multi_view=config.guide == "mulmon")
     folder.mkdir(exist_ok=True)
-    return Trainer(guide, config, scenes, folder, gpu.device, lambda step: {}, (), recorder=recorder)
+    return Trainer(guide, config, scenes, RunFolder(folder), recorder=recorder)
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -181,18 +182,9 @@ def test_afterwards_weights_are_numbers(tmp_path: Path) -> None:
 
 def test_several_workers_record_nothing(tmp_path: Path) -> None:
     config = preset("tiny", "iodine")
+    scenes, folder, workers = load_scenes(config.data, "train"), RunFolder(tmp_path), Workers(0, 2)
     with PretendGpu() as gpu, pytest.raises(ValueError, match="recorder: expected None with several workers"):
-        Trainer(
-            build_guide(config),
-            config,
-            load_scenes(config.data, "train"),
-            tmp_path,
-            torch.device("cpu"),
-            lambda step: {},
-            (),
-            Workers(0, 2),
-            RecordedOperations(gpu),
-        )
+        Trainer(build_guide(config), config, scenes, folder, workers=workers, recorder=RecordedOperations(gpu))
 
 
 def test_schedules_that_change() -> None:
@@ -207,7 +199,7 @@ def test_a_run_that_began_on_a_gpu_goes_on_without_one(tmp_path: Path) -> None:
     with PretendGpu() as gpu:
         assert make(gpu, config.replace({"training.steps": 8}), tmp_path, RecordedOperations(gpu)).run()
     scenes = load_scenes(config.data, "train")
-    trainer = Trainer(build_guide(config), config, scenes, tmp_path, torch.device("cpu"), lambda step: {}, ())
+    trainer = Trainer(build_guide(config), config, scenes, RunFolder(tmp_path))
     trainer.restore()
     (group,) = trainer.optimiser.param_groups
     assert (group["lr"], group["capturable"]) == (pytest.approx(config.training.learning_rate, rel=1e-3), False)

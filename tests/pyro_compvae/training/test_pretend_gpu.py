@@ -19,9 +19,10 @@ from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
-from pyro_compvae.training.trainer import Trainer
+from pyro_compvae.training.trainer import Look, Trainer
 
 GUIDES = get_args(GuideName)
 QUICK = EvidenceConfig(
@@ -69,7 +70,7 @@ def test_a_run_trains_logs_evaluates_and_resumes(name: GuideName, tmp_path: Path
         def look(step: int) -> dict[str, float]:
             return evaluate(guide, scenes, gpu.device)
 
-        trainer = Trainer(guide, config, scenes, tmp_path, gpu.device, look, names)
+        trainer = Trainer(guide, config, scenes, RunFolder(tmp_path), Look(names, look))
         trainer._train_step()
         trainer._train_step()
         assert gpu.syncs.total() == 0, gpu.syncs
@@ -77,7 +78,7 @@ def test_a_run_trains_logs_evaluates_and_resumes(name: GuideName, tmp_path: Path
         assert gpu.copies.total() > 0, "the premise: copies are counted"
         assert sum(count for where, count in gpu.copies.items() if "to CPU" in where) == 1, gpu.copies
         assert trainer.run()
-        again = Trainer(guide, config, scenes, tmp_path, gpu.device, lambda step: {}, names)
+        again = Trainer(guide, config, scenes, RunFolder(tmp_path), Look(names))
         again.restore()
         assert again.step == 4
         if name != "mulmon":
@@ -90,10 +91,10 @@ def test_a_resumed_run_goes_on_from_a_window_of_losses(tmp_path: Path) -> None:
     with PretendGpu() as gpu:
         config, guide, scenes = make("monet", gpu)
         config = config.replace({"training.log_every": 4, "training.checkpoint_every": 1, "training.evaluate_every": 4})
-        first = Trainer(guide, config, scenes, tmp_path, gpu.device, lambda step: {}, ())
+        first = Trainer(guide, config, scenes, RunFolder(tmp_path))
         first._train_step()
         first.save()
-        again = Trainer(guide, config, scenes, tmp_path, gpu.device, lambda step: {}, ())
+        again = Trainer(guide, config, scenes, RunFolder(tmp_path))
         again.restore()
         assert again.run()
         assert again.step == 4
@@ -131,7 +132,7 @@ def test_what_is_planted_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
     with PretendGpu() as gpu:
         config, guide, scenes = make("iodine", gpu)
-        trainer = Trainer(guide, config, scenes, tmp_path, gpu.device, lambda step: {}, ())
+        trainer = Trainer(guide, config, scenes, RunFolder(tmp_path))
         step = trainer.optimiser.step
         monkeypatch.setattr(trainer.optimiser, "step", lambda: (step(), float(guide.initial_mean.sum())))
         trainer._train_step()

@@ -21,12 +21,13 @@ from pyro_compvae.errors import DiskFullError
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.minibatches import minibatch
 from pyro_compvae.training.schedules import kl_weight, learning_rate, lnms_strength
 from pyro_compvae.training.state import DivergenceError
-from pyro_compvae.training.trainer import Trainer
+from pyro_compvae.training.trainer import Look, Trainer
 
 CPU = torch.device("cpu")
 
@@ -41,7 +42,7 @@ def make_trainer(run_dir: Path, config: RunConfig) -> Trainer:
         return {"twice": 2.0 * step}
 
     scenes = load_scenes(config.data, "train", multi_view=config.guide == "mulmon")
-    return Trainer(guide, config, scenes, run_dir, CPU, evaluate, ("twice",))
+    return Trainer(guide, config, scenes, RunFolder(run_dir), Look(("twice",), evaluate))
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.guides import MulmonGuide, build_guide
 from pyro_compvae.runs.checkpoint import load_checkpoint
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
 from pyro_compvae.training.distributed import ALONE, WorkerError, Workers
@@ -115,7 +116,7 @@ def test_workers_observe_equally_many_views(tmp_path: Path) -> None:
 
         guide.draw_views = watch  # type: ignore[method-assign]
         workers = Pretending(rank, 2)
-        Trainer(guide, config, scenes, tmp_path, torch.device("cpu"), lambda step: {}, (), workers).run()
+        Trainer(guide, config, scenes, RunFolder(tmp_path), workers=workers).run()
         assert guide.num_observed is None
         counts.append(drawn)
         noises.append(noise)
@@ -203,7 +204,7 @@ def test_minibatches_have_to_divide_among_the_workers(tmp_path: Path) -> None:
     scenes = load_scenes(config.data, "train")
     for few, got in ((scenes, "got 3 scenes"), (scenes.part(slice(1)), "got 1 scenes")):
         with pytest.raises(ConfigError, match=rf"expected minibatches that the 2 workers can share .* {got}"):
-            Trainer(build_guide(config), config, few, tmp_path, torch.device("cpu"), dict, (), Workers(0, 2))
+            Trainer(build_guide(config), config, few, RunFolder(tmp_path), workers=Workers(0, 2))
 
 
 def test_only_what_the_transport_says_is_a_lost_worker() -> None:
