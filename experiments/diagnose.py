@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def diagnose(args: Arguments) -> None:
     """Run all stages on one run."""
-    args.diagnosis.check()
-    device = choose_device(args.device)
-    Diagnosis(args.diagnosis, load_run(args.run_dir, device)).run_stages()
+    run = load_run(args.run_dir, choose_device(args.device))
+    for found in Diagnosis(args.diagnosis, run).run_stages():
+        print(found, flush=True)
 
 
 if __name__ == "__main__":

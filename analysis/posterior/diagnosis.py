@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -80,12 +81,7 @@ class DiagnosisConfig:
     seed: int = 0
     """Seed of all random numbers."""
 
-    def check(self) -> None:
-        """Refuse what cannot be done.
-
-        Raises:
-            ArgumentError: for counts below one, or a single chain.
-        """
+    def __post_init__(self) -> None:
         counts = dataclasses.asdict(self)
         check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
         if self.num_chains < 2:
@@ -96,7 +92,6 @@ class Diagnosis:
     """The stages, each of which reads what those before have left in the run folder."""
 
     def __init__(self, config: DiagnosisConfig, run: Run) -> None:
-        config.check()
         self.config, self.run = config, run
         self.folder = run.folder
         self.scenes: SceneSet = run.scenes("test")
@@ -108,13 +103,13 @@ class Diagnosis:
         )
         self.title = run.path.resolve().name
 
-    def run_stages(self) -> None:
-        """Those asked for, in their order."""
+    def run_stages(self) -> Iterator[str]:
+        """The stages asked for, one after the other, in their order; what each found, in words."""
         for stage in get_args(Stage):
             if stage in self.config.stages:
-                getattr(self, stage)()
+                yield getattr(self, stage)()
 
-    def draws(self) -> None:
+    def draws(self) -> str:
         """Draws of the guide and of importance, k̂ of both, and views left out."""
         settings = self.settings("num_scenes", "num_draws", "num_chains", *EFFORT)
         paths = {source: self.posterior(source) for source in ("guide", "importance")}
@@ -137,14 +132,14 @@ class Diagnosis:
             self.save_draws(importance_draws(chains.z, chains.log_weights, *counts), settings, scenes)
         khats = {source: khats_of(read(path)) for source, path in paths.items()}
         khat_figure(self.folder.figure("khat.png"), khats, self.title)
-        for source, khat in khats.items():
-            print(f"draws, {source}: {khat} scenes")
+        lines = [f"draws, {source}: {khat} scenes" for source, khat in khats.items()]
         if views:
             data = read(loo)
             khat_figure(self.folder.figure("loo.png"), {"views left out": khats_of(data)}, self.title)
-            print(loo_table(data))
+            lines.append(loo_table(data))
+        return "\n".join(lines)
 
-    def checks(self) -> None:
+    def checks(self) -> str:
         """Posterior-predictive checks of both kinds of draws."""
         sources = {source: self.load(source, "posterior")["posterior"] for source in ("guide", "importance")}
         path = self.folder.numbers("predictive_checks")
@@ -159,9 +154,9 @@ class Diagnosis:
             save(path, join_sources(parts).assign_attrs(settings=settings))
         checks = read(path)
         checks_figure(self.folder.figure("predictive_checks.png"), checks, scenes.image.cpu().numpy(), self.title)
-        print(checks_table(checks))
+        return checks_table(checks)
 
-    def nuts(self) -> None:
+    def nuts(self) -> str:
         """One scene by NUTS, and how far the others' marginals are from its."""
         khat = self.load("importance", "sample_stats")["sample_stats"]["khat"]
         scene = self.config.nuts_scene
@@ -185,9 +180,9 @@ class Diagnosis:
         found = agreement({source: self.load(source, *groups) for source in ("nuts", "guide", "importance")})
         title = f"{self.title}, scene {scene}"
         marginals_figure(self.folder.figure("marginals.png"), found.draws, found.distances, title)
-        print("\n".join([title, str(found.rows), *found.notes]))
+        return "\n".join([title, str(found.rows), *found.notes])
 
-    def calibration(self) -> None:
+    def calibration(self) -> str:
         """Simulation-based calibration of the guide, and of importance."""
         path = self.folder.numbers("calibration")
         names = ("simulated_scenes", "simulated_chains", "simulated_temperatures")
@@ -208,7 +203,7 @@ class Diagnosis:
         calibration_figure(
             self.folder.figure("calibration.png"), data, f"{self.title}, {data.sizes['scene']} simulated scenes"
         )
-        print(calibration_table(data))
+        return calibration_table(data)
 
     def save_draws(self, draws: Draws, settings: str, scenes: range) -> None:
         """All groups of draws of these scenes."""
