@@ -157,7 +157,7 @@ def take_over_model(guide: SceneGuide, config: RunConfig) -> None:
     changed = differences(run.config, config, MODEL_FIELDS)
     if changed:
         raise ConfigError(
-            f"--frozen-model: expected the model of {config.frozen_model} to be that of this run, but "
+            f"frozen_model: expected the model of {config.frozen_model} to be that of this run, but "
             f"{'; '.join(changed)}. Give the same --preset, --dataset and --set as there."
         )
     guide.model.load_state_dict(run.model.state_dict())

@@ -159,7 +159,7 @@ def _trainer(
             compile_networks(guide, device)
         except CompilationError as error:
             if workers.is_first:
-                options.say(f"--compile: networks stay as they are, torch.compile does not work here ({error})")
+                options.say(f"compile: networks stay as they are, torch.compile does not work here ({error})")
     _check_scenes(config, splits["train"], options)
     # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
     validation = splits["validation"] = splits["validation"].spread(VALIDATION_SCENES)
@@ -198,8 +198,8 @@ def _check_scenes(config: RunConfig, scenes: SceneSet, options: TrainOptions) ->
         options.say(f"no masks in {scenes.origin}: {', '.join(MASK_METRICS)} are left out")
     elif config.num_slots < scenes.max_objects + 1:
         warnings.warn(
-            f"--slots: expected at least {scenes.max_objects + 1} for scenes of up to {scenes.max_objects} objects and "
-            f"their background, got {config.num_slots}; some slots will have to share.",
+            f"num_slots: expected at least {scenes.max_objects + 1} for scenes of up to {scenes.max_objects} objects "
+            f"and their background, got {config.num_slots}; some slots will have to share.",
             stacklevel=2,
         )
 

@@ -21,7 +21,7 @@ def choose_device(name: str | torch.device) -> torch.device:
         return check_device(name)
     if not torch.cuda.is_available():
         if name == "cuda":
-            raise ConfigError("--device: expected a machine with a GPU for cuda, found none; use --device cpu or auto")
+            raise ConfigError("device: expected a machine with a GPU for cuda, found none; use cpu or auto")
         return torch.device("cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= count:

@@ -60,7 +60,7 @@ class BenchmarkConfig:
             ConfigError: naming the argument.
         """
         if self.rounds < 1:
-            raise ConfigError(f"--rounds: expected at least 1, got {self.rounds}")
+            raise ConfigError(f"rounds: expected at least 1, got {self.rounds}")
         for name, given in (("guides", self.guides), ("sizes", self.sizes)):
             if not given or len(set(given)) < len(given):
                 raise ConfigError(f"--{name}: expected one or more, each once; got {' '.join(given) or 'none'}")

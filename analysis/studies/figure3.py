@@ -53,7 +53,7 @@ def decomposed(run: Run, scenes: SceneSet, image: int) -> tuple[Scene, Decomposi
     """
     num_views = scenes.num_views or 1
     if not 0 <= image < len(scenes) * num_views:
-        raise ArgumentError(f"--image: expected 0 to {len(scenes) * num_views - 1}, got {image}")
+        raise ArgumentError(f"image: expected 0 to {len(scenes) * num_views - 1}, got {image}")
     number, view = divmod(image, num_views)
     scene = scenes[number : number + 1].to(run.device)
     if scenes.num_views is None:

@@ -52,7 +52,7 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
         CheckpointError: before anything is trained, if the folder of a cell holds a run of another configuration.
     """
     if at_once < 1:
-        raise ConfigError(f"--at-once: expected at least 1, got {at_once}")
+        raise ConfigError(f"at_once: expected at least 1, got {at_once}")
     if len({cell.name for cell in cells}) < len(cells):
         raise ConfigError(f"expected cells with names of their own, got {', '.join(cell.name for cell in cells)}")
     for cell in cells:

@@ -129,7 +129,7 @@ class Figure6(Study):
         """A run for each σ_c, K in training and seed."""
         check_each_once(scales=self.scales, slots=self.slots, seeds=self.seeds)
         if min((*self.slots, *self.test_slots)) < 2:
-            raise ConfigError(f"--slots, --test-slots: expected at least 2, got {self.slots} and {self.test_slots}")
+            raise ConfigError(f"slots, test_slots: expected at least 2, got {self.slots} and {self.test_slots}")
         return figure6_cells(self.config(self.guide, self.dataset), self.scales, self.slots, self.seeds)
 
     def write(self, done: list[Cell]) -> str:
@@ -154,4 +154,4 @@ def check_each_once(**axes: Sequence[object]) -> None:
     """
     for name, values in axes.items():
         if not values or len(set(values)) < len(values):
-            raise ConfigError(f"--{name}: expected one or more values, each once; got {values}")
+            raise ConfigError(f"{name}: expected one or more values, each once; got {values}")

@@ -55,7 +55,9 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)
     elif config.root is None or (config.name == "file" and not Path(config.root).is_file()):
         got = "nothing" if config.root is None else f"{config.root}, no file"
-        raise DataError(f"--data-root: expected {ROOTS[config.name]}, got {got}. {WHERE_TO_GET[config.name]}")
+        raise DataError(
+            f"data.root: expected {ROOTS[config.name]}, got {got} (--data-root). {WHERE_TO_GET[config.name]}"
+        )
     elif config.name == "file":
         scenes = read_scene_file(Path(config.root), split, config.image_size)
     else:

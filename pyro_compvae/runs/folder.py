@@ -88,7 +88,7 @@ class RunFolder:
         if not self.path.is_dir() or any(not file.name.startswith(".") for file in self.path.iterdir()):
             raise CheckpointError(
                 f"{self.path}: expected a new or empty run folder, found one that holds files. "
-                "Continue that run with --resume, or name another folder with --run-dir; nothing was overwritten."
+                "Resume that run (--resume), or name another folder (--run-dir); nothing was overwritten."
             )
 
     def config(self) -> RunConfig:
@@ -125,12 +125,12 @@ class RunFolder:
         """
         if not self.is_run:
             raise CheckpointError(
-                f"--resume: expected a run in {self.path}, found no {self.config_file.name} there; begin one without "
+                f"resume: expected a run in {self.path}, found no {self.config_file.name} there; begin one without "
                 "--resume"
             )
         if self.weights.is_file() and not self.checkpoint.exists():
             raise CheckpointError(
-                f"--resume: expected a run, got an export, {self.path}: it cannot be trained on, for the state of the "
+                f"resume: expected a run, got an export, {self.path}: it cannot be trained on, for the state of the "
                 "optimiser is not in it. Resume the run that it was made from"
             )
         stored = self.config()
@@ -141,7 +141,7 @@ class RunFolder:
             changed = differences(stored, resumed)
         if changed:
             raise CheckpointError(
-                f"--resume: expected the configuration of the run in {self.path}, got another one: "
+                f"resume: expected the configuration of the run in {self.path}, got another one: "
                 f"{'; '.join(changed)}. Give the flags of that run (or none but --run-dir), or start a new run in "
                 "another folder."
             )

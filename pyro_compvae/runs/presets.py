@@ -46,9 +46,9 @@ def preset(name: str, guide: GuideName = "iodine", dataset: DatasetName | None =
         ("tiny", "mulmon"): _tiny_mulmon,
     }
     if guide not in get_args(GuideName):
-        raise ConfigError(f"--guide: expected one of {', '.join(get_args(GuideName))}; got {guide!r}")
+        raise ConfigError(f"guide: expected one of {', '.join(get_args(GuideName))}; got {guide!r}")
     if name not in PRESETS:
-        raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}; got {name!r}")
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}; got {name!r}")
     return makers[name, guide](dataset or ("solids" if guide == "mulmon" else "sprites"))
 
 

@@ -155,4 +155,4 @@ class CapturedStep:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         reason = str(error).strip().partition("\n")[0]
-        self.report(f"--cuda-graph: every step is launched kernel by kernel, none could be recorded ({reason})")
+        self.report(f"cuda_graph: every step is launched kernel by kernel, none could be recorded ({reason})")

@@ -115,7 +115,7 @@ class TrainingState:
         self.step, self.seconds, self.first_loss = content["step"], content["seconds"], content["first_loss"]
         if self.step > self.config.training.steps:
             raise CheckpointError(
-                f"--steps: expected at least the {self.step} steps that the run has behind it, "
+                f"training.steps: expected at least the {self.step} steps that the run has behind it, "
                 f"got {self.config.training.steps}"
             )
         self.window = list(content["window"].to(self.device))

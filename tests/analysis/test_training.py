@@ -91,7 +91,7 @@ def test_only_runs_are_resumed(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("mine")
     for folder in (tmp_path / "nowhere", tmp_path / "notes"):
-        with pytest.raises(CheckpointError, match="--resume: expected a run"):
+        with pytest.raises(CheckpointError, match="resume: expected a run"):
             train(config, folder, options=resume)
     assert [file.name for file in (tmp_path / "notes").iterdir()] == ["notes.txt"]
     run = train(config, tmp_path / "run")

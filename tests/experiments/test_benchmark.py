@@ -81,7 +81,7 @@ def test_medians_and_ratios(benchmark: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rounds", "0"], "--rounds: expected at least 1, got 0"),
+        (["--rounds", "0"], "rounds: expected at least 1, got 0"),
         (["--guides"], "--guides: expected one or more, each once; got none"),
         (["--sizes", "paper", "paper"], "--sizes: expected one or more, each once; got paper paper"),
         (["--json", "/no/such/folder/b.json"], "--json: expected a file in an existing folder, got /no/such"),

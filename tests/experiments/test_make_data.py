@@ -58,7 +58,7 @@ def test_presets_seeds_names_and_meshes(script: ModuleType, tmp_path: Path) -> N
     [
         ("num_scenes: expected at least 1, got 0", ["--num-test", "0"]),
         ("seed: expected zero or more, got -1", ["--seed", "-1"]),
-        ("--meshes: expected a folder of", ["--meshes", "nowhere"]),
+        ("meshes: expected a folder of", ["--meshes", "nowhere"]),
     ],
 )
 def test_bad_arguments_are_one_paragraph_and_leave_nothing(
@@ -162,9 +162,12 @@ def test_errors_are_one_paragraph(script: ModuleType, tmp_path: Path, capsys: py
     run = ["--preset", "tiny", "--dataset", "file", "--run-dir", str(tmp_path / "run")]
     assert load_script("run_svi").main(run) == 1
     error = capsys.readouterr().err
-    assert "--data-root: expected a file of scenes that make_data.py convert has made, got nothing. Known are" in error
+    assert (
+        "data.root: expected a file of scenes that make_data.py convert has made, got nothing (--data-root). Known are"
+        in error
+    )
     assert load_script("run_svi").main([*run, "--data-root", str(tmp_path / "a.h5")]) == 1
-    assert "a.h5, no file. Known are Tetrominoes" in capsys.readouterr().err
+    assert "a.h5, no file (--data-root). Known are Tetrominoes" in capsys.readouterr().err
 
 
 def test_clumsy_users(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

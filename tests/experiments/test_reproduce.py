@@ -131,7 +131,7 @@ def test_table1_is_of_the_summaries(
     with Image.open(tmp_path / "figure3.png") as picture:
         assert picture.width > picture.height > 200, "two rows"
     assert script.main([*TABLE1, "--out", str(tmp_path), "--image", "16"]) == 1
-    assert "--image: expected 0 to 15, got 16" in capsys.readouterr().err
+    assert "image: expected 0 to 15, got 16" in capsys.readouterr().err
 
 
 def test_views_are_images_one_after_the_other() -> None:
@@ -178,10 +178,10 @@ def test_the_paper_stands_beside(tmp_path: Path) -> None:
 def test_bad_studies_are_named(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path)]
     for arguments, message in (
-        (["figure6", "--scales", "0.1", "0.1"], "--scales: expected one or more values, each once; got (0.1, 0.1)"),
-        (["figure6", "--test-slots", "1"], "--slots, --test-slots: expected at least 2"),
-        (["table1", "--seeds", "1", "1"], "--seeds: expected one or more values, each once; got (1, 1)"),
-        (["table1", "--preset", "tiny", "--at-once", "0"], "--at-once: expected at least 1, got 0"),
+        (["figure6", "--scales", "0.1", "0.1"], "scales: expected one or more values, each once; got (0.1, 0.1)"),
+        (["figure6", "--test-slots", "1"], "slots, test_slots: expected at least 2"),
+        (["table1", "--seeds", "1", "1"], "seeds: expected one or more values, each once; got (1, 1)"),
+        (["table1", "--preset", "tiny", "--at-once", "0"], "at_once: expected at least 1, got 0"),
         (["table1", "--set", "training.stps=1"], "training.stps"),
     ):
         assert script.main([*arguments, *out]) == 1

@@ -180,7 +180,7 @@ def test_real_data_in_the_published_format(script: ModuleType, tmp_path: Path) -
 
 @pytest.mark.usefixtures("no_pictures")
 def test_fewer_slots_than_objects_is_a_warning(script: ModuleType, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="--slots: expected at least 4 for scenes of up to 3 objects .* got 3"):
+    with pytest.warns(UserWarning, match="num_slots: expected at least 4 for scenes of up to 3 objects .* got 3"):
         assert script.main([*TINY, "--slots", "3", "--steps", "1", "--run-dir", str(tmp_path / "run")]) == 0
 
 
@@ -200,7 +200,7 @@ def test_nothing_is_overwritten(
         assert script.main([*change, "--resume", "--run-dir", str(run_dir)]) == 1
         assert message in capsys.readouterr().err
     assert script.main(["--steps", "1", "--resume", "--run-dir", str(run_dir)]) == 1
-    assert "--steps: expected at least the 2 steps that the run has behind it, got 1" in capsys.readouterr().err
+    assert "training.steps: expected at least the 2 steps that the run has behind it, got 1" in capsys.readouterr().err
     assert files == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
@@ -219,15 +219,15 @@ def test_resume_compares_fields_that_only_the_guide_of_the_run_has(
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("--preset: expected one of default, paper, tiny; got 'huge'", ["--preset", "huge"]),
+        ("preset: expected one of default, paper, tiny; got 'huge'", ["--preset", "huge"]),
         ("got 'training.speed'", [*TINY, "--set", "training.speed=3"]),
         ("image_size: expected at least 16 pixels, got 8", [*TINY, "--set", "data.image_size=8"]),
         ("kernel_size: expected an odd number", [*TINY, "--set", "decoder.kernel_size=4"]),
         ('field "training.steps"', [*TINY, "--set", "training.steps=["]),
         ("--set: expected FIELD=VALUE, got 'seed'", [*TINY, "--set", "seed"]),
-        ("--data-root: expected the folder that holds clevr_mv/, got nothing", [*TINY, "--dataset", "clevr-mv"]),
+        ("data.root: expected the folder that holds clevr_mv/, got nothing", [*TINY, "--dataset", "clevr-mv"]),
         ("clevr_aug", [*TINY, "--dataset", "dolphin", "--data-root", "nowhere"]),
-        ("--resume: expected a run in", [*TINY, "--resume"]),
+        ("resume: expected a run in", [*TINY, "--resume"]),
         ("batch_size: expected a positive number, got 0", [*TINY, "--batch-size", "0"]),
         ("sprites have no cameras; MulMON wants", [*TINY, "--guide", "mulmon", "--dataset", "sprites"]),
         ("expected scenes of at least 2 views", [*TINY, "--guide", "mulmon", "--set", "data.num_views=1"]),
@@ -256,7 +256,7 @@ def test_bad_arguments_are_one_paragraph_and_leave_nothing(
 def test_cuda_without_a_gpu_is_named(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--preset", "tiny", "--device", "cuda", "--run-dir", str(tmp_path / "run")]
     assert script.main(arguments) == 1
-    assert "--device: expected a machine with a GPU for cuda, found none" in capsys.readouterr().err
+    assert "device: expected a machine with a GPU for cuda, found none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -105,7 +105,7 @@ def test_recorded_steps_are_the_eager_ones(name: GuideName, tmp_path: Path, monk
 def test_what_cannot_be_recorded_goes_on_as_it_is(tmp_path: Path) -> None:
     """After a recording that failed in the middle, with the random numbers of a run without."""
     eager, _ = train(tmp_path / "eager", "iodine", 12, None)
-    with pytest.warns(UserWarning, match="--cuda-graph: every step is launched kernel by kernel"):
+    with pytest.warns(UserWarning, match="cuda_graph: every step is launched kernel by kernel"):
         found, _ = train(tmp_path / "interrupted", "iodine", 12, Interrupted(GPU))
     assert found == pytest.approx(eager, rel=1e-3)
     torch.cuda.empty_cache()  # an allocator that believed in a recording would refuse

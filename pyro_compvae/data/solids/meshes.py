@@ -47,10 +47,10 @@ def load_meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
             watertight, or two have one name; the message names the file.
     """
     if not folder.is_dir():
-        raise DataError(f"--meshes: expected a folder of {', '.join(SUFFIXES)} files, got {folder}, no folder.")
+        raise DataError(f"meshes: expected a folder of {', '.join(SUFFIXES)} files, got {folder}, no folder.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise DataError(f"--meshes: expected {', '.join(SUFFIXES)} files in {folder}, found none.")
+        raise DataError(f"meshes: expected {', '.join(SUFFIXES)} files in {folder}, found none.")
     meshes: dict[str, trimesh.Trimesh] = {}
     for path in paths:
         if path.stem in meshes or path.stem in SHAPES:

@@ -78,7 +78,7 @@ def test_one_view_leaves_nothing_to_query() -> None:
 
 
 def test_data_on_disk_need_a_root() -> None:
-    with pytest.raises(DataError, match=r"--data-root: expected the folder that holds clevr_aug/, got nothing.*MulMON"):
+    with pytest.raises(DataError, match=r"data.root: expected the folder that holds clevr_aug/, got nothing.*MulMON"):
         load_scenes(DataConfig(name="dolphin"), "train")
 
 

@@ -156,9 +156,9 @@ def test_bad_fields_of_monet_and_mulmon_are_named(message: str, guide: GuideName
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--preset: expected one of default, paper, tiny; got 'huge'"):
+    with pytest.raises(ConfigError, match="preset: expected one of default, paper, tiny; got 'huge'"):
         preset("huge")
-    with pytest.raises(ConfigError, match="--guide: expected one of iodine, monet, mulmon; got 'slots'"):
+    with pytest.raises(ConfigError, match="guide: expected one of iodine, monet, mulmon; got 'slots'"):
         preset("tiny", "slots")
     with pytest.raises(ConfigError, match='can not match "colour"'):
         from_yaml(to_yaml(preset("tiny")) + "colour: red\n")

@@ -132,7 +132,7 @@ def test_what_waits_for_the_host_is_not_recorded(tmp_path: Path, monkeypatch: py
         step = trainer.optimiser.step
         first = next(trainer.guide.parameters()).detach()
         monkeypatch.setattr(trainer.optimiser, "step", lambda: (step(), float(first.sum())))
-        with pytest.warns(UserWarning, match=r"^--cuda-graph: every step is launched kernel by kernel, .*$") as caught:
+        with pytest.warns(UserWarning, match=r"^cuda_graph: every step is launched kernel by kernel, .*$") as caught:
             assert trainer.run()
     assert len(caught) == 1
 

@@ -27,7 +27,7 @@ def test_where_nothing_can_be_compiled_a_run_says_so_in_one_line_and_goes_on(
     monkeypatch.setattr(torch, "compile", fail)
     arguments = ["--preset", "tiny", "--steps", "1", "--run-dir", str(tmp_path / "run"), "--device", "cpu", "--compile"]
     assert load_script("run_svi").main(arguments) == 0
-    notice = "--compile: networks stay as they are, torch.compile does not work here (No working C++ compiler found)"
+    notice = "compile: networks stay as they are, torch.compile does not work here (No working C++ compiler found)"
     assert notice in capsys.readouterr().out.splitlines()
     assert (tmp_path / "run" / "summary.json").is_file()
 

@@ -56,9 +56,9 @@ def expect(message: str, folder: Path) -> None:
 
 
 def test_folders_without_meshes_are_named(tmp_path: Path) -> None:
-    expect(r"--meshes: expected a folder of \.obj, \.ply, \.stl files, got .*nowhere, no folder", tmp_path / "nowhere")
+    expect(r"meshes: expected a folder of \.obj, \.ply, \.stl files, got .*nowhere, no folder", tmp_path / "nowhere")
     (tmp_path / "mesh.fbx").touch()
-    expect(rf"--meshes: expected \.obj, \.ply, \.stl files in {tmp_path}, found none", tmp_path)
+    expect(rf"meshes: expected \.obj, \.ply, \.stl files in {tmp_path}, found none", tmp_path)
 
 
 def test_meshes_with_holes_are_named(tmp_path: Path) -> None:
