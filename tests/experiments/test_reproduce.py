@@ -62,6 +62,7 @@ class InProcess:
                 self.train(command[3:])
 
 
+@pytest.mark.slow
 def test_cells_are_runs_and_a_second_call_goes_on(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,7 +259,7 @@ def test_cuda_without_a_gpu_is_named(script: ModuleType, tmp_path: Path, capsys:
     assert "device: expected a machine with a GPU for cuda, found none" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_signals_save_and_exit_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     """A real process; it would train for hours."""
     run_dir = tmp_path / "run"

@@ -72,6 +72,7 @@ def test_the_guide_observes_as_many_views_as_it_is_told(n: int) -> None:
     assert sum(name.startswith("view_") for name in trace.nodes) == n
 
 
+@pytest.mark.slow
 def test_worker_measures_in_a_new_process() -> None:
     measured = measure_in_new_process(make_case("mulmon", OURS))
     assert len(measured.seconds) == STEPS

@@ -82,9 +82,13 @@ def trained(kind: type[RecordedOperations], config: RunConfig) -> tuple[Recorded
     return recorder, after
 
 
-@pytest.mark.filterwarnings("ignore:--cuda-graph")
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "mulmon" else name for name in get_args(GuideName)]
+"""The guides; MulMON records a graph for each number of observed views, which takes four times as long."""
+
+
+@pytest.mark.filterwarnings("ignore:cuda_graph")
 @pytest.mark.parametrize("lnms", [True, False])
-@pytest.mark.parametrize("name", get_args(GuideName))
+@pytest.mark.parametrize("name", NAMES)
 def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: bool) -> None:
     """While β, s and γ warm up, the learning rate rises and falls, and runs are logged, evaluated and saved."""
     config = scheduled(name, lnms)
@@ -95,7 +99,7 @@ def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: boo
     assert same(trained(Refusing, config)[1], recorded)
 
 
-@pytest.mark.parametrize("name", get_args(GuideName))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_is_the_same_bit_by_bit(name: GuideName, tmp_path: Path) -> None:
     """Although it takes its first steps as they are, where the other one repeats recorded ones."""
     config = scheduled(name)

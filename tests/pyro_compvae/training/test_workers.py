@@ -71,6 +71,7 @@ def end_of_endless_run(run_dir: Path, act: Callable[[subprocess.Popen[str]], Non
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_one_process_with_the_joint_batch(tmp_path: Path) -> None:
     run_two(ROOT / "tests" / "helpers" / "joint_gradients.py", [str(tmp_path / "gradients.pt")])
     shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
@@ -186,6 +187,7 @@ def worker_of(launcher: int, rank: int) -> int:
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.slow
 def test_evidence_of_two_workers_is_that_of_one(tiny_copy: Callable[..., Path]) -> None:
     run = tiny_copy()
     settings = ["--num-samples", "40", "--fit-steps", "3", "--cover-steps", "2", "--ais-chains", "0", "--device", "cpu"]
