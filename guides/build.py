@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from pyro_compvae.checks import VIEWPOINT_DIM
 from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.guide import SceneGuide
@@ -24,28 +22,26 @@ def build_guide(config: RunConfig) -> SceneGuide:
 
 def _iodine(config: RunConfig) -> IodineGuide:
     assert config.refinement is not None
-    return IodineGuide(
+    guide = IodineGuide(
         SceneModel(_decoder(config), config.num_slots, config.scale),
         _refinement_network(config),
         num_iterations=config.refinement.num_iterations,
         initial_scale=config.refinement.initial_scale,
         lnms_strength=_lnms_strength(config),
         lnms_scale=config.lnms_prior.scale,
-        attached_inputs=config.refinement.attached_inputs,
     )
+    guide.attached_inputs = config.refinement.attached_inputs
+    return guide
 
 
 def _monet(config: RunConfig) -> MonetGuide:
-    a = config.attention
-    assert a is not None
+    assert config.attention is not None
     size, precision = _image_size(config), config.training.precision
     return MonetGuide(
         SceneModel(_decoder(config), config.num_slots, config.scale),
-        AttentionNetwork(size, a.channels, a.bottleneck, a.downsample, a.gain, precision),
-        ComponentEncoder(
-            config.latent_dim, size, a.encoder_channels, a.encoder_hidden, a.gated, a.initial_scale, precision
-        ),
-        mask_strength=a.mask_strength,
+        AttentionNetwork(size, config.attention, precision),
+        ComponentEncoder(config.latent_dim, size, config.attention, precision),
+        mask_strength=config.attention.mask_strength,
         lnms_strength=_lnms_strength(config),
         lnms_scale=config.lnms_prior.scale,
     )
@@ -63,7 +59,7 @@ def _mulmon(config: RunConfig) -> MulmonGuide:
         view_hidden=v.view_hidden,
         projector_hidden=v.projector_hidden,
     )
-    return MulmonGuide(
+    guide = MulmonGuide(
         model,
         _refinement_network(config, VIEWPOINT_DIM if v.refine_with_viewpoint else 0),
         num_iterations=config.refinement.num_iterations,
@@ -71,28 +67,19 @@ def _mulmon(config: RunConfig) -> MulmonGuide:
         viewpoint_noise=v.viewpoint_noise,
         lnms_strength=_lnms_strength(config),
         lnms_scale=config.lnms_prior.scale,
-        attached_inputs=config.refinement.attached_inputs,
     )
+    guide.attached_inputs = config.refinement.attached_inputs
+    return guide
 
 
 def _decoder(config: RunConfig) -> SpatialBroadcastDecoder:
-    options = dataclasses.asdict(config.decoder)
-    return SpatialBroadcastDecoder(
-        config.latent_dim, _image_size(config), **options, precision=config.training.precision
-    )
+    return SpatialBroadcastDecoder(config.latent_dim, _image_size(config), config.decoder, config.training.precision)
 
 
 def _refinement_network(config: RunConfig, context_dim: int = 0) -> RefinementNetwork:
     assert config.refinement is not None
-    options = dataclasses.asdict(config.refinement)
-    for name in ("num_iterations", "initial_scale", "attached_inputs"):
-        del options[name]
     return RefinementNetwork(
-        config.latent_dim,
-        _image_size(config),
-        **options,
-        context_dim=context_dim,
-        precision=config.training.precision,
+        config.latent_dim, _image_size(config), config.refinement, context_dim, config.training.precision
     )
 
 

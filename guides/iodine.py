@@ -52,7 +52,6 @@ class IodineGuide(RefinementGuide):
         num_iterations: T.
         initial_scale: scale of q(z | λ_0) at the start of training.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
-        attached_inputs: see `RefinementGuide`.
     """
 
     title = "IODINE"
@@ -66,9 +65,8 @@ class IodineGuide(RefinementGuide):
         initial_scale: float = 1.0,
         lnms_strength: float = 0.0,
         lnms_scale: float = 0.1,
-        attached_inputs: bool = False,
     ) -> None:
-        super().__init__(model, network, num_iterations, lnms_strength, lnms_scale, attached_inputs)
+        super().__init__(model, network, num_iterations, lnms_strength, lnms_scale)
         self.initial_mean = nn.Parameter(torch.zeros(model.latent_dim))
         raw_scale = torch.tensor(initial_scale).expm1().log()  # inverse of softplus
         self.initial_raw_scale = nn.Parameter(raw_scale.repeat(model.latent_dim))

@@ -39,8 +39,8 @@ class MonetGuide(SceneGuide):
     * all slots have the model's σ, which keeps them exchangeable (theirs: 0.09 for the first one, 0.11 for the others);
     * the mask KL is exact, in log space (theirs clamps masks at 1e-5);
     * the scale of a latent goes through softplus (theirs: an exponential);
-    * the last layer of the attention starts with weights ten times as large (`LOGIT_GAIN`), and the decoder with
-      weights that keep variances (theirs: torch's default);
+    * the last layer of the attention starts with weights ten times as large (`AttentionNetworkConfig.gain`), and the
+      decoder with weights that keep variances (theirs: torch's default);
     * in the preset for data on disk an encoder sees its component alone instead of the whole image beside the mask, and
       attention starts soft, on a coarse grid (`ComponentEncoder`, `AttentionNetwork`).
 

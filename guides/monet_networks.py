@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_compvae.architectures import AttentionNetworkConfig, ComponentEncoderConfig
 from pyro_compvae.decoder import convolution_precision
 from pyro_compvae.errors import ArgumentError
-
-LOGIT_GAIN = 10
-"""Masks start decisive, by this factor on the weights of the last layer.
-
-With masks that start alike for all slots, all encoders see the same, every slot learns to paint the whole image, and
-attention has nothing left to choose between; decisive ones divide the image by colour from the first step.
-"""
 
 
 class AttentionNetwork(nn.Module):
@@ -29,12 +22,8 @@ class AttentionNetwork(nn.Module):
     (Burgess et al. 2019, Appendix B; widths as in the re-implementation of object-centric-library).
 
     Args:
-        image_size: (H, W), multiples of 2 to the number of blocks less one.
-        channels: width of each block on the way down; mirrored on the way up.
-        bottleneck: width of the dense layers.
-        downsample: the network runs on a grid this many times coarser than the image, on averages of its pixels, and
-            its logits are interpolated; 1 in the published model.
-        gain: of the weights of the last layer at the start; see `LOGIT_GAIN`.
+        image_size: (H, W), on the grid of the network multiples of 2 to the number of blocks less one.
+        config: sizes of the layers.
         precision: of convolutions and bottleneck, "float32" or "bfloat16".
 
     Attributes:
@@ -46,13 +35,11 @@ class AttentionNetwork(nn.Module):
     def __init__(
         self,
         image_size: tuple[int, int],
-        channels: Sequence[int] = (32, 32, 64, 64, 64),
-        bottleneck: int = 128,
-        downsample: int = 1,
-        gain: float = LOGIT_GAIN,
+        config: AttentionNetworkConfig = AttentionNetworkConfig(),
         precision: str = "float32",
     ) -> None:
         super().__init__()
+        channels, bottleneck, downsample = config.channels, config.bottleneck, config.downsample
         if any(size % downsample for size in image_size):
             raise ArgumentError(f"image_size: expected multiples of downsample = {downsample}, got {image_size}")
         image_size = (image_size[0] // downsample, image_size[1] // downsample)
@@ -84,7 +71,7 @@ class AttentionNetwork(nn.Module):
         )
         self.logits = nn.Conv2d(channels[0], 2, 1)
         with torch.no_grad():
-            self.logits.weight *= gain
+            self.logits.weight *= config.gain
         self.downsample = downsample
         self.precision = precision
 
@@ -127,11 +114,7 @@ class ComponentEncoder(nn.Module):
     Args:
         latent_dim: D.
         image_size: (H, W).
-        channels: width of each 3×3 convolution.
-        hidden: width of the dense layer.
-        gated: see 4 (x - 1/2) a and 2 a instead of image x and log mask log a: nothing but the component. What belongs
-            to the others hides it otherwise, and the posterior collapses even with the true masks.
-        initial_scale: of the posterior at the start, about; 1/√2 or so in the published model.
+        config: sizes of the layers, what they see, and where they start.
         precision: of the convolutions, "float32" or "bfloat16".
 
     Attributes:
@@ -144,13 +127,11 @@ class ComponentEncoder(nn.Module):
         self,
         latent_dim: int,
         image_size: tuple[int, int],
-        channels: Sequence[int] = (32, 32, 64, 64),
-        hidden: int = 256,
-        gated: bool = False,
-        initial_scale: float | None = None,
+        config: ComponentEncoderConfig = ComponentEncoderConfig(),
         precision: str = "float32",
     ) -> None:
         super().__init__()
+        channels, hidden = config.encoder_channels, config.encoder_hidden
         layers: list[nn.Module] = []
         height, width = image_size
         for c_in, c_out in pairwise((4, *channels)):
@@ -163,10 +144,10 @@ class ComponentEncoder(nn.Module):
         self.convs = nn.Sequential(*layers, nn.Flatten())
         first, last = nn.Linear(channels[-1] * height * width, hidden), nn.Linear(hidden, 2 * latent_dim)
         self.mlp = nn.Sequential(first, nn.ReLU(), last)
-        if initial_scale is not None:
+        if config.initial_scale is not None:
             with torch.no_grad():
-                last.bias[latent_dim:] = math.log(math.expm1(initial_scale))  # the inverse of softplus
-        self.gated = gated
+                last.bias[latent_dim:] = math.log(math.expm1(config.initial_scale))  # the inverse of softplus
+        self.gated = config.gated
         self.precision = precision
 
     def forward(self, inputs: Tensor) -> Tensor:

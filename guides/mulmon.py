@@ -75,7 +75,6 @@ class MulmonGuide(RefinementGuide):
         max_observed: most views observed in training; at least one is left as a query.
         viewpoint_noise: standard deviation of the noise on viewpoints in training.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
-        attached_inputs: see `RefinementGuide`.
 
     Attributes:
         num_observed: n in train mode; None draws it anew in each call.
@@ -96,9 +95,8 @@ class MulmonGuide(RefinementGuide):
         viewpoint_noise: float = 0.015,
         lnms_strength: float = 0.0,
         lnms_scale: float = 0.1,
-        attached_inputs: bool = False,
     ) -> None:
-        super().__init__(model, network, num_iterations, lnms_strength, lnms_scale, attached_inputs)
+        super().__init__(model, network, num_iterations, lnms_strength, lnms_scale)
         self.max_observed = max_observed
         self.viewpoint_noise = viewpoint_noise
 

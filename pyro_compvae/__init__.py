@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from pyro_compvae.architectures import DecoderConfig
 from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.guide import SceneGuide
@@ -18,6 +19,7 @@ except PackageNotFoundError:  # a checkout on the path that was not installed
 
 __all__ = [
     "CompvaeError",
+    "DecoderConfig",
     "MultiViewSceneModel",
     "RepulsivePrior",
     "SceneGuide",

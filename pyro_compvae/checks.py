@@ -1,13 +1,13 @@
-"""What functions check of their arguments, in words."""
+"""What functions check of their arguments, and configurations of their fields, in words."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
-from pyro_compvae.errors import ArgumentError
+from pyro_compvae.errors import ArgumentError, ConfigError
 
 if TYPE_CHECKING:
     from pyro_compvae.models import SlotModel
@@ -66,3 +66,41 @@ def describe(tensor: Tensor) -> str:
 def name_of(dtype: torch.dtype) -> str:
     """float32 and the like."""
     return str(dtype).removeprefix("torch.")
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse a configuration with a message."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def widths(config: Any, *names: str) -> None:
+    """Refuse fields that are no list of positive widths."""
+    for name in names:
+        given = getattr(config, name)
+        require(
+            len(given) > 0 and min(given) > 0,
+            f"{type(config).__name__}.{name}: expected one or more positive widths, got {given}",
+        )
+
+
+def not_negative(config: Any, *names: str) -> None:
+    """Refuse fields below zero."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= 0, f"{type(config).__name__}.{name}: expected zero or more, got {value}")
+
+
+def positive(config: Any, *names: str) -> None:
+    """Refuse fields that are not above zero."""
+    for name in names:
+        value = getattr(config, name)
+        require(value > 0, f"{type(config).__name__}.{name}: expected a positive number, got {value}")
+
+
+def one_of(config: Any, name: str, choices: Any) -> None:
+    """Refuse a field that is none of the values of a ``Literal``."""
+    value, known = getattr(config, name), get_args(choices)
+    require(
+        value in known, f"{type(config).__name__}.{name}: expected one of {', '.join(map(str, known))}, got {value!r}"
+    )

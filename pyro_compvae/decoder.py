@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_compvae.architectures import Activation, DecoderConfig
 from pyro_compvae.errors import ArgumentError
 
 
@@ -70,7 +71,7 @@ def convolution_precision(device: torch.device, precision: str) -> torch.autocas
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 
 LAYER_BYTES = 2**23
 """Output of a decoder layer that a CPU computes at a time: it stays in the caches, or nearly, and far below the 32 MiB
@@ -141,16 +142,7 @@ class SpatialBroadcastDecoder(nn.Module):
     Args:
         latent_dim: D.
         image_size: (H, W) in pixels.
-        channels: widths of the hidden layers.
-        kernel_size: odd.
-        num_frequencies: Fourier features of the coordinates; 0 in the published models.
-        upsample: the convolutions run on a grid this many times coarser than the image, and the last one gives every
-            grid cell its upsample² pixels (sub-pixel convolution); 1 in the published models.
-        icnr: with sub-pixel convolution, start with all pixels of a grid cell alike (Aitken et al. 2017), so that slots
-            do not share a cell by taking pixels of it each.
-        padded: same-padded convolutions, as in IODINE; or, as in MONet and MulMON, unpadded ones on a canvas larger
-            than the image by what they eat, and a last one of 1×1.
-        activation: "elu" (IODINE) or "relu" (MONet, MulMON).
+        config: sizes and forms of the layers.
         precision: of the convolutions, "float32" or "bfloat16"; the result has the type of z.
 
     Weights are initialised so that z of unit scale and the coordinates move the hidden units equally, with variance
@@ -162,34 +154,31 @@ class SpatialBroadcastDecoder(nn.Module):
         self,
         latent_dim: int,
         image_size: tuple[int, int],
-        channels: Sequence[int] = (64, 64, 64, 64),
-        kernel_size: int = 3,
-        num_frequencies: int = 0,
-        upsample: int = 1,
-        icnr: bool = False,
-        padded: bool = True,
-        activation: str = "elu",
+        config: DecoderConfig = DecoderConfig(),
         precision: str = "float32",
     ) -> None:
         super().__init__()
+        channels, kernel_size, upsample = config.channels, config.kernel_size, config.upsample
         if any(size % upsample for size in image_size):
             raise ArgumentError(f"image_size: expected multiples of upsample = {upsample}, got {image_size}")
         self.latent_dim = latent_dim
         self.image_size = image_size
         self.upsample = upsample
-        margin = 0 if padded else len(channels) * (kernel_size - 1)
+        margin = 0 if config.padded else len(channels) * (kernel_size - 1)
         grid_size = (image_size[0] // upsample + margin, image_size[1] // upsample + margin)
-        padding = kernel_size // 2 if padded else 0
+        padding = kernel_size // 2 if config.padded else 0
         self._numbers_per_slot = max(channels) * math.prod(grid_size)  # in a hidden layer
-        self.first = BroadcastConv(latent_dim, channels[0], kernel_size, grid_size, num_frequencies, padded)
-        act = ACTIVATIONS[activation]
+        self.first = BroadcastConv(
+            latent_dim, channels[0], kernel_size, grid_size, config.num_frequencies, config.padded
+        )
+        act = ACTIVATIONS[config.activation]
         hidden: list[nn.Module] = [act(inplace=True)]
         for c_in, c_out in pairwise(channels):
             hidden += [nn.Conv2d(c_in, c_out, kernel_size, padding=padding), act(inplace=True)]
         self.hidden = nn.Sequential(*hidden)
-        self.last = nn.Conv2d(channels[-1], 4 * upsample**2, kernel_size if padded else 1, padding=padding)
+        self.last = nn.Conv2d(channels[-1], 4 * upsample**2, kernel_size if config.padded else 1, padding=padding)
         self.precision = precision
-        self._initialise(icnr)
+        self._initialise(config.icnr)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W)."""

@@ -11,7 +11,7 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from pyro_compvae import SceneGuide, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, SceneGuide, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.analysis import evaluate
 from pyro_compvae.checks import check_images
 from pyro_compvae.data import SceneSet, make_sprites
@@ -115,9 +115,8 @@ class SlotAttentionGuide(SceneGuide):
 
 def make_guide(num_slots: int = 5, latent_dim: int = 8, image_size: int = 24, width: int = 64) -> SlotAttentionGuide:
     """The guide of a model of small images, with the decoder of the preset "default"."""
-    decoder = SpatialBroadcastDecoder(
-        latent_dim, (image_size, image_size), channels=(32, 32, 32), num_frequencies=3, upsample=3
-    )
+    config = DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=3)
+    decoder = SpatialBroadcastDecoder(latent_dim, (image_size, image_size), config)
     return SlotAttentionGuide(SceneModel(decoder, num_slots), width, lnms_strength=0.15)
 
 

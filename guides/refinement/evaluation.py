@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributions import Normal
 
-from pyro_compvae.guides.refinement.normalisation import LayerNorm, normalise_images
+from pyro_compvae.architectures import LayerNorm
+from pyro_compvae.guides.refinement.normalisation import normalise_images
 from pyro_compvae.mixture import SpatialGaussianMixture
 
 SLOT_CHANNELS = 11

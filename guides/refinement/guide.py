@@ -51,10 +51,14 @@ class RefinementGuide(SceneGuide):
         network: f.
         num_iterations: T.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
-        attached_inputs: whether the training gradient is the published one, through the inputs that are not normalised.
+
+    Attributes:
+        attached_inputs: whether the training gradient is the published one, through the inputs that are not normalised;
+            may be set at any time.
     """
 
     network: RefinementNetwork
+    attached_inputs: bool = False
 
     def __init__(
         self,
@@ -63,12 +67,10 @@ class RefinementGuide(SceneGuide):
         num_iterations: int = 5,
         lnms_strength: float = 0.0,
         lnms_scale: float = 0.1,
-        attached_inputs: bool = False,
     ) -> None:
         super().__init__(model, lnms_strength, lnms_scale)
         self.network = network
         self.num_iterations = num_iterations
-        self.attached_inputs = attached_inputs
 
     def _refine(
         self,

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LayerNorm = Literal["joint", "mulmon", "split"]
-"""How inputs are brought to zero mean and unit variance; none of them has a learned scale and shift.
-
-"joint": (v − mean) / √(variance + 1e-5), the gradient with respect to λ as one vector of 2 D, as in DeepMind's IODINE
-    (Sonnet's layer normalisation).
-"mulmon": (v − mean) / (standard deviation + 1e-5), λ's gradient likewise as one vector, by Bessel's formula for the
-    standard deviation, as in MulMON's code. Gradients of slots that hold little of the image, whose variance is no
-    larger than 1e-5, keep their size; under "joint" they shrink.
-"split": as "joint", but the gradients of mean and raw scale each on their own. The presets sized for two CPU cores have
-    it, so that λ's two halves are seen alike, whichever is the steeper.
-"""
+from pyro_compvae.architectures import LayerNorm
 
 EPSILON = 1e-5
 """What the published codes add to a variance, or to a standard deviation, before they divide by it."""

@@ -11,18 +11,17 @@ from typing import Any
 import dacite
 import yaml
 
+from pyro_compvae.architectures import DecoderConfig
+from pyro_compvae.checks import positive, require
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.sections import (
     AttentionConfig,
     DataConfig,
-    DecoderConfig,
     GuideName,
     LnmsConfig,
     RefinementConfig,
     TrainingConfig,
     ViewsConfig,
-    positive,
-    require,
 )
 
 MAY_DIFFER = ("training.steps", "data.root")

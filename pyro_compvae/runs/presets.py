@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, get_args
 
+from pyro_compvae.architectures import DecoderConfig
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.sections import (
     AttentionConfig,
     DataConfig,
     DatasetName,
-    DecoderConfig,
     GuideName,
     LnmsConfig,
     RefinementConfig,

@@ -12,12 +12,13 @@ from helpers.gradients import assert_same_loss_and_gradients, gradients
 from pyro.infer import Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from pyro_compvae import SceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.architectures import LayerNorm, RefinementNetworkConfig
 from pyro_compvae.guides import IodineGuide
 from pyro_compvae.guides.reference import plain_iodine_loss
 from pyro_compvae.guides.refinement.evaluation import leave_one_out_logsumexp
 from pyro_compvae.guides.refinement.network import RefinementNetwork
-from pyro_compvae.guides.refinement.normalisation import LayerNorm, normalise_gradient, normalise_images
+from pyro_compvae.guides.refinement.normalisation import normalise_gradient, normalise_images
 
 B, K, D, H, W, T = 3, 3, 4, 8, 10, 3
 
@@ -25,10 +26,8 @@ B, K, D, H, W, T = 3, 3, 4, 8, 10, 3
 def make_guide(
     lnms_strength: float = 0.0, recurrent: bool = True, upsample: int = 1, layer_norm: LayerNorm = "joint"
 ) -> IodineGuide:
-    decoder = SpatialBroadcastDecoder(D, (H, W), channels=(6, 6, 6), num_frequencies=1, upsample=upsample)
-    network = RefinementNetwork(
-        D,
-        (H, W),
+    decoder_config = DecoderConfig(channels=(6, 6, 6), num_frequencies=1, upsample=upsample)
+    network_config = RefinementNetworkConfig(
         channels=(5, 7),
         mlp=(9,) if recurrent else (),
         hidden=8,
@@ -38,7 +37,9 @@ def make_guide(
         num_frequencies=1,
         layer_norm=layer_norm,
     )
-    guide = IodineGuide(SceneModel(decoder, K), network, T, 0.7, lnms_strength=lnms_strength)
+    model = SceneModel(SpatialBroadcastDecoder(D, (H, W), decoder_config), K)
+    network = RefinementNetwork(D, (H, W), network_config)
+    guide = IodineGuide(model, network, T, 0.7, lnms_strength=lnms_strength)
     with torch.no_grad():
         guide.initial_mean.normal_()
     return guide

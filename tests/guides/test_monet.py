@@ -12,9 +12,10 @@ from helpers.gradients import assert_same_loss_and_gradients
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from pyro_compvae import SceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.architectures import AttentionNetworkConfig, ComponentEncoderConfig
 from pyro_compvae.guides import MonetGuide
-from pyro_compvae.guides.monet_networks import LOGIT_GAIN, AttentionNetwork, ComponentEncoder, _block
+from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder, _block
 from pyro_compvae.guides.reference import plain_monet_loss
 
 B, K, D, SIZE = 3, 4, 4, 16
@@ -22,11 +23,11 @@ B, K, D, SIZE = 3, 4, 4, 16
 
 def make_guide(lnms_strength: float = 0.0, num_slots: int = K) -> MonetGuide:
     size = (SIZE, SIZE)
-    decoder = SpatialBroadcastDecoder(D, size, channels=(6, 7), padded=False, activation="relu")
+    decoder = SpatialBroadcastDecoder(D, size, DecoderConfig(channels=(6, 7), padded=False, activation="relu"))
     return MonetGuide(
         SceneModel(decoder, num_slots),
-        AttentionNetwork(size, channels=(4, 5, 5), bottleneck=6),
-        ComponentEncoder(D, size, channels=(5, 6), hidden=7),
+        AttentionNetwork(size, AttentionNetworkConfig(channels=(4, 5, 5), bottleneck=6)),
+        ComponentEncoder(D, size, ComponentEncoderConfig(encoder_channels=(5, 6), encoder_hidden=7)),
         mask_strength=0.4,
         lnms_strength=lnms_strength,
     )
@@ -35,7 +36,7 @@ def make_guide(lnms_strength: float = 0.0, num_slots: int = K) -> MonetGuide:
 def with_mild_masks(guide: MonetGuide) -> MonetGuide:
     """The transcription below takes masks, not their logs, so it is accurate only where none is close to 0."""
     with torch.no_grad():
-        guide.attention.logits.weight /= LOGIT_GAIN
+        guide.attention.logits.weight /= AttentionNetworkConfig().gain
     return guide
 
 
@@ -155,11 +156,11 @@ def test_eval_elbo_is_a_bound(strength: float) -> None:
     """K = 2, D = 1: log p(x) by quadrature over the plane."""
     size = (8, 8)
     torch.manual_seed(1)
-    decoder = _TwoPixelDecoder(1, size, channels=(2,))
+    decoder = _TwoPixelDecoder(1, size, DecoderConfig(channels=(2,)))
     guide = MonetGuide(
         SceneModel(decoder, 2, scale=1.0),
-        AttentionNetwork(size, channels=(4, 4), bottleneck=4),
-        ComponentEncoder(1, size, channels=(4, 4), hidden=8),
+        AttentionNetwork(size, AttentionNetworkConfig(channels=(4, 4), bottleneck=4)),
+        ComponentEncoder(1, size, ComponentEncoderConfig(encoder_channels=(4, 4), encoder_hidden=8)),
         lnms_strength=strength,
     ).eval()
     x = torch.rand(2, 3, *size)
@@ -179,11 +180,11 @@ def test_sizes_that_do_not_fit_are_named() -> None:
     with pytest.raises(
         ValueError, match=r"image_size: expected multiples of 4, but not 4 itself, for 3 attention.*got \(18, 16\)"
     ):
-        AttentionNetwork((18, 16), channels=(4, 4, 4))
+        AttentionNetwork((18, 16), AttentionNetworkConfig(channels=(4, 4, 4)))
     with pytest.raises(ValueError, match="image_size: expected multiples of 16, but not 16 itself"):
-        AttentionNetwork((16, 16), channels=(4, 4, 4, 4, 4))
+        AttentionNetwork((16, 16), AttentionNetworkConfig(channels=(4, 4, 4, 4, 4)))
     with pytest.raises(ValueError, match="image_size: expected images large enough for 3 encoder layers"):
-        ComponentEncoder(D, (8, 8), channels=(4, 4, 4))
+        ComponentEncoder(D, (8, 8), ComponentEncoderConfig(encoder_channels=(4, 4, 4)))
 
 
 def test_blocks_normalise_instances_and_keep_the_layout() -> None:
@@ -198,7 +199,8 @@ def test_blocks_normalise_instances_and_keep_the_layout() -> None:
 
 
 def test_a_gated_encoder_sees_nothing_but_its_component() -> None:
-    encoder = ComponentEncoder(D, (SIZE, SIZE), channels=(4, 4), hidden=8, gated=True, initial_scale=0.05)
+    config = ComponentEncoderConfig(encoder_channels=(4, 4), encoder_hidden=8, gated=True, initial_scale=0.05)
+    encoder = ComponentEncoder(D, (SIZE, SIZE), config)
     log_mask = torch.full((1, 1, SIZE, SIZE), -100.0)
     log_mask[..., :8] = 0.0
     image = torch.rand(1, 3, SIZE, SIZE)
@@ -210,9 +212,10 @@ def test_a_gated_encoder_sees_nothing_but_its_component() -> None:
 
 
 def test_attention_on_a_coarse_grid_is_interpolated() -> None:
-    attention = AttentionNetwork((SIZE, SIZE), channels=(4, 4), bottleneck=4, downsample=2, gain=1.0)
+    config = AttentionNetworkConfig(channels=(4, 4), bottleneck=4, downsample=2, gain=1.0)
+    attention = AttentionNetwork((SIZE, SIZE), config)
     log_alpha, log_rest = attention(torch.rand(2, 3, SIZE, SIZE), torch.zeros(2, 1, SIZE, SIZE))
     assert log_alpha.shape == (2, 1, SIZE, SIZE)
     torch.testing.assert_close(torch.logaddexp(log_alpha, log_rest), torch.zeros(2, 1, SIZE, SIZE))
     with pytest.raises(ValueError, match="multiples of downsample = 3"):
-        AttentionNetwork((SIZE, SIZE), channels=(4, 4), downsample=3)
+        AttentionNetwork((SIZE, SIZE), AttentionNetworkConfig(channels=(4, 4), downsample=3))

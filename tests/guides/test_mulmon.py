@@ -12,7 +12,8 @@ from helpers.gradients import assert_same_loss_and_gradients
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae.architectures import RefinementNetworkConfig
 from pyro_compvae.guides import IodineGuide, MulmonGuide
 from pyro_compvae.guides.reference import plain_mulmon_loss
 from pyro_compvae.guides.refinement.network import RefinementNetwork
@@ -21,9 +22,7 @@ B, V, K, D, H, W, T = 2, 4, 3, 4, 8, 10, 3
 
 
 def make_network(recurrent: bool, context_dim: int = 0) -> RefinementNetwork:
-    return RefinementNetwork(
-        D,
-        (H, W),
+    config = RefinementNetworkConfig(
         channels=(5, 7),
         mlp=(9,),
         hidden=8,
@@ -31,12 +30,12 @@ def make_network(recurrent: bool, context_dim: int = 0) -> RefinementNetwork:
         pooling="flatten",
         padded=False,
         activation="relu",
-        context_dim=context_dim,
     )
+    return RefinementNetwork(D, (H, W), config, context_dim)
 
 
 def make_guide(lnms_strength: float = 0.0, recurrent: bool = True, context_dim: int = 0) -> MulmonGuide:
-    decoder = SpatialBroadcastDecoder(D, (H, W), channels=(6, 6), padded=False, activation="relu")
+    decoder = SpatialBroadcastDecoder(D, (H, W), DecoderConfig(channels=(6, 6), padded=False, activation="relu"))
     model = MultiViewSceneModel(decoder, K, view_hidden=5, projector_hidden=11)
     network = make_network(recurrent, context_dim)
     return MulmonGuide(model, network, T, max_observed=3, lnms_strength=lnms_strength)
@@ -163,8 +162,9 @@ def test_eval_elbo_is_a_bound() -> None:
     """K = 2, D = 1, two views: log p(x_1, x_2 | viewpoints) by quadrature over the plane."""
     size = (8, 8)
     torch.manual_seed(1)
-    model = MultiViewSceneModel(_GreyDecoder(1, size, channels=(2,)), 2, 1.0, view_hidden=4, projector_hidden=6)
-    network = RefinementNetwork(1, size, channels=(4,), mlp=(), hidden=6)
+    decoder = _GreyDecoder(1, size, DecoderConfig(channels=(2,)))
+    model = MultiViewSceneModel(decoder, 2, 1.0, view_hidden=4, projector_hidden=6)
+    network = RefinementNetwork(1, size, RefinementNetworkConfig(channels=(4,), mlp=(), hidden=6))
     guide = MulmonGuide(model, network, T).eval()
     x, viewpoints = torch.rand(B, 2, 3, *size), torch.rand(B, 2, 3)
     grid = torch.linspace(-6, 6, 301)

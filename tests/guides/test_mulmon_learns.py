@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyro_compvae import MultiViewSceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, MultiViewSceneModel, SpatialBroadcastDecoder
 from pyro_compvae.analysis import decompose, infer, mean_squared_error
+from pyro_compvae.architectures import RefinementNetworkConfig
 from pyro_compvae.data import SceneSet
 from pyro_compvae.guides import MulmonGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
@@ -60,15 +61,15 @@ def train(run_dir: Path, steps: int) -> MulmonGuide:
         }
     )
     size = (H, W)
-    decoder = SpatialBroadcastDecoder(D, size, channels=(16, 16), num_frequencies=1)
+    decoder = SpatialBroadcastDecoder(D, size, DecoderConfig(channels=(16, 16), num_frequencies=1))
     model = MultiViewSceneModel(decoder, K, view_hidden=16, projector_hidden=64)
     for layer in model.projector:  # unit scale in, unit scale out: slots find places sooner
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
-    network = RefinementNetwork(
-        D, size, (16, 16), mlp=(), hidden=64, recurrent=False, contraction=0.3, pooling="flatten", num_frequencies=1
+    network_config = RefinementNetworkConfig(
+        (16, 16), mlp=(), hidden=64, recurrent=False, contraction=0.3, pooling="flatten", num_frequencies=1
     )
-    guide = MulmonGuide(model, network, num_iterations=2, max_observed=3)
+    guide = MulmonGuide(model, RefinementNetwork(D, size, network_config), num_iterations=2, max_observed=3)
     trainer = Trainer(guide, config, lit_scenes(2_000, seed=0), RunFolder(run_dir))
     assert trainer.run()
     return guide.eval()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_compvae import decoder as networks
+from pyro_compvae.architectures import DecoderConfig
 from pyro_compvae.decoder import BroadcastConv, SpatialBroadcastDecoder, coordinate_grid
 
 
@@ -51,7 +52,8 @@ def test_coordinates() -> None:
 
 @pytest.mark.parametrize("upsample", [1, 2])
 def test_decoder_shapes_range_and_independence_of_slots(upsample: int) -> None:
-    decoder = SpatialBroadcastDecoder(4, (8, 12), channels=(6, 6), num_frequencies=1, upsample=upsample)
+    config = DecoderConfig(channels=(6, 6), num_frequencies=1, upsample=upsample)
+    decoder = SpatialBroadcastDecoder(4, (8, 12), config)
     z = torch.randn(5, 2, 3, 4)
     means, logits = decoder(z)
     assert means.shape == (5, 2, 3, 3, 8, 12)
@@ -67,9 +69,8 @@ def test_decoder_shapes_range_and_independence_of_slots(upsample: int) -> None:
 def test_unpadded_decoder_equals_a_plain_broadcast_on_a_larger_canvas(kernel_size: int, upsample: int) -> None:
     """z broadcast over (H, W) plus what the layers eat, convolved without padding, then 1×1 (MONet, MulMON)."""
     size, latent_dim, channels = (8, 12), 4, (6, 5, 7)
-    decoder = SpatialBroadcastDecoder(
-        latent_dim, size, channels, kernel_size, upsample=upsample, padded=False, activation="relu"
-    ).double()
+    config = DecoderConfig(channels, kernel_size, upsample=upsample, padded=False, activation="relu")
+    decoder = SpatialBroadcastDecoder(latent_dim, size, config).double()
     z = torch.randn(5, 2, 3, latent_dim, dtype=torch.float64)
     means, logits = decoder(z)
     assert means.shape == (5, 2, 3, 3, *size)
@@ -90,7 +91,7 @@ def test_unpadded_decoder_equals_a_plain_broadcast_on_a_larger_canvas(kernel_siz
 
 
 def test_slots_decoded_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = SpatialBroadcastDecoder(4, (8, 8), channels=(5, 6), upsample=2).double()
+    decoder = SpatialBroadcastDecoder(4, (8, 8), DecoderConfig(channels=(5, 6), upsample=2)).double()
     z = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 5, 4, 8, 8, dtype=torch.float64)
 
@@ -109,7 +110,7 @@ def test_slots_decoded_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPa
 
 
 def test_bfloat16_stays_close_and_returns_float32() -> None:
-    decoder = SpatialBroadcastDecoder(4, (8, 8), channels=(8, 8))
+    decoder = SpatialBroadcastDecoder(4, (8, 8), DecoderConfig(channels=(8, 8)))
     z = torch.randn(2, 3, 4)
     precise, _ = decoder(z)
     decoder.precision = "bfloat16"
@@ -121,9 +122,9 @@ def test_bfloat16_stays_close_and_returns_float32() -> None:
 
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="kernel_size: expected an odd number of at most 8 pixels, got 4"):
-        SpatialBroadcastDecoder(4, (8, 8), kernel_size=4)
+        SpatialBroadcastDecoder(4, (8, 8), DecoderConfig(kernel_size=4))
     with pytest.raises(ValueError, match=r"image_size: expected multiples of upsample = 2, got \(9, 8\)"):
-        SpatialBroadcastDecoder(4, (9, 8), upsample=2)
+        SpatialBroadcastDecoder(4, (9, 8), DecoderConfig(upsample=2))
     decoder = SpatialBroadcastDecoder(4, (8, 8), precision="float16")
     with pytest.raises(ValueError, match="precision: expected float32 or bfloat16, got 'float16'"):
         decoder(torch.zeros(1, 1, 4))
@@ -132,7 +133,7 @@ def test_bad_arguments_are_named() -> None:
 def test_with_icnr_the_pixels_of_a_grid_cell_start_alike() -> None:
     z = torch.randn(2, 4)
     for icnr in (False, True):
-        decoder = SpatialBroadcastDecoder(4, (9, 12), channels=(5, 5), upsample=3, icnr=icnr)
+        decoder = SpatialBroadcastDecoder(4, (9, 12), DecoderConfig(channels=(5, 5), upsample=3, icnr=icnr))
         for image in decoder(z):
             cells = image.unflatten(-1, (4, 3)).unflatten(-3, (3, 3))  # (..., row, y, column, x)
             alike = torch.allclose(cells, cells[..., :1, :, :1].expand_as(cells))

@@ -9,7 +9,7 @@ import torch
 from pyro.infer import Predictive, Trace_ELBO
 from torch import Tensor
 
-from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.models import IMAGES_SCORED
 
 B, V, K, D = 3, 2, 4, 5
@@ -17,12 +17,12 @@ B, V, K, D = 3, 2, 4, 5
 
 @pytest.fixture
 def model() -> SceneModel:
-    return SceneModel(SpatialBroadcastDecoder(D, (8, 8), channels=(6, 6)), K)
+    return SceneModel(SpatialBroadcastDecoder(D, (8, 8), DecoderConfig(channels=(6, 6))), K)
 
 
 @pytest.fixture
 def views_model() -> MultiViewSceneModel:
-    decoder = SpatialBroadcastDecoder(D, (8, 8), channels=(6, 6))
+    decoder = SpatialBroadcastDecoder(D, (8, 8), DecoderConfig(channels=(6, 6)))
     return MultiViewSceneModel(decoder, K, view_dim=2, view_hidden=5, projector_hidden=7)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from pyro_compvae import MultiViewSceneModel, SceneGuide, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, MultiViewSceneModel, SceneGuide, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.analysis import (
     decompose,
     decomposition_figure,
@@ -56,7 +56,7 @@ class FixedGuide(SceneGuide):
 
 @pytest.fixture
 def guide() -> SceneGuide:
-    return FixedGuide(SceneModel(HalvesDecoder(D, (SIZE, SIZE), channels=(2,)), K))
+    return FixedGuide(SceneModel(HalvesDecoder(D, (SIZE, SIZE), DecoderConfig(channels=(2,))), K))
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ class FixedViewsGuide(SceneGuide):
 
 @pytest.fixture
 def views_guide() -> FixedViewsGuide:
-    model = MultiViewSceneModel(HalvesDecoder(D, (SIZE, SIZE), channels=(2,)), K)
+    model = MultiViewSceneModel(HalvesDecoder(D, (SIZE, SIZE), DecoderConfig(channels=(2,))), K)
     model.view_encoder, model.projector = nn.Identity(), AddBrightness()
     return FixedViewsGuide(model)
 
@@ -298,7 +298,7 @@ class TintedDecoder(HalvesDecoder):
 
 
 def test_uncertainty_is_the_mean_over_channels_of_a_standard_deviation() -> None:
-    guide = FixedGuide(SceneModel(TintedDecoder(D, (SIZE, SIZE), channels=(2,)), K))
+    guide = FixedGuide(SceneModel(TintedDecoder(D, (SIZE, SIZE), DecoderConfig(channels=(2,))), K))
     scale = torch.tensor([0.1, 0.3, 5.0])[:, None].expand(2, K, D)
     num_samples = 800
     result = uncertainty(guide, Normal(torch.zeros(2, K, D), scale), num_samples=num_samples)

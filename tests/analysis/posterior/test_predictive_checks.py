@@ -11,7 +11,13 @@ from scipy.stats import kstest
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder, SpatialGaussianMixture
+from pyro_compvae import (
+    DecoderConfig,
+    MultiViewSceneModel,
+    SceneModel,
+    SpatialBroadcastDecoder,
+    SpatialGaussianMixture,
+)
 from pyro_compvae.analysis.posterior.draws import Draws
 from pyro_compvae.analysis.posterior.predictive_checks import channel_cdf, checks_table, join_sources, predictive_checks
 
@@ -27,7 +33,7 @@ class GreyDecoder(SpatialBroadcastDecoder):
 
 
 def grey_model(num_slots: int = 1) -> SceneModel:
-    return SceneModel(GreyDecoder(1, (SIZE, SIZE), channels=(2,)), num_slots, scale=0.1).eval()
+    return SceneModel(GreyDecoder(1, (SIZE, SIZE), DecoderConfig(channels=(2,))), num_slots, scale=0.1).eval()
 
 
 def test_the_distribution_function_is_that_of_samples() -> None:
@@ -72,7 +78,7 @@ def test_images_of_the_model_itself_have_uniform_pits() -> None:
 
 
 def test_views_are_checked_each_from_its_viewpoint() -> None:
-    model = MultiViewSceneModel(GreyDecoder(1, (SIZE, SIZE), channels=(2,)), 2).eval()
+    model = MultiViewSceneModel(GreyDecoder(1, (SIZE, SIZE), DecoderConfig(channels=(2,))), 2).eval()
     x, viewpoints, z = torch.rand(3, 4, 3, SIZE, SIZE), torch.randn(3, 4, 3), torch.randn(1, 1, 3, 2, 1)
     checks = predictive_checks(model, Draws(z, "guide"), x, viewpoints)
     assert checks["pit"].dims == ("source", "scene", "view", "channel", "y", "x")

@@ -17,7 +17,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from pyro_compvae import MultiViewSceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, MultiViewSceneModel, SpatialBroadcastDecoder
 from pyro_compvae.evidence import (
     EvidenceEstimate,
     importance_log_evidence,
@@ -215,7 +215,8 @@ def test_weights_are_those_of_an_explicit_computation_scene_by_scene(symmetrise:
 def test_log_joint_of_views_is_the_program_scene_by_scene_and_differentiable() -> None:
     """Particles to the left of the plates of scenes and views; images are given as (B, V, ...)."""
     V, K, D = 2, 3, 4
-    model = MultiViewSceneModel(SpatialBroadcastDecoder(D, (8, 8), channels=(6, 6)), K, view_dim=2).double().eval()
+    decoder = SpatialBroadcastDecoder(D, (8, 8), DecoderConfig(channels=(6, 6)))
+    model = MultiViewSceneModel(decoder, K, view_dim=2).double().eval()
     x, viewpoints = torch.rand(B, V, 3, 8, 8).double(), torch.rand(B, V, 3).double()
     log_joint = LogJoint(model, x, viewpoints)
     assert (log_joint.num_scenes, log_joint.event_shape, log_joint.dtype) == (B, (K, D), torch.float64)

@@ -9,7 +9,7 @@ import torch
 from helpers.slot_models import linear_gaussian, rough_guide
 from torch.distributions import Normal
 
-from pyro_compvae import MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, MultiViewSceneModel, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.evidence import AnnealingConfig, bidirectional_log_evidence, simulate
 from pyro_compvae.evidence.annealing.chains import default_start
 from pyro_compvae.evidence.density import LogJoint
@@ -66,7 +66,7 @@ def test_a_lower_bound_that_knows_the_exact_draw_is_tighter_and_still_one() -> N
 
 
 def test_simulate_serves_both_models() -> None:
-    decoder = SpatialBroadcastDecoder(latent_dim=4, image_size=(8, 8), channels=(4,))
+    decoder = SpatialBroadcastDecoder(latent_dim=4, image_size=(8, 8), config=DecoderConfig(channels=(4,)))
     z, (x,) = simulate(SceneModel(decoder, num_slots=3).eval(), num_scenes=2)
     assert z.shape == (2, 3, 4)
     assert x.shape == (2, 3, 8, 8)
