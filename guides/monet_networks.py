@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_compvae.decoder import convolution_precision
 from pyro_compvae.errors import ArgumentError
+from pyro_compvae.guides.gaussian import inverse_softplus
 
 LOGIT_GAIN = 10
 """Masks start decisive, by this factor on the weights of the last layer.
@@ -165,7 +165,7 @@ class ComponentEncoder(nn.Module):
         self.mlp = nn.Sequential(first, nn.ReLU(), last)
         if initial_scale is not None:
             with torch.no_grad():
-                last.bias[latent_dim:] = math.log(math.expm1(initial_scale))  # the inverse of softplus
+                last.bias[latent_dim:] = inverse_softplus(torch.tensor(initial_scale, dtype=torch.float64))
         self.gated = gated
         self.precision = precision
 
