@@ -49,7 +49,9 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         size = config.num_train if split == "train" else config.num_test
         return make_sprites(split, size, config=sprites)
     if config.name == "solids":
-        from pyro_compvae.data.solids.scenes import SolidsConfig, make_solids  # slow to import, and only needed here
+        # Slow to import, and only needed here.
+        from pyro_compvae.data.solids.config import SolidsConfig
+        from pyro_compvae.data.solids.scenes import make_solids
 
         solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
         scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)
