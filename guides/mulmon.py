@@ -24,7 +24,7 @@ from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import MultiViewSceneModel
 
 if TYPE_CHECKING:  # data sets need libraries that guides do not
-    from pyro_compvae.data.scenes import Scene
+    from pyro_compvae.data.records import Scene
 
 UNIT_RAW_SCALE = float(inverse_softplus(torch.tensor(1.0, dtype=torch.float64)))
 """Of q_0, the prior."""

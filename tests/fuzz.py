@@ -28,7 +28,7 @@ from PIL import Image
 
 from pyro_compvae.data import DataError, SceneSet, read_clevr_mv, scene_file
 from pyro_compvae.data.readers.sources import open_source
-from pyro_compvae.data.scenes import StoredScene
+from pyro_compvae.data.records import StoredScene
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.data.solids.scenes import solid_scenes

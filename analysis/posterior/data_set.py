@@ -17,7 +17,7 @@ from pyro_compvae.analysis.posterior.draws import Draws, guide_draws
 from pyro_compvae.analysis.posterior.predictive_checks import scene_likelihood
 from pyro_compvae.analysis.posterior.slot_alignment import ALIGNMENT, align_slots
 from pyro_compvae.checks import check_counts
-from pyro_compvae.data.scenes import Scene
+from pyro_compvae.data.records import Scene
 from pyro_compvae.errors import ArgumentError, CompvaeError
 from pyro_compvae.evidence.annealing.bidirectional import simulate
 from pyro_compvae.evidence.density import LogJoint

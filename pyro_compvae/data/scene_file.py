@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from pyro_compvae.data.patient_file import PatientFile
 from pyro_compvae.data.readers.hdf5 import find_dataset, open_hdf5, read_rows
 from pyro_compvae.data.readers.resize import resize
-from pyro_compvae.data.scenes import ARRAYS, SPLITS, DataError, SceneSet, StoredScene, stack_scenes
+from pyro_compvae.data.records import ARRAYS, DataError, StoredScene, stack_scenes
+from pyro_compvae.data.scenes import SPLITS, SceneSet
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.files import atomic_path
 from pyro_compvae.signals import stop_signals

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pyro_compvae.data import scene_file
+from pyro_compvae.data.records import DataError, StoredScene
 from pyro_compvae.data.scene_file import file_info, read_scene_file, verify, write_scenes
-from pyro_compvae.data.scenes import DataError, StoredScene
 
 
 def stored(count: int, *views: int, size: int = 8, masks: bool = True) -> list[StoredScene]:
