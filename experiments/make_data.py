@@ -20,7 +20,8 @@ from pyro_compvae.analysis.figures.decompositions import contact_sheet
 from pyro_compvae.analysis.tables import Table
 from pyro_compvae.cli import run
 from pyro_compvae.data.convert import ConvertConfig, convert
-from pyro_compvae.data.scene_file import FileInfo, read_scene_file, verify
+from pyro_compvae.data.scene_file.format import FileInfo
+from pyro_compvae.data.scene_file.reading import read_scene_file, verify
 from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.config import CLE_MV, SolidsConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from pyro_compvae.data.readers import clevr_mv, sources
 from pyro_compvae.data.readers.clevr_mv import read_clevr_mv
 from pyro_compvae.data.records import DataError
-from pyro_compvae.data.scene_file import read_scene_file
+from pyro_compvae.data.scene_file.reading import read_scene_file
 from pyro_compvae.data.scenes import SPLITS, SceneSet
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 from pyro_compvae.errors import ArgumentError

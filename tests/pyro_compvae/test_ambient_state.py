@@ -27,7 +27,8 @@ from pyro_compvae.data.readers.hdf5 import open_hdf5
 from pyro_compvae.data.readers.image_folder import read_images
 from pyro_compvae.data.readers.tfrecords import read_tfrecords
 from pyro_compvae.data.records import StoredScene
-from pyro_compvae.data.scene_file import read_scene_file, write_scenes
+from pyro_compvae.data.scene_file.reading import read_scene_file
+from pyro_compvae.data.scene_file.writing import write_scenes
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.evidence import (
