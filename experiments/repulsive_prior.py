@@ -30,7 +30,7 @@ from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
-from pyro_compvae.repulsion import Normaliser, estimate_log_normaliser
+from pyro_compvae.normaliser import Normaliser, estimate_log_normaliser
 
 DRAWN_SCENES = 10
 
