@@ -20,11 +20,13 @@ from pyro_compvae.analysis.figures.decompositions import contact_sheet
 from pyro_compvae.analysis.tables import Table
 from pyro_compvae.cli import run
 from pyro_compvae.data.convert import ConvertConfig, convert
-from pyro_compvae.data.scene_file import FileInfo, read_scene_file, verify
+from pyro_compvae.data.scene_file.format import FileInfo
+from pyro_compvae.data.scene_file.reading import read_scene_file, verify
 from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
+from pyro_compvae.data.solids.config import CLE_MV, SolidsConfig
 from pyro_compvae.data.solids.meshes import load_meshes
-from pyro_compvae.data.solids.scenes import CLE_MV, SolidScene, SolidsConfig, solid_scenes
+from pyro_compvae.data.solids.scenes import SolidScene, solid_scenes
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
 SHEET_SCENES = 12

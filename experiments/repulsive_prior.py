@@ -25,7 +25,7 @@ from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
-from pyro_compvae.repulsion import Normaliser, estimate_log_normaliser
+from pyro_compvae.normaliser import Normaliser, estimate_log_normaliser
 
 DRAWN_SCENES = 10
 """Scenes in the picture, from each prior."""

@@ -11,7 +11,7 @@ from pyro_compvae.checks import check_images
 from pyro_compvae.decoder import own_precision
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
-from pyro_compvae.guides.refinement.evaluation import Gaussian
+from pyro_compvae.guides.gaussian import Gaussian, inverse_softplus
 from pyro_compvae.guides.refinement.guide import Refinement, RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import SceneModel
@@ -68,7 +68,7 @@ class IodineGuide(RefinementGuide):
     ) -> None:
         super().__init__(model, network, num_iterations, lnms_strength, lnms_scale)
         self.initial_mean = nn.Parameter(torch.zeros(model.latent_dim))
-        raw_scale = torch.tensor(initial_scale).expm1().log()  # inverse of softplus
+        raw_scale = inverse_softplus(torch.tensor(initial_scale))
         self.initial_raw_scale = nn.Parameter(raw_scale.repeat(model.latent_dim))
 
     @own_precision

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyro
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -12,6 +11,7 @@ from pyro_compvae.checks import check_images
 from pyro_compvae.decoder import own_precision
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import SceneGuide, Weight
+from pyro_compvae.guides.gaussian import Gaussian
 from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
 from pyro_compvae.models import SceneModel
 
@@ -108,5 +108,5 @@ class MonetGuide(SceneGuide):
         B, K = log_masks.shape[:2]
         images = x.unsqueeze(1).expand(-1, K, -1, -1, -1)
         inputs = torch.cat((images, log_masks.unsqueeze(2)), dim=2)
-        mean, raw_scale = self.encoder(inputs.flatten(0, 1)).unflatten(0, (B, K)).chunk(2, dim=-1)
-        return Normal(mean, F.softplus(raw_scale), validate_args=False)
+        parameters = self.encoder(inputs.flatten(0, 1)).unflatten(0, (B, K))
+        return Gaussian(*parameters.chunk(2, dim=-1)).distribution()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from pyro_compvae.architectures import AttentionNetworkConfig, ComponentEncoderConfig
 from pyro_compvae.decoder import convolution_precision
 from pyro_compvae.errors import ArgumentError
+from pyro_compvae.guides.gaussian import inverse_softplus
 
 
 class AttentionNetwork(nn.Module):
@@ -146,7 +146,7 @@ class ComponentEncoder(nn.Module):
         self.mlp = nn.Sequential(first, nn.ReLU(), last)
         if config.initial_scale is not None:
             with torch.no_grad():
-                last.bias[latent_dim:] = math.log(math.expm1(config.initial_scale))  # the inverse of softplus
+                last.bias[latent_dim:] = inverse_softplus(torch.tensor(config.initial_scale, dtype=torch.float64))
         self.gated = config.gated
         self.precision = precision
 

@@ -17,15 +17,17 @@ from pyro_compvae.decoder import own_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
-from pyro_compvae.guides.refinement.evaluation import Gaussian, evaluate
+from pyro_compvae.guides.gaussian import Gaussian, inverse_softplus
+from pyro_compvae.guides.refinement.evaluation import evaluate
 from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import MultiViewSceneModel
 
 if TYPE_CHECKING:  # data sets need libraries that guides do not
-    from pyro_compvae.data.scenes import Scene
+    from pyro_compvae.data.records import Scene
 
-UNIT_RAW_SCALE = 0.5413248546129181  # log(e − 1), which softplus maps to 1
+UNIT_RAW_SCALE = float(inverse_softplus(torch.tensor(1.0, dtype=torch.float64)))
+"""Of q_0, the prior."""
 
 
 class Observations(NamedTuple):

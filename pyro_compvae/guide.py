@@ -17,7 +17,7 @@ from pyro_compvae.models import IMAGES_SCORED, SlotModel
 from pyro_compvae.programs import Program, warn_of_train_mode
 
 if TYPE_CHECKING:  # data sets need libraries that guides do not
-    from pyro_compvae.data.scenes import Scene
+    from pyro_compvae.data.records import Scene
 
 
 Weight = float | Tensor

@@ -26,9 +26,10 @@ import trimesh
 from helpers import formats
 from PIL import Image
 
-from pyro_compvae.data import DataError, SceneSet, read_clevr_mv, scene_file
+from pyro_compvae.data import DataError, SceneSet, read_clevr_mv, read_scene_file, write_scenes
 from pyro_compvae.data.readers.sources import open_source
-from pyro_compvae.data.scenes import StoredScene
+from pyro_compvae.data.records import StoredScene
+from pyro_compvae.data.scene_file.reading import verify
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.data.solids.scenes import solid_scenes
@@ -108,7 +109,7 @@ def _scene_file(folder: Path) -> Path:
         StoredScene(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), rng.integers(0, 3, (8, 8), dtype=np.uint8), 2)
         for _ in range(4)
     ]
-    scene_file.write_scenes(folder / "a.h5", "noise", {"train": ("here", scenes)}, {})
+    write_scenes(folder / "a.h5", "noise", {"train": ("here", scenes)}, {})
     return folder / "a.h5"
 
 
@@ -156,7 +157,7 @@ TARGETS = {
     "tf.train.Example": Target(_tfrecords, read_source, repair=_reframe, unpack=_first_record),
     "object-centric-library": Target(_hdf5_layout(lambda p: formats.object_centric_library(p, 3, 3)), read_source),
     "EfficientMORL": Target(_hdf5_layout(lambda p: formats.efficient_morl(p, {"train": 2, "test": 1})), read_source),
-    "file of scenes": Target(_scene_file, lambda p: (scene_file.verify(p), scene_file.read_scene_file(p, "train"))),
+    "file of scenes": Target(_scene_file, lambda p: (verify(p), read_scene_file(p, "train"))),
     **{
         f"image {suffix}": Target(_image(suffix), lambda p: read_source(p.parent))
         for suffix in (".png", ".jpg", ".bmp", ".webp")

@@ -142,10 +142,9 @@ def calibrate(
         log_joint, q = log_joint_and_posterior(run, arguments)
         draws = [normal_proposal(q).rsample(num_draws)]
         if config is not None:
-            refined = config.refined()
-            chains = annealed_from(log_joint, fit_and_cover(log_joint, q, refined), refined)
-            draws.append(resample(chains.z, chains.log_weights, FEW_DRAWS)[0])
-            khats.append(chains.estimate.khat)
+            resampled, khat = _resampled_chains(log_joint, q, config)
+            draws.append(resampled)
+            khats.append(khat)
         parts.append(torch.stack([scene_ranks(log_joint, q, z_exact, z) for z in draws]))
         start += size
         progress(size)
@@ -158,5 +157,11 @@ def calibrate(
     )
     if config is None:
         return data
-    khat = ("scene", torch.cat(khats).cpu().numpy())
-    return data.assign(khat=khat).assign_attrs(num_weights=config.ais_chains)
+    return data.assign(khat=("scene", torch.cat(khats).cpu().numpy())).assign_attrs(num_weights=config.ais_chains)
+
+
+def _resampled_chains(log_joint: LogJoint, q: Normal, config: EvidenceConfig) -> tuple[Tensor, Tensor]:
+    """Some of the chains annealed from fits that start at q, by their weights: draws (L, B, K, D), and k̂ (B,)."""
+    refined = config.refined()
+    chains = annealed_from(log_joint, fit_and_cover(log_joint, q, refined), refined)
+    return resample(chains.z, chains.log_weights, FEW_DRAWS)[0], chains.estimate.khat

@@ -17,7 +17,7 @@ from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.evidence import EvidenceEstimate
 from pyro_compvae.models import SlotModel
-from pyro_compvae.repulsion import Normaliser
+from pyro_compvae.normaliser import Normaliser
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.checks import check_counts
-from pyro_compvae.data.scenes import Scene
+from pyro_compvae.data.records import Scene
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import (
     AnnealingConfig,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, infer, uncertainty
-from pyro_compvae.data.scenes import Scene
+from pyro_compvae.data.records import Scene
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.runs.files import atomic_path

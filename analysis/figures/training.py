@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyro_compvae.analysis.figures.decompositions import decomposition_figure, traversal_figure, views_figure
 from pyro_compvae.analysis.metrics.evaluation import decompose, infer
-from pyro_compvae.data.scenes import Scene
+from pyro_compvae.data.records import Scene
 from pyro_compvae.guide import SceneGuide
 
 

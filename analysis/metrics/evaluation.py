@@ -11,7 +11,8 @@ from torch.distributions import Normal
 
 from pyro_compvae.analysis.metrics.duplicates import active_slots, duplicate_score
 from pyro_compvae.analysis.metrics.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
-from pyro_compvae.data.scenes import Scene, SceneSet
+from pyro_compvae.data.records import Scene
+from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guide import SceneGuide, prior_kl, slot_kl
 from pyro_compvae.precision import exact_products

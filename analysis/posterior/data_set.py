@@ -14,7 +14,7 @@ from pyro_compvae.analysis.netcdf import write_netcdf
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws
 from pyro_compvae.analysis.posterior.groups import Groups, Observed, posterior_groups
 from pyro_compvae.checks import check_counts
-from pyro_compvae.data.scenes import Scene
+from pyro_compvae.data.records import Scene
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.pareto import ARVIZ

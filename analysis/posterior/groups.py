@@ -14,7 +14,7 @@ from torch.distributions import Normal
 from pyro_compvae.analysis.posterior.draws import Draws
 from pyro_compvae.analysis.posterior.predictive_checks import scene_likelihood
 from pyro_compvae.analysis.posterior.slot_alignment import ALIGNMENT, align_slots
-from pyro_compvae.data.scenes import Scene
+from pyro_compvae.data.records import Scene
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.bidirectional import simulate
 from pyro_compvae.evidence.density import LogJoint

@@ -15,7 +15,7 @@ from pyro_compvae.analysis.report.drawing import data_uri, label_string
 from pyro_compvae.analysis.report.folders import Missing, ReportedRun
 from pyro_compvae.analysis.tables import Table
 from pyro_compvae.data import DataError
-from pyro_compvae.data.scenes import Scene
+from pyro_compvae.data.records import Scene
 from pyro_compvae.guide import slot_kl
 
 SHOWN = ("miou", "ari_fg", "mse", "duplicates", "duplicates_latent", "active_slots")

@@ -17,10 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.distributions import Normal
 
 from pyro_compvae.architectures import LayerNorm
 from pyro_compvae.guides.refinement.normalisation import normalise_images
@@ -216,14 +214,3 @@ def leave_one_out_logsumexp(values: Tensor) -> Tensor:
         before.append(torch.logaddexp(before[-1], slots[k]))
         after.append(torch.logaddexp(after[-1], slots[-1 - k]))
     return torch.logaddexp(torch.stack(before, 1), torch.stack(after[::-1], 1))
-
-
-class Gaussian(NamedTuple):
-    """Posterior parameters λ of a factorised Gaussian over slots, (B, K, D) each; the scale goes through softplus."""
-
-    mean: Tensor
-    raw_scale: Tensor
-
-    def distribution(self) -> Normal:
-        """q(z | λ), batch shape (B, K, D)."""
-        return Normal(self.mean, F.softplus(self.raw_scale), validate_args=False)

@@ -10,13 +10,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.guide import SceneGuide, may_differ
-from pyro_compvae.guides.refinement.evaluation import (
-    Evaluation,
-    Gaussian,
-    evaluate,
-    evaluate_attached,
-    refinement_inputs,
-)
+from pyro_compvae.guides.gaussian import Gaussian
+from pyro_compvae.guides.refinement.evaluation import Evaluation, evaluate, evaluate_attached, refinement_inputs
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.lnms import lnms_log_density
 from pyro_compvae.mixture import SpatialGaussianMixture

@@ -6,8 +6,10 @@ ray caster, are in `solids`, `meshes` and `clevr_mv_writer`.
 
 from pyro_compvae.data.load import load_scenes
 from pyro_compvae.data.readers.clevr_mv import read_clevr_mv
-from pyro_compvae.data.scene_file import read_scene_file, write_scenes
-from pyro_compvae.data.scenes import DataError, Scene, SceneSet, StoredScene
+from pyro_compvae.data.records import DataError, Scene, StoredScene
+from pyro_compvae.data.scene_file.reading import read_scene_file
+from pyro_compvae.data.scene_file.writing import write_scenes
+from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 
 __all__ = [

@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from pyro_compvae.data.readers.resize import resize, square
 from pyro_compvae.data.readers.sources import Source, SourcePart, open_source
-from pyro_compvae.data.scene_file import FileInfo, file_info, write_scenes
-from pyro_compvae.data.scenes import SPLITS, DataError, StoredScene
+from pyro_compvae.data.records import DataError, StoredScene
+from pyro_compvae.data.scene_file.format import FileInfo, file_info
+from pyro_compvae.data.scene_file.writing import write_scenes
+from pyro_compvae.data.scenes import SPLITS
 
 PUBLISHED_TRAIN = {"clevr_with_masks": 70_000, "objects_room_train": 100_000}
 """Scenes to train on in the literature, from the first of the file on; of the others 60,000."""

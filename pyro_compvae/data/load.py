@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pyro_compvae.data.readers import clevr_mv, sources
 from pyro_compvae.data.readers.clevr_mv import read_clevr_mv
-from pyro_compvae.data.scene_file import read_scene_file
-from pyro_compvae.data.scenes import SPLITS, DataError, SceneSet
+from pyro_compvae.data.records import DataError
+from pyro_compvae.data.scene_file.reading import read_scene_file
+from pyro_compvae.data.scenes import SPLITS, SceneSet
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.sections import DataConfig
@@ -49,7 +50,9 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         size = config.num_train if split == "train" else config.num_test
         return make_sprites(split, size, config=sprites)
     if config.name == "solids":
-        from pyro_compvae.data.solids.scenes import SolidsConfig, make_solids  # slow to import, and only needed here
+        # Slow to import, and only needed here.
+        from pyro_compvae.data.solids.config import SolidsConfig
+        from pyro_compvae.data.solids.scenes import make_solids
 
         solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
         scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)

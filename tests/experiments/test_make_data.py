@@ -16,7 +16,8 @@ from helpers.scripts import load_script
 from PIL import Image
 
 from pyro_compvae.data import read_clevr_mv
-from pyro_compvae.data.solids.scenes import CLE_MV, make_solids
+from pyro_compvae.data.solids.config import CLE_MV
+from pyro_compvae.data.solids.scenes import make_solids
 
 NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 

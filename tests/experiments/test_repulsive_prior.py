@@ -11,7 +11,7 @@ from helpers.scripts import load_script
 
 from pyro_compvae.analysis.evidence.data_set import estimates_of
 from pyro_compvae.analysis.results import read
-from pyro_compvae.repulsion import estimate_log_normaliser
+from pyro_compvae.normaliser import estimate_log_normaliser
 
 QUICK = ["--num-samples", "30", "--fit-steps", "2", "--cover-steps", "1", "--cover-samples", "4", "--num-scenes", "2"]
 

@@ -24,7 +24,8 @@ from helpers.scripts import EXPERIMENTS, load_script
 
 from pyro_compvae.analysis import export_run, load_run
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
-from pyro_compvae.data.solids.scenes import SolidsConfig, solid_scenes
+from pyro_compvae.data.solids.config import SolidsConfig
+from pyro_compvae.data.solids.scenes import solid_scenes
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_compvae.guides import build_guide
-from pyro_compvae.guides.refinement.evaluation import SLOT_CHANNELS, Gaussian, RefinementInputs
+from pyro_compvae.guides.gaussian import Gaussian
+from pyro_compvae.guides.refinement.evaluation import SLOT_CHANNELS, RefinementInputs
 from pyro_compvae.guides.refinement.guide import RefinementGuide
 from pyro_compvae.runs.presets import preset
 

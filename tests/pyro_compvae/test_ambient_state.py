@@ -26,8 +26,9 @@ from pyro_compvae.data.readers.clevr_mv import read_clevr_mv
 from pyro_compvae.data.readers.hdf5 import open_hdf5
 from pyro_compvae.data.readers.image_folder import read_images
 from pyro_compvae.data.readers.tfrecords import read_tfrecords
-from pyro_compvae.data.scene_file import read_scene_file, write_scenes
-from pyro_compvae.data.scenes import StoredScene
+from pyro_compvae.data.records import StoredScene
+from pyro_compvae.data.scene_file.reading import read_scene_file
+from pyro_compvae.data.scene_file.writing import write_scenes
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.evidence import (

@@ -21,7 +21,8 @@ from pyro_compvae.evidence.annealing.path import make_plan
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.proposals.symmetric import standard_normal_proposal
 from pyro_compvae.guides import build_guide
-from pyro_compvae.repulsion import _cached, _Slots, cache_path, estimate_log_normaliser, repulsion_of
+from pyro_compvae.normaliser import UnnormalisedRepulsion, _cached, cache_path, estimate_log_normaliser
+from pyro_compvae.repulsion import repulsion_of
 from pyro_compvae.runs.presets import preset
 
 EFFORT = {"num_chains": 512, "num_temperatures": 40}
@@ -69,7 +70,7 @@ def test_strong_repulsion_against_another_schedule() -> None:
     value, error, _ = estimate_log_normaliser(K, D, strength, num_chains=1024, num_temperatures=60)
 
     config = AnnealingConfig(num_temperatures=80, leapfrog_steps=3, pilot_chains=16)
-    path = AnnealingPath(_Slots((K, D), strength, 0.1), standard_normal_proposal(1, K, D))
+    path = AnnealingPath(UnnormalisedRepulsion((K, D), strength, 0.1), standard_normal_proposal(1, K, D))
     with torch.no_grad():
         plan = make_plan(path, config, torch.linspace(0, 1, 81, dtype=torch.float64) ** 4)
         other = anneal(path, plan, path.start.rsample(1024), chunk_size=1024).estimate
@@ -90,7 +91,7 @@ def test_what_was_estimated_is_kept_and_random_numbers_are_not_disturbed(monkeyp
     assert torch.equal(torch.get_rng_state(), state)
     assert list(json.loads(cache_path().read_text()).values()) == [list(first)]
     _cached.cache_clear()
-    monkeypatch.setattr("pyro_compvae.repulsion.annealed", None)  # not called again
+    monkeypatch.setattr("pyro_compvae.normaliser.annealed", None)  # not called again
     assert estimate_log_normaliser(3, 4, 0.1, **EFFORT) == first
     monkeypatch.undo()
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_compvae.data.readers.resize import resize
-from pyro_compvae.data.scenes import MAX_LABELS, DataError, SceneSet, StoredScene
+from pyro_compvae.data.records import MAX_LABELS, DataError, StoredScene
+from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.runs.files import check_opens
 
 WHERE_TO_GET = (

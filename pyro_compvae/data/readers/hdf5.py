@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_compvae.data.scenes import DataError
+from pyro_compvae.data.records import DataError
 from pyro_compvae.runs.files import check_opens
 
 PROBE = Path(__file__).with_name("hdf5_probe.py")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pyro_compvae.data.readers.hdf5 import find_dataset, open_hdf5, read_rows
 from pyro_compvae.data.readers.labels import count_objects, labels_of_masks, merge_background
-from pyro_compvae.data.scenes import MAX_LABELS, DataError, StoredScene
+from pyro_compvae.data.records import MAX_LABELS, DataError, StoredScene
 
 OCL_WHERE_TO_GET = "download_data.py of https://github.com/addtt/object-centric-library"
 EM_WHERE_TO_GET = "https://doi.org/10.5281/zenodo.4895643 (https://github.com/pemami4911/EfficientMORL)"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.records import DataError, StoredScene
 from pyro_compvae.runs.files import check_opens
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

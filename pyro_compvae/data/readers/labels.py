@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_compvae.data.scenes import MAX_LABELS
+from pyro_compvae.data.records import MAX_LABELS
 from pyro_compvae.errors import ArgumentError
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pyro_compvae.data.readers.labels import count_objects, labels_of_masks, merge_background
 from pyro_compvae.data.readers.tfrecords import Record, read_tfrecords
-from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.records import DataError, StoredScene
 
 WHERE_TO_GET = (
     "https://storage.googleapis.com/multi-object-datasets (https://github.com/deepmind/multi_object_datasets)"

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.records import DataError, StoredScene
 
 CLEVR_SIZE = (240, 320)
 CLEVR_CROP = (slice(29, 221), slice(64, 256))

@@ -12,8 +12,8 @@ import h5py
 from pyro_compvae.data.readers import clevr_mv, hdf5_layouts, image_folder, multi_object_datasets
 from pyro_compvae.data.readers.hdf5 import open_hdf5
 from pyro_compvae.data.readers.tfrecords import is_gzip
-from pyro_compvae.data.scene_file import FORMAT
-from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.records import DataError, StoredScene
+from pyro_compvae.data.scene_file.format import FORMAT
 
 WHERE_TO_GET = {
     "Tetrominoes, multi-dSprites, CLEVR with masks, Objects Room (.tfrecords)": multi_object_datasets.WHERE_TO_GET,

@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from pyro_compvae.data.scenes import DataError
+from pyro_compvae.data.records import DataError
 from pyro_compvae.runs.files import check_opens
 
 MAX_RECORD = 64 << 20

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_compvae.data.scenes import DataError
+from pyro_compvae.data.records import DataError
 from pyro_compvae.data.solids.raycast import silhouettes
 from pyro_compvae.data.solids.scenes import SolidScene
 from pyro_compvae.runs.files import atomic_path, write_text

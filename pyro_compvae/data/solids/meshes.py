@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import trimesh
 
-from pyro_compvae.data.scenes import DataError
+from pyro_compvae.data.records import DataError
 from pyro_compvae.runs.files import check_opens
 
 SUFFIXES = (".obj", ".ply", ".stl")

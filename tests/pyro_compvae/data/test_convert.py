@@ -14,8 +14,9 @@ from PIL import Image
 
 from pyro_compvae.data import SceneSet, convert, read_scene_file
 from pyro_compvae.data.convert import ConvertConfig
-from pyro_compvae.data.scene_file import FileInfo, verify
-from pyro_compvae.data.scenes import DataError
+from pyro_compvae.data.records import DataError
+from pyro_compvae.data.scene_file.format import FileInfo
+from pyro_compvae.data.scene_file.reading import verify
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.scenes import solid_scenes
 

@@ -30,7 +30,7 @@ from hypothesis.extra import numpy as numpy_strategies
 from pyro_compvae.data import DataError, read_clevr_mv, read_scene_file, write_scenes
 from pyro_compvae.data.readers import hdf5, image_folder, tfrecords
 from pyro_compvae.data.readers.sources import open_source
-from pyro_compvae.data.scenes import StoredScene
+from pyro_compvae.data.records import StoredScene
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint

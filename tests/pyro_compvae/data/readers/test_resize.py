@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pyro_compvae.data.readers.resize import resize, square
-from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.records import DataError, StoredScene
 
 
 def scene(height: int, width: int, *views: int) -> StoredScene:

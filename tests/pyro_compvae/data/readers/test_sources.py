@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyro_compvae.data.readers.sources import open_source
-from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.records import DataError, StoredScene
 
 Scenes = list[tuple[NDArray, NDArray]]
 

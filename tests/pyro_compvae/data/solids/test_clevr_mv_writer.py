@@ -11,7 +11,8 @@ import torch
 
 from pyro_compvae.data import DataError, read_clevr_mv
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
-from pyro_compvae.data.solids.scenes import SolidsConfig, make_solids, solid_scenes
+from pyro_compvae.data.solids.config import SolidsConfig
+from pyro_compvae.data.solids.scenes import make_solids, solid_scenes
 
 # From low down, so that objects hide one another.
 CONFIG = SolidsConfig(image_size=24, num_views=4, min_objects=3, sizes=(0.6, 1.0), camera_height=1.5)

@@ -9,7 +9,8 @@ import pytest
 import torch
 import trimesh
 
-from pyro_compvae.data.solids.scenes import CLE_MV, SolidsConfig, make_solids, solid_scenes
+from pyro_compvae.data.solids.config import CLE_MV, SolidsConfig
+from pyro_compvae.data.solids.scenes import make_solids, solid_scenes
 
 SMALL = SolidsConfig(image_size=16, num_views=3)
 CROWDED = SolidsConfig(min_objects=3, max_objects=3, sizes=(2.0,), extent=1.0)

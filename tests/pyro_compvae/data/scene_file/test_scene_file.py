@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_compvae.data import scene_file
-from pyro_compvae.data.scene_file import file_info, read_scene_file, verify, write_scenes
-from pyro_compvae.data.scenes import DataError, StoredScene
+from pyro_compvae.data.records import DataError, StoredScene
+from pyro_compvae.data.scene_file import format as scene_format
+from pyro_compvae.data.scene_file.format import file_info
+from pyro_compvae.data.scene_file.reading import read_scene_file, verify
+from pyro_compvae.data.scene_file.writing import write_scenes
 
 
 def stored(count: int, *views: int, size: int = 8, masks: bool = True) -> list[StoredScene]:
@@ -31,7 +33,7 @@ def stored(count: int, *views: int, size: int = 8, masks: bool = True) -> list[S
 @pytest.mark.parametrize("views", [(), (3,)], ids=["images", "views"])
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "plain"])
 def test_round_trip(tmp_path: Path, views: tuple[int, ...], masks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scene_file, "CHUNK_BYTES", 2 * 8 * 8 * 3)  # two images, or less than a scene of three views
+    monkeypatch.setattr(scene_format, "CHUNK_BYTES", 2 * 8 * 8 * 3)  # two images, or less than a scene of three views
     path = tmp_path / "a.h5"
     splits = {"train": stored(5, *views, masks=masks), "test": stored(2, *views, masks=masks)}
     write_scenes(path, "noise", {name: (f"the {name} ones", scenes) for name, scenes in splits.items()}, {"a": 1})
@@ -71,7 +73,7 @@ def test_files_are_seekable_compressed_and_checksummed(tmp_path: Path) -> None:
     assert (tmp_path / "a.h5").stat().st_size < 200 * 64 * 64 * 3 / 50
     with h5py.File(tmp_path / "a.h5") as file:
         images = file["train/images"]
-        assert images.chunks[0] * 64 * 64 * 3 <= scene_file.CHUNK_BYTES
+        assert images.chunks[0] * 64 * 64 * 3 <= scene_format.CHUNK_BYTES
         assert images.id.get_num_chunks() > 1
         assert images.fletcher32
 
@@ -99,7 +101,7 @@ def test_nothing_is_overwritten_and_nothing_left_half_done(tmp_path: Path) -> No
 
 
 def test_shapes_that_change_between_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scene_file, "CHUNK_BYTES", 8 * 8 * 3)
+    monkeypatch.setattr(scene_format, "CHUNK_BYTES", 8 * 8 * 3)
     for scenes in (stored(2) + stored(1, size=4), stored(2) + stored(1, masks=False)):
         with pytest.raises(DataError, match=r"expected one shape of all scenes, got {.*images.*} and {"):
             write_scenes(tmp_path / "b.h5", "noise", {"train": ("", scenes)}, {})

@@ -1,0 +1,1 @@
+"""Our own files of scenes: what they declare, and how they are written and read."""

@@ -1,0 +1,131 @@
+"""Our own file of scenes: HDF5, chunked, compressed, checksummed, a group for every split.
+
+    /                        format, version, name, settings (JSON)
+    /train, /validation, /test    origin, sha256
+        images               (N, [V,] H, W, 3) uint8
+        labels               (N, [V,] H, W) uint8, where there are masks
+        num_objects          (N,) int64, where there are masks
+        viewpoints           (N, V, 3) float32, where there are views
+
+HDF5 checks a Fletcher-32 checksum whenever it reads a chunk; the SHA-256 of a split tells data sets apart in results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pyro_compvae.data.readers.hdf5 import find_dataset, open_hdf5
+from pyro_compvae.data.records import ARRAYS, DataError
+from pyro_compvae.data.scenes import SPLITS
+
+FORMAT = "pyro_compvae scenes"
+VERSION = 1
+CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """What a file says of a split, and what its arrays are: name to shape."""
+
+    origin: str
+    sha256: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def num_scenes(self) -> int:
+        """N."""
+        return self.shapes["images"][0]
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file of scenes says of itself."""
+
+    name: str
+    settings: Mapping[str, Any]
+    splits: Mapping[str, SplitInfo]
+
+
+def file_info(path: Path) -> FileInfo:
+    """What a file holds, by its declarations.
+
+    Raises:
+        DataError: if it is damaged or of another format.
+    """
+    with open_hdf5(path) as file:
+        return read_info(file, path)
+
+
+def read_info(file: h5py.File, path: Path) -> FileInfo:
+    """What an open file holds, by its declarations.
+
+    Raises:
+        DataError: as `file_info`.
+    """
+    if file.attrs.get("format") != FORMAT:
+        raise DataError(f"{path}: expected a file of scenes, got other HDF5. `make_data.py convert` makes one.")
+    if file.attrs.get("version") != VERSION:
+        found = file.attrs.get("version")
+        raise DataError(f"{path}: expected version {VERSION} of the format, got {found}. Convert again.")
+    unknown = set(file) - set(SPLITS)
+    if unknown or len(file) == 0:
+        raise DataError(f"{path}: expected the splits {', '.join(SPLITS)} or some of them, got {sorted(file)}.")
+    try:
+        settings = json.loads(_text(file, "settings", path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: settings: expected JSON, got {error}.") from error
+    splits = {split: _split_info(file[split], path) for split in SPLITS if split in file}
+    return FileInfo(_text(file, "name", path), settings, splits)
+
+
+def _split_info(group: Any, path: Path) -> SplitInfo:
+    if not isinstance(group, h5py.Group):
+        raise DataError(f"{path}: {group.name}: expected a group of arrays, got something else.")
+    images = find_dataset(group, "images", "(N, [V,] H, W, 3)", (4, 5), "u").shape
+    *batch, height, width, _ = images
+    wanted = {"images": (*batch, height, width, 3), "labels": (*batch, height, width), "num_objects": (batch[0],)}
+    wanted["viewpoints"] = (*batch, 3)
+    shapes = {}
+    for name in sorted(set(group) & set(ARRAYS), key=list(ARRAYS).index):
+        dataset = find_dataset(group, name, str(wanted[name]), len(wanted[name]), "uif")
+        if dataset.shape != wanted[name] or dataset.dtype != ARRAYS[name]:
+            raise DataError(
+                f"{path}: {dataset.name}: expected {wanted[name]} {np.dtype(ARRAYS[name])}, got {dataset.shape} "
+                f"{dataset.dtype}."
+            )
+        shapes[name] = dataset.shape
+    if ("labels" in shapes) != ("num_objects" in shapes) or ("viewpoints" in shapes) != (len(batch) == 2):
+        raise DataError(
+            f"{path}: {group.name}: expected labels with num_objects, and viewpoints with several views, got "
+            f"{', '.join(shapes)}."
+        )
+    return SplitInfo(_text(group, "origin", path), _text(group, "sha256", path), shapes)
+
+
+def _text(group: h5py.Group, name: str, path: Path) -> str:
+    value = group.attrs.get(name)
+    if not isinstance(value, str):
+        raise DataError(f"{path}: {group.name}: expected a text {name!r}, got {type(value).__name__}.")
+    return value
+
+
+def scenes_per_chunk(shape: tuple[int, ...]) -> int:
+    """How many scenes, whose images have this shape (N, [V,] H, W, 3), a chunk of every array holds."""
+    return max(1, CHUNK_BYTES // math.prod(shape[1:]))
+
+
+def split_digest(digests: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The SHA-256 of a split, from those of its arrays, as hashlib has them, and their shapes."""
+    total = hashlib.sha256()
+    for name in sorted(digests):
+        total.update(f"{name} {shapes[name]}".encode() + digests[name].digest())
+    return total.hexdigest()
