@@ -193,8 +193,7 @@ class SpatialBroadcastDecoder(nn.Module):
         return torch.sigmoid(means), mask_logits
 
     def _parts(self, slots: Tensor) -> Sequence[Tensor]:
-        """Split slots (N, D) into the parts to decode at a time: on a CPU LAYER_BYTES each, or half as much in
-        bfloat16."""
+        """Split slots (N, D) into parts to decode at a time: on a CPU of LAYER_BYTES, or half as much in bfloat16."""
         if slots.device.type != "cpu":
             return (slots,)
         return slots.split(max(1, LAYER_BYTES // (self._numbers_per_slot * slots.element_size())))

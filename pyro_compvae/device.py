@@ -50,8 +50,7 @@ def fits(num_bytes: int, device: torch.device) -> bool:
 
 
 def memory_of(function: Callable[[], object], device: torch.device) -> tuple[int, int]:
-    """Bytes of a GPU that a call takes at its peak, and bytes that were free before; both 0 on a CPU, which can
-    swap."""
+    """Bytes of a GPU that a call takes at its peak, and bytes that were free before; 0 on a CPU, which can swap."""
     if device.type != "cuda":
         return 0, 0
     torch.cuda.empty_cache()

@@ -62,8 +62,7 @@ class SceneGuide(Program):
         return super().__call__(*arguments, **keywords)
 
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
-        """The arguments of model and guide for a batch of scenes: the images, and the viewpoints where there are
-        several."""
+        """The arguments of model and guide for a batch of scenes: the images, and viewpoints if there are several."""
         return (scene.image,)
 
     @contextmanager
@@ -81,13 +80,11 @@ class SceneGuide(Program):
         yield None
 
     def posterior(self, *arguments: Tensor) -> Normal:
-        """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1] (and viewpoints, if there are several
-        views)."""
+        """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1] (and viewpoints of several views)."""
         raise NotImplementedError
 
     def forward(self, *arguments: Tensor) -> Tensor:
-        """Sample "z" (B, K, D), in train mode with the terms for β and L-NMS. Guides with other objectives override
-        this."""
+        """Sample "z" (B, K, D), in train mode with the terms for β and L-NMS; other objectives override this."""
         q = self.posterior(*arguments)
         with pyro.plate("scenes", len(q.loc), dim=-1):
             z = self._sample(q)

@@ -165,8 +165,7 @@ class MultiViewSceneModel(SlotModel):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Keep the variance of z and of viewpoints from layer to layer; with torch's default most of it would be
-        lost."""
+        """Keep the variance of z and of viewpoints from layer to layer; torch's default would lose most of it."""
         for module in (*self.view_encoder, *self.projector):
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

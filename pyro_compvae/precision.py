@@ -10,8 +10,7 @@ import torch
 
 
 def allow_tf32(allow: bool) -> None:
-    """Allow or forbid GPUs to round the factors of float32 products to ten bits, which is for training, not for
-    weights."""
+    """Allow or forbid GPUs to round the factors of float32 products to ten bits, which only training may do."""
     for owner, name, rounded, exact in _settings():
         if owner not in ON_CPU:
             setattr(owner, name, rounded if allow else exact)
@@ -55,8 +54,7 @@ ON_CPU: tuple[Any, ...] = tuple(getattr(_CPU, part) for part in ("matmul", "conv
 
 
 def _settings() -> list[tuple[Any, str, Any, Any]]:
-    """Where torch keeps the precision of products: owner, attribute, and the attribute's values for rounded and
-    exact."""
+    """Where torch keeps the precision of products: owner, attribute, and its values for rounded and for exact."""
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
         return [(owner, "allow_tf32", True, False) for owner in (torch.backends.cuda.matmul, _GPU)]
     owners: tuple[Any, ...] = (torch.backends.cuda.matmul, _GPU.conv, _GPU.rnn, *ON_CPU)

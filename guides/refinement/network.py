@@ -87,8 +87,15 @@ class RefinementNetwork(nn.Module):
         state: tuple[Tensor, Tensor] | None,
         context: Tensor | None = None,
     ) -> tuple[Gaussian, tuple[Tensor, Tensor] | None]:
-        """Refine λ once: from λ (B, K, D), d ELBO/dλ (detached), the LSTM state, if any, and context (B, context_dim),
-        if any, to the new λ and state."""
+        """Refine λ once; returns the new λ and LSTM state.
+
+        Args:
+            inputs: what the network sees in image space.
+            parameters: λ, (B, K, D).
+            gradient: d ELBO/dλ, detached.
+            state: the LSTM state, if there is any.
+            context: (B, context_dim), if the network was built for one.
+        """
         B, K, _ = parameters.mean.shape
         image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
         # The layout is changed once here; otherwise forward, recomputation and backward would each change it again.

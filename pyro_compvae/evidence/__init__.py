@@ -1,10 +1,10 @@
-"""Estimates of log p(x) that can be believed, or that say that they cannot.
+"""Estimates of log p(x) that say whether they can be believed.
 
-Every estimator comes in two forms. Of a pair of Pyro programs, (model, guide, *arguments):
+Every estimator comes in two forms. One takes a pair of Pyro programs, (model, guide, *arguments):
 
     importance_log_evidence    annealed_log_evidence    refined_log_evidence
 
-and of a density and a proposal for its slots, (log_joint, proposal):
+The other takes a density and a proposal for its slots, (log_joint, proposal):
 
     proposal_log_evidence      annealed                 refined_proposal_log_evidence
 

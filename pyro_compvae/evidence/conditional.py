@@ -1,4 +1,4 @@
-"""Log-evidence of some views given others."""
+"""The log-evidence of some views given others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ConditionalEvidence(NamedTuple):
     """log p(x_query | x_observed) of B scenes, in nats.
 
     log_evidence, standard_error: (B,).
-    reliable: (B,), where both estimates behind it are.
+    reliable: (B,), whether both estimates behind it are reliable.
     """
 
     log_evidence: Tensor
@@ -26,15 +26,15 @@ class ConditionalEvidence(NamedTuple):
 def conditional_log_evidence(joint: EvidenceEstimate, observed: EvidenceEstimate) -> ConditionalEvidence:
     """log p(x_query | x_observed) = log p(x_query, x_observed) − log p(x_observed).
 
-    A difference of two estimates, each low in expectation, is no bound: one that is bad makes it wrong in either
-    direction.
+    Both estimates are low in expectation, so their difference is no bound: either of them, if it is bad, makes it wrong
+    in its own direction.
 
     Args:
-        joint: of all views of each scene.
-        observed: of the observed ones, from draws of its own.
+        joint: the estimate for all views of each scene.
+        observed: the estimate for the observed views, from separate draws.
 
     Raises:
-        ValueError: if they are of different numbers of scenes.
+        ValueError: if their numbers of scenes differ.
     """
     if joint.log_evidence.shape != observed.log_evidence.shape:
         raise ArgumentError(

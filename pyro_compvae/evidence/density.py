@@ -1,4 +1,4 @@
-"""Pyro programs as densities: one number per scene, not one per batch."""
+"""Pyro programs as densities, with one number per scene instead of one per batch."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pyro_compvae.precision import exact_products
 from pyro_compvae.programs import leaving_no_parameters
 
 SCENES = "scenes"
-"""The plate of scenes."""
+"""The name of the plate of scenes."""
 
 
 class TraceError(CompvaeError, ValueError):
-    """A model or a guide is not one whose log-density can be had per scene."""
+    """A model or a guide has no log-density for each scene."""
 
 
 class LogJoint:
     """log p(x, z) of every scene as a function of z, for a Pyro model whose only latent site is "z".
 
     Args:
-        model: in eval mode; its sites lie in the plate "scenes", and all but "z" are observed.
-        arguments: what the model is called with: the images, and the viewpoints if it has several views.
+        model: the model in eval mode; its sites lie in the plate "scenes", and all but "z" are observed.
+        arguments: the model's arguments: the images, and the viewpoints if it has several views.
 
     Attributes:
-        num_scenes, event_shape, dtype: of "z": B, and (K, D) for the models of this package.
+        num_scenes, event_shape, dtype: those of "z": B, (K, D) for the models of this package, and its type.
 
     Raises:
         TraceError: if the model is not of that kind.
@@ -49,7 +49,7 @@ class LogJoint:
         self._room: int | None = None
 
     def _lay_out(self, latent: dict[str, Any]) -> Tensor:
-        """Find out how z is made of the latent sites of a trace; returns that trace's z, (1, B, K, D)."""
+        """Find out how z consists of the latent sites of a trace; returns the trace's z, (1, B, K, D)."""
         if list(latent) != ["z"]:
             raise TraceError(f'model: expected the latent site "z" and no other, got {list(latent)}')
         site = latent["z"]
@@ -60,9 +60,9 @@ class LogJoint:
         return site["value"].detach().reshape(1, self.num_scenes, *self.event_shape)
 
     def __call__(self, z: Tensor) -> Tensor:
-        """log p(x, z) in nats: z (L, B, K, D) → (L, B) in float64, differentiable with respect to z.
+        """log p(x, z) in nats, (L, B) in float64 for z (L, B, K, D), differentiable with respect to z.
 
-        Where no gradient is wanted, as many draws are evaluated at a time as a GPU has room for.
+        If no gradient is needed, as many draws are evaluated at a time as a GPU has room for.
         """
         if z.requires_grad and torch.is_grad_enabled():
             return self._evaluate(z)
@@ -74,8 +74,9 @@ class LogJoint:
         return per_scene_log_prob(self._trace(z), len(z), self._nesting, "model").double()
 
     def draws_that_fit(self, wanted: int) -> int:
-        """How many draws of all scenes to evaluate at a time, with their gradients: no more than wanted, and than half
-        of what was free of a GPU when this was first asked has room for. Where z is drawn is not decided by this."""
+        """How many draws of all scenes to evaluate at a time, with their gradients: as many as are wanted, or as many
+        as fit into half of the GPU memory that was free at the first call. The number of draws itself does not depend
+        on this."""
         if self._room is None:
             self._room = self._measure_room()
         return min(wanted, self._room)
@@ -91,7 +92,7 @@ class LogJoint:
         return sys.maxsize if needed == 0 else max(1, free // (2 * needed))
 
     def terms(self, z: Tensor) -> dict[str, Tensor]:
-        """The terms of log p(x, z), by site: z (L, B, K, D) → (L, B), or (L, V, B) for sites in a plate of views."""
+        """The terms of log p(x, z) at z (L, B, K, D) by site: (L, B), or (L, V, B) for sites in a plate of views."""
         return {name: site["log_prob"].double() for name, site in sample_sites(self._trace(z))}
 
     def _trace(self, z: Tensor) -> poutine.Trace:
@@ -99,7 +100,7 @@ class LogJoint:
         return particles_trace(model, self.arguments, len(z), self._nesting)
 
     def _values(self, z: Tensor) -> dict[str, Tensor]:
-        """What the latent sites are at z."""
+        """The values of the latent sites at z."""
         L, B = z.shape[:2]
         batch_shape = [1] * self._nesting
         batch_shape[self._scenes_dim] = B
@@ -108,7 +109,7 @@ class LogJoint:
 
 @exact_products()
 def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str) -> tuple[int, poutine.Trace]:
-    """Run a program once: the depth of its plates, and a trace whose sites have been checked.
+    """Run a program once; returns the depth of its plates, and a trace whose sites have been checked.
 
     Raises:
         TraceError: for sites outside the plate "scenes", factors in a guide, and scaled or subsampled sites.
@@ -134,7 +135,7 @@ def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str
 
 @exact_products()
 def value_and_gradient(log_density: Callable[[Tensor], Tensor], z: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
-    """A log-density of draws z (L, B, K, D), (L, B), and its gradient, of at most chunk_size draws at a time."""
+    """A log-density (L, B) and its gradient at draws z (L, B, K, D), for at most chunk_size draws at a time."""
     values, gradients = [], []
     room = log_density.draws_that_fit(chunk_size) if isinstance(log_density, LogJoint) else chunk_size
     for part in z.split(room):
@@ -148,10 +149,10 @@ def value_and_gradient(log_density: Callable[[Tensor], Tensor], z: Tensor, chunk
 
 @contextmanager
 def naming_memory(num_draws: int, num_scenes: int) -> Iterator[None]:
-    """Evaluate draws, and say what to do where a GPU has no room for them.
+    """A context for the evaluation of draws, which says what to do if a GPU has no room for them.
 
     Raises:
-        torch.OutOfMemoryError: in these words.
+        torch.OutOfMemoryError: with that advice.
     """
     try:
         yield
@@ -168,8 +169,8 @@ def naming_memory(num_draws: int, num_scenes: int) -> Iterator[None]:
 def particles_trace(
     program: Callable[..., Any], arguments: tuple[Any, ...], num_particles: int, nesting: int
 ) -> poutine.Trace:
-    """A trace of so many vectorised runs of a program, in a plate to the left of all others, with log-probabilities."""
-    # Without validation, which would stop at NaN, and not say in which scene; `per_scene_log_prob` does.
+    """A trace, with log-probabilities, of vectorised runs of a program in a plate to the left of all others."""
+    # Pyro's validation is off: it would stop at NaN without the scene, which `per_scene_log_prob` names.
     with pyro.validation_enabled(False), leaving_no_parameters():
         with pyro.plate("_particles", num_particles, dim=-1 - nesting):
             trace = poutine.trace(program).get_trace(*arguments)
@@ -178,7 +179,8 @@ def particles_trace(
 
 
 def per_scene_log_prob(trace: poutine.Trace, num_particles: int, nesting: int, what: str) -> Tensor:
-    """The sum over all sites of a trace of `particles_trace`, for every particle and scene: (L, B).
+    """The sum of log-probabilities over all sites of a trace of `particles_trace`, for every particle and scene, (L,
+    B).
 
     Raises:
         FloatingPointError: if a site is NaN or +inf, with the scene and the site.
@@ -192,7 +194,7 @@ def per_scene_log_prob(trace: poutine.Trace, num_particles: int, nesting: int, w
         log_prob = (log_prob.sum(other_plates) if other_plates else log_prob).expand(num_particles, -1)
         sites.append((name, log_prob))
     total = torch.stack([log_prob for _, log_prob in sites]).sum(0)
-    if _is_bad(total).any():  # read once, as a GPU is waited for
+    if _is_bad(total).any():  # read only once, because it waits for the GPU
         for name, log_prob in sites:
             for particle, scene in _is_bad(log_prob).nonzero().tolist():
                 raise NotFiniteError(
@@ -207,7 +209,7 @@ def _is_bad(log_prob: Tensor) -> Tensor:
 
 
 def sample_sites(trace: poutine.Trace) -> list[tuple[str, Any]]:
-    """The sites of a trace that are random or observed, without those of subsampled plates."""
+    """The sites of a trace that are random or observed, except those of subsampled plates."""
     return [
         (name, site)
         for name, site in trace.nodes.items()
@@ -219,17 +221,17 @@ def check_eval(program: Callable[..., Any], what: str) -> None:
     """Refuse a module in train mode, whose extra terms belong to training.
 
     Raises:
-        TraceError: if it is one.
+        TraceError: if the module is in train mode.
     """
     if isinstance(program, nn.Module) and program.training:
         raise TraceError(f"{what}: expected eval mode, got train mode; call {what}.eval() first")
 
 
 def scenes_frame(name: str, site: dict[str, Any], what: str) -> Any:
-    """The plate of scenes that a site is in.
+    """The plate of scenes that contains a site.
 
     Raises:
-        TraceError: if it is in none.
+        TraceError: if the site is outside of it.
     """
     for frame in site["cond_indep_stack"]:
         if frame.name == SCENES and frame.vectorized:

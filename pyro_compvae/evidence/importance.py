@@ -39,21 +39,22 @@ def importance_log_evidence(
 
         log p̂(x_b) = log 1/L Σ_l w_lb,    w_lb = p(x_b, z_lb) / q(z_lb | x_b)     or, symmetrised, / q̄(z_lb | x_b)
 
-    with q̄ = 1/K! Σ_π Π_j q_j(z_π(j)), exactly, by a permanent. Without symmetrisation any pair of Pyro programs whose
-    sites lie in ``pyro.plate("scenes")`` will do, and the mean log weight is the ELBO. With it, the model's only latent
-    site is "z" with exchangeable slots, and the guide has ``posterior(*arguments)``, a Normal of shape (B, K, D).
+    where q̄ = 1/K! Σ_π Π_j q_j(z_π(j)) is computed exactly, by a permanent. Without symmetrisation any pair of Pyro
+    programs will do if its sites lie in ``pyro.plate("scenes")``, and the mean log weight is the ELBO. With it, the
+    model's only latent site is "z" with exchangeable slots, and the guide has ``posterior(*arguments)``, a Normal of
+    shape (B, K, D).
 
     Memory grows with ``chunk_size``, not with ``num_samples``.
 
     Args:
-        model, guide: in eval mode.
-        arguments: of both: images x (B, 3, H, W) in [0, 1], or (B, V, 3, H, W) and viewpoints (B, V, 3).
+        model, guide: the pair, in eval mode.
+        arguments: the arguments of both: images x (B, 3, H, W) in [0, 1], or (B, V, 3, H, W) and viewpoints (B, V, 3).
         num_samples: L, draws per scene.
         chunk_size: draws per scene held at a time.
         symmetrise: whether to weigh draws by q̄ instead of q.
 
     Raises:
-        ValueError: for fewer than one sample, or a guide without ``posterior`` where it is needed.
+        ValueError: for fewer than one sample, or for a guide without ``posterior`` if that is needed.
         TraceError: (a ValueError) for sites outside the plate, factors in the guide, or train mode.
         FloatingPointError: for NaN weights, with the scene and the site.
     """
@@ -76,12 +77,12 @@ def importance_log_evidence(
 
 
 def posterior_proposal(log_joint: LogJoint, guide: Any, otherwise: str = "") -> FactorisedProposal:
-    """A guide's posterior of the scenes of a log joint, as a proposal.
+    """A guide's posterior for the scenes of a log joint, as a proposal.
 
     Args:
         log_joint: log p(x, z) of the scenes.
-        guide: in eval mode, with posterior(*arguments) → Normal (B, K, D).
-        otherwise: what to do where the guide has no ``posterior``, in a sentence.
+        guide: the guide in eval mode, with posterior(*arguments) → Normal (B, K, D).
+        otherwise: a sentence for the error message that says what to do if the guide has no ``posterior``.
 
     Raises:
         TraceError: for a guide that is not of that kind.
@@ -92,7 +93,7 @@ def posterior_proposal(log_joint: LogJoint, guide: Any, otherwise: str = "") -> 
             "guide: expected a method posterior(*arguments) → Normal (B, K, D); "
             f"{type(guide).__name__} has none. {otherwise}"
         )
-    with torch.no_grad(), pyro.validation_enabled(False):  # NaN is reported with its scene, later
+    with torch.no_grad(), pyro.validation_enabled(False):  # NaN is reported later, with its scene
         q = guide.posterior(*log_joint.arguments)
     expected = (log_joint.num_scenes, *log_joint.event_shape)
     if not isinstance(q, Normal) or q.batch_shape != expected or len(expected) != 3:
@@ -107,7 +108,7 @@ def proposal_log_evidence(
 
     Args:
         log_joint: log p(x, z) of the scenes.
-        proposal: where to draw z from.
+        proposal: the distribution from which z is drawn.
         num_samples: L, draws per scene.
         chunk_size: draws per scene held at a time.
         symmetrise: whether to weigh draws by q̄ instead of q.
@@ -119,7 +120,7 @@ def proposal_log_evidence(
 def plain_and_symmetric_log_evidence(
     log_joint: LogJoint, proposal: Proposal, num_samples: int, chunk_size: int = 50
 ) -> tuple[EvidenceEstimate, EvidenceEstimate]:
-    """Both estimates of `proposal_log_evidence` from the same draws, so that they differ by no noise."""
+    """The plain and the symmetrised estimate of `proposal_log_evidence` from the same draws, which adds no noise."""
     both = (proposal.log_prob, proposal.symmetric_log_prob)
     plain, symmetric = _sample(log_joint, proposal, both, num_samples, chunk_size)
     return plain, symmetric
@@ -140,21 +141,21 @@ def _sample(
 
 
 def chunk_sizes(total: int, chunk_size: int) -> list[int]:
-    """How `total` draws divide into chunks of at most `chunk_size`."""
+    """The sizes of the chunks of at most `chunk_size` into which `total` draws are divided."""
     return [min(chunk_size, total - start) for start in range(0, total, chunk_size)]
 
 
 def check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: tuple[Tensor, ...]) -> int:
-    """The depth of plates of a pair whose latent sites are the same.
+    """The depth of the plates of a model and a guide that have the same latent sites.
 
     Raises:
-        TraceError: if they are not.
+        TraceError: if the latent sites differ.
     """
     check_eval(model, "model")
     guide_nesting, guide_trace = prototype(guide, arguments, "guide")
     model_nesting, model_trace = prototype(poutine.replay(model, guide_trace), arguments, "model")
     latent = {name for name, site in sample_sites(model_trace) if not site["is_observed"]}
-    # Pyro's autoguides sample auxiliary sites, of which those named as in the model are deterministic functions.
+    # Pyro's autoguides sample auxiliary sites; the sites named as in the model are deterministic functions of these.
     sampled = {name for name, site in sample_sites(guide_trace) if not site["infer"].get("is_auxiliary")}
     if latent != sampled:
         raise TraceError(f"guide: expected to sample the model's latent sites {sorted(latent)}, got {sorted(sampled)}")

@@ -1,4 +1,4 @@
-"""Pareto-smoothed importance sampling, from whichever ArviZ is installed."""
+"""Pareto-smoothed importance sampling, by whichever version of ArviZ is installed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ARVIZ = int(version("arviz").partition(".")[0])
-"""Major version of the ArviZ that is installed: 0 up to Python 3.11, 1 from 3.12."""
+"""Major version of the installed ArviZ: 0 up to Python 3.11, and 1 from 3.12 on."""
 
 MIN_DRAWS = 30
-"""With fewer, the tail has less than six draws, and ArviZ 1.x fits nothing."""
+"""Least number of draws for k̂. With fewer, the tail has less than six draws, and ArviZ 1.x fits nothing."""
 
 NEGLIGIBLE_WEIGHT = 1e4
-"""Nats below the largest weight at which a weight counts for nothing in float64; -inf among them."""
+"""Log weights more nats than this below the largest, -inf among them, count for nothing in float64."""
 
 ROUNDING = 1e-6
-"""Weights that differ by no more nats than this are all the same."""
+"""Log weights that differ by no more nats than this count as equal."""
 
 
 def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,8 +30,9 @@ def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
         log_weights: (L, B), nats.
 
     Returns:
-        The log weights, their largest values replaced by expected order statistics, and k̂ (B,); unsmoothed, and NaN,
-        where the draws are too few or no weight is positive; k̂ = -inf where the weights are all the same.
+        The log weights, with the largest values replaced by expected order statistics, and k̂ (B,). If there are too
+        few draws or no weight is positive, the weights are not smoothed and k̂ is NaN; if all weights are equal, k̂ is
+        -inf.
     """
     if len(log_weights) < MIN_DRAWS:
         return log_weights, torch.full_like(log_weights[0], math.nan)
@@ -40,19 +41,19 @@ def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     nothing = np.isneginf(largest)
     finite = np.where(nothing, 0.0, np.maximum(raw, largest - NEGLIGIBLE_WEIGHT))
     smoothed, khat = _psis(finite)
-    # ArviZ normalises; the smallest weight, which is never smoothed, tells by how much.
+    # ArviZ normalises the weights; the smallest one, which is never smoothed, tells by how much.
     smallest = finite.argmin(-1, keepdims=True)
     smoothed += np.take_along_axis(finite, smallest, -1) - np.take_along_axis(smoothed, smallest, -1)
     smoothed = np.where(nothing | (raw < finite), raw, smoothed)
-    khat[np.ptp(finite, -1) <= ROUNDING] = -np.inf  # ArviZ sees no tail and says inf, but nothing varies less
+    khat[np.ptp(finite, -1) <= ROUNDING] = -np.inf  # ArviZ finds no tail and returns inf, but equal weights vary least
     khat[nothing.squeeze(-1)] = np.nan
     return torch.from_numpy(smoothed.T.copy()).to(log_weights), torch.from_numpy(khat).to(log_weights)
 
 
 def _psis(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(B, L) → normalised smoothed log weights (B, L) and k̂ (B,)."""
+    """Normalised smoothed log weights (B, L) and k̂ (B,) of log weights (B, L)."""
     if ARVIZ < 1:
-        import arviz  # here, because it takes seconds, and only estimates of evidence need it
+        import arviz  # imported here because it takes seconds, and only estimates of evidence need it
 
         smoothed, khat = arviz.psislw(log_weights)
     else:
@@ -61,11 +62,11 @@ def _psis(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 
 
 def _psis_of_one(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same by ArviZ 1.x, of a single scene (L,); where the tail has nothing to fit, as 0.2x has it: k̂ = inf."""
+    """The same for a single scene (L,) by ArviZ 1.x; if the tail has nothing to fit, k̂ = inf, as in ArviZ 0.2x."""
     from arviz_stats.base import array_stats
 
     try:
-        smoothed, khat = array_stats.psislw(-log_weights)  # it expects log-likelihoods of held-out data
+        smoothed, khat = array_stats.psislw(-log_weights)  # the function expects log-likelihoods of held-out data
     except ValueError:  # all of the largest weights are the same
         khat = np.array(np.nan)
     if np.isnan(khat):

@@ -1,4 +1,4 @@
-"""The estimator to use: a proposal fitted to every scene, made to cover, made wider, and annealed."""
+"""The estimator to use: a proposal is fitted to every scene, made to cover the posterior, widened, and annealed."""
 
 from __future__ import annotations
 
@@ -21,59 +21,60 @@ from pyro_compvae.evidence.unconstrained import UnconstrainedLogJoint, moments_o
 from pyro_compvae.permutation import MAX_SLOTS
 
 COVER_STEP_SIZE = 0.2
-"""Size of the steps that make a fit cover, in units of a Newton step: their weighted draws are fewer than they seem, so
-they are shorter than those of the fit before."""
+"""Size of the steps that make a fit cover the posterior, in units of a Newton step. Their weighted draws count for
+fewer, so these steps are shorter than those of the fit before."""
 
 COVER_EXPONENT = 1.0
-"""Exponent of the bound that they ascend: all of the way from KL(q ‖ p), which the ELBO lowers, towards KL(p ‖ q)."""
+"""Exponent of the bound that these steps ascend: all the way from KL(q ‖ p), which the ELBO lowers, to KL(p ‖ q)."""
 
 
 @dataclass(frozen=True)
 class RefinedConfig:
-    """How hard `refined_log_evidence` tries: minutes for a batch of scenes on a CPU.
+    """The effort of `refined_log_evidence`, which takes minutes for a batch of scenes on a CPU.
 
     Raises:
         ArgumentError: for numbers out of range.
     """
 
     family: Family | None = None
-    """Which Gaussian is fitted: "diagonal", "block" (covariance within a slot) or "full" (across slots too). By default
-    "full", as slots that share what they explain are correlated, or "block" where K! orders of the slots are too many
-    to be summed."""
+    """Which Gaussian is fitted: "diagonal", "block" (covariance within a slot) or "full" (across slots too). The
+    default is "full", since slots that explain the same pixels are correlated, or "block" if the K! orders of the slots
+    are too many to be summed."""
 
     fit_steps: int = 150
-    """Natural-gradient steps on the ELBO, 16 draws each; by then it has stopped rising, from where guides stand."""
+    """Natural-gradient steps on the ELBO, with 16 draws each. From a guide, the ELBO has stopped rising by then."""
 
     cover_steps: int = 50
-    """Further steps towards KL(p ‖ q), as the best Gaussian by its ELBO is too narrow for a proposal."""
+    """Further steps towards KL(p ‖ q), since the best Gaussian by its ELBO is too narrow for a proposal."""
 
     cover_samples: int = 128
-    """Draws of each of these, of which half have to count: fewer give steps too noisy for a full covariance."""
+    """Draws of each of these steps, at least half of which have to count; fewer make a full covariance too noisy."""
 
     inflation: float = 1.25
-    """Factor of the scale of the fit that chains start from: they come in from outside more easily than they get out.
-    With 15 temperatures it takes the median k̂ on 16 scenes of IODINE from 0.71 to 0.58; with 40 it was
-    not measured again."""
+    """Factor on the scale of the fit from which chains start, since they move inwards more easily than outwards. With
+    15 temperatures it takes the median k̂ on 16 scenes of IODINE from 0.71 to 0.58; with 40 it was not measured
+    again."""
 
     num_chains: int = 128
-    """L, chains annealed per scene; 0 leaves annealing out, and the fit itself is sampled. So few bear a k̂ of 0.53."""
+    """L, chains annealed per scene; with 0 there is no annealing, and draws come from the fit itself. 128 chains are
+    reliable up to a k̂ of 0.53."""
 
     num_temperatures: int = 40
-    """T, steps of each chain from the fit to the posterior; tens, as the fit is close to it."""
+    """T, steps of each chain from the fit to the posterior. A few tens are enough, since the fit is close to it."""
 
     leapfrog_steps: int = 4
-    """Mean number of leapfrog steps at every temperature, one evaluation of the log joint and its gradient each. Few,
-    in coordinates in which the fit is spherical."""
+    """Mean number of leapfrog steps at every temperature, each with one evaluation of the log joint and its gradient. A
+    few are enough in coordinates in which the fit is spherical."""
 
     num_samples: int = 2000
-    """L without annealing, draws per scene; nearly enough for the largest k̂ that can be borne at all, 0.7."""
+    """L without annealing, draws per scene; they are nearly enough for 0.7, the largest k̂ that is ever reliable."""
 
     symmetrise: bool = True
-    """Whether draws are weighed by q̄ instead of q, for a model whose slots are exchangeable. Of no concern to models
-    without slots."""
+    """Whether draws are weighed by q̄ instead of q, for a model whose slots are exchangeable. It has no effect on
+    models without slots."""
 
     chunk_size: int = 16
-    """Draws, or chains, per scene held at a time; memory grows with it. 16 is what a step of the fit needs anyway."""
+    """Draws, or chains, per scene held at a time; memory grows with it. A step of the fit needs 16 in any case."""
 
     def __post_init__(self) -> None:
         counts = ("fit_steps", "cover_steps", "cover_samples", "num_temperatures", "leapfrog_steps")
@@ -86,10 +87,11 @@ class RefinedConfig:
             raise ArgumentError(f"inflation: expected at least 1, got {self.inflation}")
 
     def family_of(self, num_slots: int) -> Family:
-        """The family to fit to so many slots.
+        """The family to fit to this many slots.
 
         Raises:
-            ArgumentError: for more slots than an exact permanent serves, or, with "full", than are summed over.
+            ArgumentError: for more slots than an exact permanent allows, or, with "full", than permutations can be
+                summed over.
         """
         few = num_slots <= MAX_PERMUTED_SLOTS or not self.symmetrise
         if self.symmetrise and num_slots > MAX_SLOTS:
@@ -104,11 +106,11 @@ class RefinedConfig:
         return self.family or ("full" if few else "block")
 
     def fitting(self) -> FitConfig:
-        """The fit by its ELBO."""
+        """The settings of the fit by its ELBO."""
         return FitConfig(steps=self.fit_steps, chunk_size=self.chunk_size)
 
     def covering(self) -> FitConfig:
-        """The further fit that makes it cover."""
+        """The settings of the further fit, which makes the Gaussian cover the posterior."""
         return FitConfig(
             steps=self.cover_steps,
             num_samples=self.cover_samples,
@@ -118,10 +120,10 @@ class RefinedConfig:
         )
 
     def annealing(self) -> AnnealingConfig:
-        """The chains from there.
+        """The settings of the chains from the fit to the posterior.
 
         Raises:
-            ArgumentError: without chains.
+            ArgumentError: if there are no chains.
         """
         return AnnealingConfig(
             num_chains=self.num_chains,
@@ -137,19 +139,20 @@ def refined_log_evidence(
 ) -> EvidenceEstimate:
     """Estimate log p(x) of every scene as well as this package can: fit, cover, inflate, anneal.
 
-    A Gaussian is fitted to the posterior of every scene from where the guide stands, by its ELBO, and then so that it
-    covers the posterior; made wider, it is what chains are annealed from (`annealed`). So the guide decides which modes
-    are found, and hardly anything else. Whether to believe the estimate, its ``verdict()`` says.
+    A Gaussian is fitted to the posterior of every scene, first by its ELBO, starting at the guide's posterior, and then
+    so that it covers the posterior. It is made wider, and chains are annealed from it (`annealed`). So the guide
+    decides which modes are found, and hardly anything else. The estimate's ``verdict()`` says whether to believe it.
 
-    Any pair of Pyro programs will do whose sites lie in ``pyro.plate("scenes")``. If the guide has
+    Any pair of Pyro programs will do if its sites lie in ``pyro.plate("scenes")``. If the guide has
     ``posterior(*arguments)``, a Normal of shape (B, K, D), the fit starts there, and the model's only latent site is
-    "z" with exchangeable slots. From other guides draws are taken; the model may then have any continuous sites, which
-    are not symmetrised (`UnconstrainedLogJoint`), so that of exchangeable parts one order is found.
+    "z" with exchangeable slots. With other guides the fit starts at the moments of their draws. The model may then have
+    any continuous sites, which are not symmetrised (`UnconstrainedLogJoint`), so that only one order of exchangeable
+    parts is found.
 
     Args:
-        model, guide: in eval mode.
-        arguments: of both: images x (B, 3, H, W) in [0, 1], or (B, V, 3, H, W) and viewpoints (B, V, 3).
-        config: how hard to try.
+        model, guide: the pair, in eval mode.
+        arguments: the arguments of both: images x (B, 3, H, W) in [0, 1], or (B, V, 3, H, W) and viewpoints (B, V, 3).
+        config: the effort.
 
     Raises:
         ArgumentError: for more slots than can be symmetrised.
@@ -167,24 +170,24 @@ def refined_log_evidence(
 def refined_proposal_log_evidence(
     log_joint: LogJoint, proposal: Start, config: RefinedConfig = RefinedConfig()
 ) -> EvidenceEstimate:
-    """`refined_log_evidence` from any Gaussian proposal.
+    """Estimate log p(x) as `refined_log_evidence` does, from any Gaussian proposal.
 
     Args:
         log_joint: log p(x, z) of the scenes.
         proposal: where the fit starts.
-        config: how hard to try.
+        config: the effort.
     """
     return log_evidence_from(log_joint, fit_and_cover(log_joint, proposal, config), config)
 
 
 def fit_and_cover(log_joint: LogJoint, proposal: Start, config: RefinedConfig = RefinedConfig()) -> Fit:
-    """The first half: a Gaussian of every scene, fitted by its ELBO and made to cover."""
+    """The first half: a Gaussian of every scene, fitted by its ELBO and made to cover the posterior."""
     family = config.family_of(log_joint.event_shape[0])
     return cover(log_joint, fit_gaussian(log_joint, proposal, family, config.fitting()), config)
 
 
 def cover(log_joint: LogJoint, fit: Fit, config: RefinedConfig = RefinedConfig()) -> Fit:
-    """A fit by its ELBO, of the family that config has, fitted further to cover the posterior."""
+    """Continue a fit by its ELBO, which is of the configured family, so that it covers the posterior."""
     return fit_gaussian(log_joint, fit, config.family_of(log_joint.event_shape[0]), config.covering())
 
 
@@ -194,12 +197,12 @@ def annealed_from(
     config: RefinedConfig = RefinedConfig(),
     progress: TransitionProgress | None = None,
 ) -> Annealing:
-    """The second half: chains from a covering fit, inflated, to the posterior; with their weights, draws from it."""
+    """The second half: chains from a covering fit, made wider, to the posterior, whose weighted draws they are."""
     return annealed(log_joint, fit.proposal(inflation=config.inflation), config.annealing(), progress)
 
 
 def log_evidence_from(log_joint: LogJoint, fit: Fit, config: RefinedConfig = RefinedConfig()) -> EvidenceEstimate:
-    """log p(x) from a covering fit: annealed, or with no chains sampled."""
+    """log p(x) from a covering fit, by annealing, or by draws from the fit if there are no chains."""
     if config.num_chains:
         return annealed_from(log_joint, fit, config).estimate
     return proposal_log_evidence(log_joint, fit.proposal(), config.num_samples, config.chunk_size, config.symmetrise)

@@ -1,5 +1,4 @@
-"""Models of other kinds: whatever continuous sites they have, as the one slot of unconstrained numbers that Gaussians
-and HMC ask for."""
+"""Models with any continuous latent sites, treated as one slot of unconstrained numbers, for Gaussian fits and HMC."""
 
 from __future__ import annotations
 
@@ -22,22 +21,24 @@ from pyro_compvae.evidence.importance import check_pair, chunk_sizes
 from pyro_compvae.precision import exact_products
 
 MOMENT_DRAWS = 1000
-"""Draws of a guide whose mean and standard deviation a fit starts from; they know both within 3 % of the latter."""
+"""Draws of a guide that give the mean and standard deviation at which a fit starts, both within 3 % of the latter."""
 
 LEAST_SCALE = 1e-3
-"""Least standard deviation of a start: a guide that is sure of a value (a Delta) has none, and a Gaussian needs one."""
+"""Least standard deviation of a start. A guide that is certain of a value (a Delta) has 0, and a Gaussian needs
+more."""
 
 
 class UnconstrainedLogJoint(LogJoint):
     r"""log p(x, z(u)) + log |dz/du| of every scene, for a Pyro model with any continuous latent sites.
 
-    u ∈ R^N holds the latent sites of a scene, one after another, each on the scale on which it has no bounds
-    (`torch.distributions.biject_to` its support, as in Pyro's autoguides). The integral over u is p(x). To the
-    estimators u is a single slot of N dimensions, event shape (1, N), with nothing to be exchanged.
+    u ∈ R^N holds the latent sites of a scene, one after another, each on a scale without bounds (that of
+    `torch.distributions.biject_to` for its support, as in Pyro's autoguides). The integral over u is p(x). For the
+    estimators u is a single slot of N dimensions, event shape (1, N), so there is nothing to exchange.
 
     Args:
-        model: in eval mode; its sites lie in the plate "scenes". No support may depend on the value of another site.
-        arguments: what the model is called with.
+        model: the model in eval mode; its sites lie in the plate "scenes". No support may depend on another site's
+            value.
+        arguments: the model's arguments.
 
     Raises:
         TraceError: if the model is not of that kind.
@@ -54,7 +55,7 @@ class UnconstrainedLogJoint(LogJoint):
         return u
 
     def unconstrained(self, values: dict[str, Tensor]) -> Tensor:
-        """u (L, B, 1, N) where the latent sites have these values, (L, plates..., event)."""
+        """u (L, B, 1, N) for these values of the latent sites, (L, plates..., event)."""
         parts = [site.unconstrained(values[name]) for name, site in self._sites.items()]
         return torch.cat(parts, dim=-1).unsqueeze(-2)
 
@@ -65,7 +66,7 @@ class UnconstrainedLogJoint(LogJoint):
         return {name: value for name, (value, _) in self._constrained(z).items()}
 
     def _constrained(self, u: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The value of every site, and log |dz/du| (L, B) of it."""
+        """The value of every site, and its log |dz/du| (L, B)."""
         sizes = [site.size for site in self._sites.values()]
         parts = u.squeeze(-2).split(sizes, dim=-1)
         return {name: site.constrained(part) for (name, site), part in zip(self._sites.items(), parts, strict=True)}
@@ -74,9 +75,9 @@ class UnconstrainedLogJoint(LogJoint):
 class _Site(NamedTuple):
     """A latent site of B scenes.
 
-    transform: from numbers without bounds to its support.
-    batch_shape: of all plates, one dimension for each of the nesting, that of the scenes at scenes_dim.
-    event_shape: of its values, and free_shape of the numbers without bounds.
+    transform: the map from numbers without bounds to its support.
+    batch_shape: the shape of all plates, with one dimension per level of nesting; that of the scenes is at scenes_dim.
+    event_shape, free_shape: the shapes of its values, and of the numbers without bounds.
     """
 
     transform: Transform
@@ -88,10 +89,10 @@ class _Site(NamedTuple):
 
     @classmethod
     def of(cls, name: str, site: dict[str, Any], nesting: int) -> _Site:
-        """That of a trace.
+        """Describe a site of a trace.
 
         Raises:
-            TraceError: if it is discrete, or of a support that has no bijection.
+            TraceError: if the site is discrete, or if its support has no bijection.
         """
         fn, value = site["fn"], site["value"]
         if fn.support.is_discrete:
@@ -108,11 +109,11 @@ class _Site(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Numbers per scene."""
+        """How many numbers without bounds the site has per scene."""
         return (torch.Size(self.batch_shape + self.free_shape)).numel() // self.batch_shape[self.scenes_dim]
 
     def constrained(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """u (L, B, size) → the value (L, batch, event), and log |dz/du| (L, B)."""
+        """Map u (L, B, size) to the value (L, batch, event) and log |dz/du| (L, B)."""
         others = self.batch_shape[: self.scenes_dim] + self.batch_shape[self.scenes_dim + 1 :]
         free = u.reshape(*u.shape[:2], *others, *self.free_shape).movedim(1, 1 + self.scenes_dim)
         value = self.transform(free)
@@ -120,22 +121,22 @@ class _Site(NamedTuple):
         return value.to(self.dtype), log_det.reshape(*u.shape[:2], -1).sum(-1)
 
     def unconstrained(self, value: Tensor) -> Tensor:
-        """The value (L, batch, event) → u (L, B, size), in float64."""
+        """Map the value (L, batch, event) to u (L, B, size), in float64."""
         free = self.transform.inv(value.double().reshape(len(value), *self.batch_shape, *self.event_shape))
         return free.movedim(1 + self.scenes_dim, 1).reshape(len(value), self.batch_shape[self.scenes_dim], -1)
 
 
 @exact_products()
 def moments_of_draws(log_joint: UnconstrainedLogJoint, guide: Callable[..., Any], chunk_size: int) -> Normal:
-    """A Gaussian of the mean and the standard deviation of a guide's draws, batch shape (B, 1, N).
+    """A Gaussian with the mean and the standard deviation of a guide's draws, batch shape (B, 1, N).
 
     Args:
-        log_joint: of the model that the guide is of.
-        guide: in eval mode; it samples the model's latent sites.
+        log_joint: the log joint of the guide's model.
+        guide: the guide in eval mode, which samples the model's latent sites.
         chunk_size: draws per scene held at a time.
 
     Raises:
-        TraceError: (a ValueError) for a guide of another model, or one with factors.
+        TraceError: (a ValueError) for a guide of another model, or a guide with factors.
     """
     nesting = check_pair(log_joint.model, guide, log_joint.arguments)
     parts = []

@@ -1,1 +1,1 @@
-"""From a proposal to the posterior by way of everything between: annealed importance sampling."""
+"""Annealed importance sampling, from a proposal to the posterior through the densities between them."""

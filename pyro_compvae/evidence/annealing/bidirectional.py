@@ -22,11 +22,12 @@ from pyro_compvae.programs import leaving_no_parameters
 class Sandwich(NamedTuple):
     """Stochastic bounds on log p(x) of B simulated scenes, in nats.
 
-    Markov's inequality makes them bounds for single scenes too: either is on the wrong side by more than a nats with a
+    By Markov's inequality they are bounds for single scenes too: each is on the wrong side by more than a nats with a
     probability of at most exp(-a).
 
-    forward, reverse: from a start to the posterior, weights of mean p(x), and back, weights of mean 1 / p(x).
-    pilot_evaluations: of the log joint of a scene; those of the chains are counted in forward and reverse.
+    forward, reverse: the chains from a start to the posterior, whose weights have the mean p(x), and those back, 1 /
+    p(x). pilot_evaluations: the pilot's evaluations of the log joint of a scene; forward and reverse count those of the
+    chains.
     """
 
     forward: Annealing
@@ -35,23 +36,23 @@ class Sandwich(NamedTuple):
 
     @property
     def lower(self) -> Tensor:
-        """At most log p(x) in expectation, (B,)."""
+        """The lower bound (B,), which is at most log p(x) in expectation."""
         return self.forward.estimate.log_evidence
 
     @property
     def upper(self) -> Tensor:
-        """At least log p(x) in expectation, (B,)."""
+        """The upper bound (B,), which is at least log p(x) in expectation."""
         return -self.reverse.estimate.log_evidence
 
     @property
     def width(self) -> Tensor:
-        """upper - lower, (B,): the certificate. Neither is further than this from log p(x), up to noise."""
+        """upper - lower, (B,), which is the certificate: up to noise, neither bound is further than this from log
+        p(x)."""
         return self.upper - self.lower
 
     @property
     def standard_error(self) -> Tensor:
-        """Standard error of the width, (B,); it is of chains that share one exact draw in the reverse direction, so it
-        is optimistic."""
+        """Standard error of the width, (B,). It is optimistic, because the reverse chains share one exact draw."""
         errors = self.forward.estimate.standard_error, self.reverse.estimate.standard_error
         return torch.hypot(*errors)
 
@@ -59,15 +60,15 @@ class Sandwich(NamedTuple):
 def simulate(
     model: Callable[..., Any], *conditions: Tensor, num_scenes: int | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Scenes from a model: z is then an exact draw from p(z | x), the one thing that real scenes lack.
+    """Simulate scenes from a model, so that z is an exact draw from p(z | x), which real scenes lack.
 
     Args:
         model: a Pyro program whose first argument is x, or None to simulate it, and which returns x.
-        conditions: what else it is called with: the viewpoints (B, V, 3), if it has several views.
-        num_scenes: B, if the conditions do not tell.
+        conditions: its further arguments: the viewpoints (B, V, 3), if it has several views.
+        num_scenes: B, needed if there are no conditions.
 
     Returns:
-        z (B, K, D), and what the model is called with to observe the scenes: x, and the conditions.
+        z (B, K, D), and the arguments with which the model observes these scenes: x, and the conditions.
     """
     keywords = {} if num_scenes is None else {"num_scenes": num_scenes}
     with torch.no_grad(), leaving_no_parameters():
@@ -88,22 +89,22 @@ def bidirectional_log_evidence(
 
         log 1/L Σ_l w_l  ≤  log p(x)  ≤  -log 1/L Σ_l w'_l,    E[w] = p(x),  E[w'] = 1 / p(x)
 
-    each in expectation. The way back must know nothing of the exact draw but that it begins there, or E[w'] would be
-    another: its temperatures and step sizes are those of a pilot run from the start. Without ``lower_start`` both ways
-    have them, and the width certifies annealing from that start, for scenes of the model at these settings; for real
-    scenes it is evidence as far as they look like simulated ones (Wu et al. 2017).
+    Both hold in expectation. The way back begins at the exact draw and must not depend on it in any other way, or E[w']
+    would change; its temperatures and step sizes are those of a pilot run from the start. Without ``lower_start`` both
+    directions use them, and the width certifies annealing from that start, for scenes of the model at these settings.
+    For real scenes it says as much as they look like simulated ones (Wu et al. 2017).
 
-    The way there is free to know it, since E[w | z_exact] = p(x) for whatever start. With a ``lower_start`` near the
-    exact draw, in the mode that may be hard to find, the sandwich is narrower. Then it certifies no annealing, but says
-    what log p(x) is, for other estimates to be held against.
+    The way forward may depend on the exact draw, since E[w | z_exact] = p(x) for any start. With a ``lower_start`` near
+    the exact draw, in the mode that may be hard to find, the sandwich is narrower. It then certifies no annealing, but
+    says what log p(x) is, so that other estimates can be compared with it.
 
     Args:
-        log_joint: of the scenes x that were simulated together with z_exact.
+        log_joint: log p(x, z) of the scenes x that were simulated together with z_exact.
         proposal: the start, such as the prior, or the guide's posterior.
-        z_exact: (B, K, D), see `simulate`; all chains that go back share it, its slots in orders of their own.
-        config: how hard to try.
-        lower_start: of the way there, if it is another than the end of the way back.
-        lower_config: of the way from there, if it is another.
+        z_exact: (B, K, D), from `simulate`; all chains that go back share it, each with its slots in another order.
+        config: the effort.
+        lower_start: the start of the way forward, if it differs from the end of the way back.
+        lower_config: the effort of the way forward, if it differs.
         progress: called after every transition.
 
     Raises:
@@ -125,7 +126,7 @@ def bidirectional_log_evidence(
             evaluations += near_plan.evaluations
             forward = anneal(near, near_plan, lower_start.rsample(there.num_chains), there.chunk_size, progress)
         exact = z_exact.to(plan.scale_tril)
-        # The end of a symmetrised path has the slots in the order of q, those of the model are in none.
+        # The end of a symmetrised path has the slots in the order of q, whereas the model's slots have no order.
         if config.symmetrise:
             exact = labelled(proposal, exact, config.num_chains)
         else:

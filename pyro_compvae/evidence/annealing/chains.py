@@ -17,17 +17,17 @@ from pyro_compvae.evidence.importance import posterior_proposal
 from pyro_compvae.evidence.proposals.symmetric import Proposal, standard_normal_proposal
 
 TransitionProgress = Callable[[int, int, Tensor], object]
-"""Called after every transition with its number, their total, and the mean acceptance of every scene (B,)."""
+"""A function that is called after every transition with its number, the total, and the scenes' mean acceptance (B,)."""
 
 
 class Annealing(NamedTuple):
-    """What L chains brought back from a path.
+    """The outcome of annealing with L chains.
 
     log_weights: (L, B), nats.
-    z: (L, B, K, D), where the chains ended; with the log weights, draws from the density at the end of the path.
-    acceptance: (T - 1, B), mean over chains at every temperature; the step sizes are frozen, so values far below the
-        target mean that the pilot's chains were elsewhere, and that there should be more of them.
-    evaluations: how often the log joint of a scene was evaluated, the pilot not counted.
+    z: (L, B, K, D), the ends of the chains; with the log weights they are draws from the density at the end of the
+    path. acceptance: (T - 1, B), mean over chains at every temperature. The step sizes are frozen, so values far below
+    the target mean that the pilot's chains were elsewhere, and that there should be more of them. evaluations: how
+    often the log joint of a scene was evaluated, without the pilot.
     """
 
     log_weights: Tensor
@@ -37,24 +37,24 @@ class Annealing(NamedTuple):
 
     @property
     def estimate(self) -> EvidenceEstimate:
-        """The evidence, if the chains walked from start to joint; on the way back, its inverse."""
+        """The evidence, if the chains went from start to joint; for chains on the way back, its inverse."""
         return estimate_from_log_weights(self.log_weights)
 
 
 def anneal(
     path: Path, plan: Plan, z: Tensor, chunk_size: int = 64, progress: TransitionProgress | None = None
 ) -> Annealing:
-    r"""Walk chains along a path of densities f_0, ..., f_T, weighing them on the way.
+    r"""Move chains along a path of densities f_0, ..., f_T, and weigh them on the way.
 
         log w = Σ_t log f_t(z_{t-1}) - log f_{t-1}(z_{t-1}) = Σ_t (β_t - β_{t-1}) U(z_{t-1}),    z_t ~ HMC_t(z_{t-1})
 
-    so that E[w] = Z_T / Z_0, Z_t = ∫ f_t, for any number of temperatures and transitions however poor, if z_0 is drawn
-    from f_0 / Z_0. The plan reversed goes from the posterior to the start. One evaluation of the log joint per leapfrog
-    step.
+    so that E[w] = Z_T / Z_0 with Z_t = ∫ f_t, for any number of temperatures and however poor the transitions are, if
+    z_0 is drawn from f_0 / Z_0. The reversed plan goes from the posterior to the start. Every leapfrog step takes one
+    evaluation of the log joint.
 
     Args:
-        path, plan: where to walk, and how.
-        z: (L, B, K, D), where the chains start.
+        path, plan: the densities, and the temperatures and step sizes.
+        z: the starts of the chains, (L, B, K, D).
         chunk_size: chains per scene held at a time; memory grows with it.
         progress: called after every transition.
     """
@@ -97,23 +97,23 @@ def annealed_log_evidence(
     """Estimate log p(x) of every scene by annealed importance sampling with HMC transitions.
 
     Chains go from the guide's symmetrised posterior to p(z | x); see `anneal` for weights and `make_plan` for
-    temperatures and step sizes, which a pilot run chooses. Whether that was enough, no estimate can tell from one side:
+    temperatures and step sizes, which a pilot run chooses. No estimate from one side can tell whether that was enough;
     `bidirectional_log_evidence` can, on simulated scenes.
 
-    The start lends the leapfrog its covariance. One much narrower than the posterior in some direction, such as a
-    factorised guide of slots that make up for each other, makes steps too short to get anywhere, at acceptance rates
-    and standard errors that look well. Start from the prior then, or from a fit with full covariance, which
+    The leapfrog uses the covariance of the start. If the start is much narrower than the posterior in some direction,
+    such as a factorised guide of slots that make up for each other, the steps are too short to get anywhere, although
+    acceptance rates and standard errors look good. Start from the prior then, or from a fit with full covariance, which
     `refined_log_evidence` does; `annealed` starts from any proposal.
 
     Args:
-        model: in eval mode; its only latent site is "z" with exchangeable slots.
-        guide: in eval mode, with posterior(*arguments) → Normal (B, K, D); None starts at the prior N(0, I).
-        arguments: of both: images x (B, 3, H, W) in [0, 1], or (B, V, 3, H, W) and viewpoints (B, V, 3).
-        config: how hard to try.
+        model: the model in eval mode; its only latent site is "z" with exchangeable slots.
+        guide: the guide in eval mode, with posterior(*arguments) → Normal (B, K, D); None starts at the prior N(0, I).
+        arguments: the arguments of both: images x (B, 3, H, W) in [0, 1], or (B, V, 3, H, W) and viewpoints (B, V, 3).
+        config: the effort.
         progress: called after every transition.
 
     Returns:
-        The estimate, its log weights (num_chains, B).
+        The estimate, whose log weights are (num_chains, B).
 
     Raises:
         TraceError: (a ValueError) for models as in `LogJoint`, a guide in train mode or without ``posterior``.
@@ -128,12 +128,12 @@ def annealed(
     config: AnnealingConfig = AnnealingConfig(),
     progress: TransitionProgress | None = None,
 ) -> Annealing:
-    """Chains from any proposal to the posterior: with their weights, draws from it.
+    """Anneal chains from any proposal to the posterior; with their weights they are draws from it.
 
     Args:
         log_joint: log p(x, z) of the scenes.
-        proposal: where chains start.
-        config: how hard to try.
+        proposal: the distribution from which chains start.
+        config: the effort.
         progress: called after every transition.
     """
     path = Path(log_joint, proposal, config.symmetrise)

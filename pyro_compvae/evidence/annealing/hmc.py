@@ -12,19 +12,20 @@ from torch import Tensor
 from pyro_compvae.evidence.density import value_and_gradient
 
 LogDensity = Callable[[Tensor], Tensor]
-"""z (L, B, K, D) → (L, B), nats, up to a constant."""
+"""A log-density, up to a constant: a function from z (L, B, K, D) to (L, B) in nats."""
 
 BOX = 1e4
-"""Trajectories that leave |z| ≤ BOX are rejected: networks in float32 overflow far outside. A standard normal prior has
-no mass there, and to reject on where a trajectory goes, wherever it began, leaves the target invariant."""
+"""Trajectories that leave |z| ≤ BOX are rejected, since networks in float32 overflow far outside. A standard normal
+prior has no mass there. The target stays invariant if trajectories are rejected for where they go, wherever they
+began."""
 
 
 class Point(NamedTuple):
-    """Where L chains of B scenes are, with all that the next transition needs from there.
+    """The positions of L chains of B scenes, with all that the next transition needs there.
 
-    z: (L, B, K, D).
+    z: the positions, (L, B, K, D).
     log_factors: (P, L, B), log f_p(z) in nats.
-    gradients: (P, L, B, K, D), of log_factors.
+    gradients: (P, L, B, K, D), the gradients of log_factors.
     """
 
     z: Tensor
@@ -33,10 +34,10 @@ class Point(NamedTuple):
 
 
 class HmcInfo(NamedTuple):
-    """What a transition did.
+    """The outcome of a transition.
 
-    acceptance: (L, B), probability; 0 for trajectories that left the box or met a density that is not finite.
-    accepted: (L, B), bool.
+    acceptance: (L, B), a probability; 0 for trajectories that left the box or met a density that is not finite.
+    accepted: (L, B), whether the chain moved.
     """
 
     acceptance: Tensor
@@ -47,12 +48,12 @@ class HmcInfo(NamedTuple):
 class Target:
     r"""A density that is a product of powers, log π(z_b) = Σ_p w_pb log f_p(z_b) + constant.
 
-    A geometric path between densities changes the powers only: a `Point` serves all of it, and no factor is evaluated
-    twice at the same place.
+    A geometric path between densities changes the powers only. One `Point` therefore serves the whole path, and no
+    factor is evaluated twice at the same position.
 
     Args:
         factors: the P functions log f_p.
-        powers: w (P, B).
+        powers: the powers w (P, B).
     """
 
     factors: tuple[LogDensity, ...]
@@ -64,15 +65,15 @@ class Target:
         return Point(z.detach(), torch.stack(values), torch.stack(gradients))
 
     def log_density(self, point: Point) -> Tensor:
-        """log π, (L, B)."""
+        """log π at a point, (L, B)."""
         return torch.einsum("pb,plb->lb", self.powers, point.log_factors)
 
     def gradient(self, point: Point) -> Tensor:
-        """∇ log π, (L, B, K, D)."""
+        """∇ log π at a point, (L, B, K, D)."""
         return torch.einsum("pb,plbkd->lbkd", self.powers, point.gradients)
 
     def force(self, point: Point, scale_tril: Tensor) -> Tensor:
-        """Sᵀ∇log π, (L, B, G, N): the gradient with respect to u, z = S u, of `hmc_step`."""
+        """Sᵀ∇log π, (L, B, G, N), which is the gradient with respect to u, where z = S u (`hmc_step`)."""
         gradient = self.gradient(point).reshape(-1, *scale_tril.shape[:3])
         return torch.einsum("bgji,lbgj->lbgi", scale_tril, gradient)
 
@@ -80,15 +81,15 @@ class Target:
 def hmc_step(
     target: Target, point: Point, step_size: Tensor, scale_tril: Tensor, num_steps: int
 ) -> tuple[Point, HmcInfo]:
-    """One transition, which leaves the target invariant.
+    """Make one transition, which leaves the target invariant.
 
     Args:
-        target: π.
-        point: of `Target.evaluate`, or of the last transition.
-        step_size: ε (B, N) of the coordinates of every block, or (B, 1); shared by the chains of a scene.
+        target: the density π.
+        point: the result of `Target.evaluate`, or of the last transition.
+        step_size: ε (B, N) for the coordinates of every block, or (B, 1); the chains of a scene share it.
         scale_tril: S (B, G, N, N) with G·N = K·D: the leapfrog runs in coordinates u where z = S u, in G independent
             blocks. (B, K, D, D) has a block per slot, (B, 1, K·D, K·D) correlates slots, (B, K·D, 1, 1) is a diagonal.
-        num_steps: leapfrog steps, each one evaluation of the target.
+        num_steps: the number of leapfrog steps, each with one evaluation of the target.
     """
     L, B, G, N = len(point.z), *scale_tril.shape[:3]
     momentum = torch.randn(L, B, G, N, dtype=point.z.dtype, device=point.z.device)
@@ -108,7 +109,7 @@ def hmc_step(
 def leapfrog(
     target: Target, point: Point, momentum: Tensor, step_size: Tensor, scale_tril: Tensor, num_steps: int
 ) -> tuple[Point, Tensor, Tensor]:
-    r"""Hamiltonian dynamics of z and of the momentum r of u, z = S u; volume is preserved, and -r runs it backwards.
+    r"""Hamiltonian dynamics of z = S u and of u's momentum r. They preserve volume, and run backwards from -r.
 
         r ← r + ε/2 Sᵀ∇log π(z),    z ← z + ε S r,    r ← r + ε/2 Sᵀ∇log π(z)
 
@@ -117,8 +118,8 @@ def leapfrog(
         momentum: r (L, B, G, N).
 
     Returns:
-        The end point, the momentum there, and whether all of the trajectory was inside the box and the support (L, B);
-        where it was not, the end point means nothing.
+        The end point, the momentum there, and whether the whole trajectory was inside the box and the support (L, B).
+        If it was not, the end point means nothing.
     """
     start, eps = point, step_size[:, None]
     inside = torch.ones_like(point.log_factors[0], dtype=torch.bool)
@@ -135,6 +136,6 @@ def leapfrog(
 
 
 def jittered(num_steps: int) -> int:
-    """A number of leapfrog steps, uniform within half of `num_steps` of it: fixed trajectories may be periodic."""
+    """Draw a number of leapfrog steps between half of `num_steps` and 1.5 times it; fixed ones may be periodic."""
     half = num_steps // 2
     return int(torch.randint(num_steps - half, num_steps + half + 1, ()))

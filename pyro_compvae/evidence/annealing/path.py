@@ -1,12 +1,12 @@
-r"""The path from a proposal to the posterior, and how to walk it: temperatures and step sizes from a pilot run.
+r"""The path from a proposal to the posterior, and its temperatures and step sizes, which a pilot run finds.
 
     f_β(z) = q(z) (p(x, z) / q̄(z))^β,    0 ≤ β ≤ 1,      ∫ f_0 = 1,    ∫ f_1 = p(x)
 
-The usual geometric path is q̄^(1-β) p^β, which this is where q = q̄. But it has to be walked from draws of q̄ by
-transitions that treat all slots alike, and the covariance of a guide's posterior, which the leapfrog needs, does not.
-Here the draws are those of q, transitions may be any, and the end is the posterior with its slots in the order that q
-gives them: f_1 = p q / q̄ integrates to p(x), since p and q̄ are symmetric and the mean of q(z_π) / q̄(z) over all
-permutations is 1.
+The usual geometric path is q̄^(1-β) p^β, and this one is the same if q = q̄. But chains on the usual path have to start
+from draws of q̄ and need transitions that treat all slots alike, whereas the covariance of a guide's posterior, which
+the leapfrog needs, differs between slots. Here the draws are those of q, all transitions are allowed, and the end is
+the posterior with its slots in the order that q gives them: f_1 = p q / q̄ integrates to p(x), since p and q̄ are
+symmetric and the mean of q(z_π) / q̄(z) over all permutations is 1.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from pyro_compvae.evidence.annealing.hmc import LogDensity, Point, Target, hmc_s
 from pyro_compvae.evidence.proposals.symmetric import ExchangeableProposal, FactorisedProposal, JointProposal, Proposal
 
 PILOT_STEP = 0.5
-"""Nats by which log weights of the pilot chains spread from one temperature to the next."""
+"""Standard deviation in nats that log weights of the pilot chains gain from one temperature to the next."""
 
 PILOT_TRANSITIONS = 4
 """HMC transitions of the pilot at every temperature, each followed by an update of the step sizes."""
 
 FIRST_TEMPERATURE, SLOWEST_GROWTH = 1e-7, 1.25
-"""The pilot's temperatures start no lower and grow no slower, so that it ends after 75 at most."""
+"""The pilot's lowest temperature and the slowest growth from one to the next, so that it has at most 75 of them."""
 
 GAIN = 0.5
-"""Change of the log step size per unit of acceptance above target."""
+"""Change of the log step size per unit of acceptance above the target."""
 
 
 class JointDensity(Protocol):
-    """What a path ends at, such as a `LogJoint`."""
+    """The log-density at the end of a path, such as a `LogJoint`."""
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """(K, D)."""
+        """The shape (K, D) of a scene's slots."""
 
     def __call__(self, z: Tensor) -> Tensor:
-        """z (L, B, K, D) → (L, B), nats, differentiable."""
+        """The log-density of z (L, B, K, D), (L, B) in nats, differentiable."""
 
 
 class Path:
     """The densities f_β, whose factors q, q̄ and p(x, z) are evaluated once for all temperatures.
 
     Args:
-        log_joint: log p(x, z).
-        start: q.
-        symmetrise: whether q̄ has all K! copies of every mode; otherwise it is q.
+        log_joint: log p(x, z) of the scenes.
+        start: the proposal q.
+        symmetrise: whether q̄ has all K! copies of every mode; otherwise q̄ is q.
     """
 
     def __init__(self, log_joint: JointDensity, start: Proposal, symmetrise: bool = True) -> None:
@@ -64,7 +64,7 @@ class Path:
         self.is_exchangeable = isinstance(start, ExchangeableProposal)
 
     def at(self, beta: Tensor) -> Target:
-        """f_β of temperatures β (B,)."""
+        """f_β at temperatures β (B,)."""
         return Target(self.factors, torch.stack((torch.ones_like(beta), -beta, beta)))
 
     @staticmethod
@@ -73,7 +73,7 @@ class Path:
         return point.log_factors[2] - point.log_factors[1]
 
     def scale_tril(self) -> Tensor:
-        """Coordinates for the leapfrog, see `hmc_step`: those in which the start is spherical, if it has any."""
+        """The coordinates of the leapfrog (see `hmc_step`), in which the start is spherical if it is a Gaussian."""
         if isinstance(self.start, FactorisedProposal):
             return self.start.slots.scale_tril
         if isinstance(self.start, JointProposal):
@@ -83,12 +83,12 @@ class Path:
 
 
 class Plan(NamedTuple):
-    """How chains walk a path, from one end to the other. Frozen before they set out, or the weights would be biased.
+    """How chains move along a path. It is frozen before they start, since the weights would be biased otherwise.
 
     temperatures: (T + 1, B), from 0 to 1 or back.
-    step_sizes: (T - 1, B, N) of the coordinates of a block, at the temperatures in between.
-    scale_tril: (B, G, N, N), coordinates of the leapfrog.
-    leapfrog_steps: mean number per transition.
+    step_sizes: (T - 1, B, N), those of a block's coordinates at the temperatures in between.
+    scale_tril: (B, G, N, N), the coordinates of the leapfrog.
+    leapfrog_steps: the mean number per transition.
     evaluations: how often the pilot evaluated the log joint of a scene.
     """
 
@@ -99,28 +99,30 @@ class Plan(NamedTuple):
     evaluations: int
 
     def reversed(self) -> Plan:
-        """The way back."""
+        """The plan for the way back."""
         return self._replace(temperatures=self.temperatures.flip(0), step_sizes=self.step_sizes.flip(0))
 
 
 def make_plan(path: Path, config: AnnealingConfig, temperatures: Tensor | None = None) -> Plan:
-    r"""Send pilot chains along the path, then throw them away.
+    r"""Plan a path by sending pilot chains along it, which are then discarded.
 
-    With transitions that mix well, log weights spread by Σ_t Δβ_t² Var_β(U), which for a given number of temperatures
-    is least where all Δβ sd_β(U) are equal (Gelman & Meng 1998: the path is walked at a constant speed). So the
-    pilot measures sd_β(U) of every scene as it goes, and temperatures are quantiles of ∫ sd_β(U) dβ. Step sizes of
-    every scene follow the acceptance of its pilot chains, and are interpolated between the pilot's temperatures.
+    With transitions that mix well, the variance of log weights is Σ_t Δβ_t² Var_β(U). For a given number of
+    temperatures it is least if all Δβ sd_β(U) are equal (Gelman & Meng 1998: the speed along the path is constant). So
+    the pilot measures sd_β(U) of every scene on its way, and the temperatures are quantiles of ∫ sd_β(U) dβ. The step
+    sizes of every scene follow the acceptance of its pilot chains, and are interpolated between the pilot's
+    temperatures.
 
-    A start that is the same for all slots, such as the prior, knows nothing of the posterior, which is narrow in some
-    latent dimensions and as wide as the prior in others. There the steps in coordinate u_d, in which the start is
-    spherical, are proportional to the mean of (∂ log f_β / ∂u_kd)² over chains and slots, to the power of -1/2: the
-    scale of a coordinate given all others, were f_β Gaussian; at most 1, the start's own.
+    A start that is the same for all slots, such as the prior, has no information on the posterior, which is narrow in
+    some latent dimensions and as wide as the prior in others. With such a start the step in coordinate u_d, in which
+    the start is spherical, is proportional to the mean of (∂ log f_β / ∂u_kd)² over chains and slots, to the power of
+    -1/2. If f_β were Gaussian, this would be the scale of a coordinate given all others; it is at most 1, the start's
+    scale.
 
     Args:
-        path: from start to joint.
-        config: how many temperatures, leapfrog steps and pilot chains; with one temperature nothing is left to plan,
-            and there is no pilot.
-        temperatures: (T + 1,) or (T + 1, B), increasing from 0 to 1; by default those of the pilot.
+        path: the path from start to joint.
+        config: the numbers of temperatures, leapfrog steps and pilot chains. With one temperature nothing is left to
+            plan, and there is no pilot.
+        temperatures: (T + 1,) or (T + 1, B), increasing from 0 to 1; by default the pilot finds them.
 
     Raises:
         ValueError: for temperatures that do not fit, or do not rise from 0 to 1.
@@ -139,7 +141,7 @@ def make_plan(path: Path, config: AnnealingConfig, temperatures: Tensor | None =
         length = torch.cat((torch.zeros_like(length[:1]), length))  # ∫ sd_β(U) dβ up to every knot
         fractions = torch.linspace(0, 1, config.num_temperatures + 1, dtype=torch.float32).to(scale_tril).unsqueeze(1)
         temperatures = _interpolate(fractions * length[-1], length, knots.temperatures)
-        temperatures[0], temperatures[-1] = 0.0, 1.0  # to the last digit
+        temperatures[0], temperatures[-1] = 0.0, 1.0  # exactly, without rounding
     step_sizes = _interpolate(temperatures[1:-1], knots.temperatures, knots.log_step_sizes).exp()
     return Plan(temperatures, step_sizes, scale_tril, config.leapfrog_steps, config.pilot_chains * knots.evaluations)
 
@@ -149,7 +151,7 @@ class _Knots(NamedTuple):
 
     temperatures, spreads: (M, B).
     log_step_sizes: (M, B, N).
-    evaluations: of every chain.
+    evaluations: evaluations of the log joint by every chain.
     """
 
     temperatures: Tensor
@@ -161,14 +163,14 @@ class _Knots(NamedTuple):
 def _pilot(path: Path, scale_tril: Tensor, config: AnnealingConfig) -> _Knots:
     beta = scale_tril.new_zeros(len(scale_tril))
     point = path.at(beta).evaluate(path.start.rsample(config.pilot_chains))
-    # What suits a spherical Gaussian of K·D dimensions, which the path starts from.
+    # This step size suits a spherical Gaussian of K·D dimensions, from which the path starts.
     log_step = torch.full_like(beta, -0.25 * math.log(math.prod(path.event_shape)))
     log_scale = torch.zeros_like(scale_tril[:, 0, 0])  # (B, N)
     spread, evaluations = path.log_ratio(point).std(0), 1
     temperatures, spreads, log_steps = [beta], [spread], []
     while (beta < 1).any():
         slowest = (SLOWEST_GROWTH * beta).clamp(min=FIRST_TEMPERATURE)
-        # A spread of zero or NaN says nothing: then slowest.
+        # A spread of zero or NaN carries no information; the temperature then grows as slowly as it may.
         wanted = torch.where(spread > 0, beta + PILOT_STEP / spread, slowest)
         beta = torch.maximum(wanted, slowest).clamp(max=1)
         precisions = []
@@ -187,13 +189,13 @@ def _pilot(path: Path, scale_tril: Tensor, config: AnnealingConfig) -> _Knots:
         log_steps.append(log_step.unsqueeze(1) + log_scale)
         if precisions:
             log_scale = -0.5 * torch.stack(precisions).mean(0).clamp(min=1).log()
-    log_steps.insert(0, log_steps[0])  # at β = 0 nothing moves
+    log_steps.insert(0, log_steps[0])  # there are no transitions at β = 0
     finite = torch.stack(spreads).nan_to_num(nan=0.0, posinf=0.0).clamp(min=1e-12)
     return _Knots(torch.stack(temperatures), finite, torch.stack(log_steps), evaluations)
 
 
 def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Piecewise linear: x (T, B) within increasing knots (M, B), with values (M, B, ...) → (T, B, ...)."""
+    """Interpolate linearly at x (T, B) between increasing knots (M, B) with values (M, B, ...); returns (T, B, ...)."""
     right = torch.searchsorted(knots.T.contiguous(), x.T.contiguous()).T.clamp(1, len(knots) - 1)
     x0, x1 = knots.gather(0, right - 1), knots.gather(0, right)
     weight = ((x - x0) / (x1 - x0).clamp(min=torch.finfo(x.dtype).tiny)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Whether a fit had stopped rising before its steps were made small."""
+"""A test of whether the ELBO of a fit had stopped rising before its steps were made small."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from pyro_compvae.errors import ArgumentError
 
 NEGLIGIBLE_RISE = 0.2
-"""Nats that an ELBO may still gain without being called on its way."""
+"""Rise of an ELBO, in nats, that still counts as converged."""
 
 
 class Slope(NamedTuple):
-    """How a noisy ELBO moved over some steps, by a least-squares line through it.
+    """The change of a noisy ELBO over some steps, by a least-squares line through it.
 
     rise: (B,), nats from the first of the steps to the last.
-    standard_error: (B,), of the rise, from the scatter about the line.
+    standard_error: (B,), the standard error of the rise, from the scatter about the line.
     """
 
     rise: Tensor
@@ -26,12 +26,12 @@ class Slope(NamedTuple):
 
     @property
     def converged(self) -> Tensor:
-        """Where no rise, and no fall, is found: within two standard errors of none, or negligible, (B,)."""
+        """Whether the ELBO stays level, (B,): its change is within two standard errors of 0, or negligible."""
         return self.rise.abs() <= (2 * self.standard_error).clamp(min=NEGLIGIBLE_RISE)
 
 
 def step_share(step: int, steps: int, held: float, last: float = 0.05) -> float:
-    """Share of the step size at a step: 1 for a share `held` of all steps, then along half a cosine to `last`.
+    """The factor on the step size at a step: 1 for a share `held` of all steps, then along half a cosine to `last`.
 
     Raises:
         ValueError: unless `held` is from 0 to below 1.
@@ -42,7 +42,7 @@ def step_share(step: int, steps: int, held: float, last: float = 0.05) -> float:
 
 
 def check_held(held: float) -> None:
-    """Refuse what is no share of the steps that leaves some to settle.
+    """Refuse a share of the steps that leaves none for the fit to settle.
 
     Raises:
         ValueError: unless `held` is from 0 to below 1.
@@ -52,13 +52,13 @@ def check_held(held: float) -> None:
 
 
 def elbo_slope(elbo: Tensor, held: float) -> Slope:
-    """The slope of ELBOs (steps, B), one noisy estimate per step, over the second half of the steps of constant size.
+    """The slope of ELBOs (steps, B), noisy estimates one per step, over the second half of the steps of constant size.
 
-    There, noise is stationary, and an ELBO rises only if the fit is still on its way; while steps get shorter it rises
-    because the fit settles.
+    In these steps the noise is stationary, and an ELBO rises only if the fit has not arrived yet. While steps get
+    shorter, it also rises because the fit settles.
 
     Raises:
-        ValueError: for fewer than 3 steps to look at.
+        ValueError: if these are fewer than 3 steps.
     """
     stop = int(held * len(elbo))
     part = elbo[stop // 2 : stop].double()

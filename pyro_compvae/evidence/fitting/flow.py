@@ -1,7 +1,7 @@
-"""Normalising flows fitted to the posterior of every scene, from where a fitted Gaussian stands.
+"""Normalising flows fitted to the posterior of every scene, starting at a fitted Gaussian.
 
-The layers are our own because every scene has weights of its own: B flows are one batched matrix product per layer. The
-transforms of Pyro and of zuko have one set of weights, so that B scenes would be B modules, evaluated one by one.
+The layers are our own because every scene has its own weights: B flows take one batched matrix product per layer. The
+transforms of Pyro and of zuko have one set of weights, so that B scenes would need B modules, evaluated one by one.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pyro_compvae.evidence.proposals.symmetric import JointProposal, log_mean_ov
 from pyro_compvae.precision import exact_products
 
 LARGEST_LOG_SCALE = 2.0
-"""Largest |log scale| of a coupling layer, which keeps a draw from being thrown out of all that float32 can hold."""
+"""Largest |log scale| of a coupling layer, which keeps draws within the range of float32."""
 
 
 class Coupling(NamedTuple):
-    """Affine coupling layers of B scenes (Dinh et al. 2017), each scene with weights of its own.
+    """Affine coupling layers of B scenes (Dinh et al. 2017), with separate weights for each scene.
 
     A layer leaves the coordinates `kept` as they are, and shifts and scales the others by functions of them.
 
-    kept, moved: indices of the N coordinates in each of M layers, half of them each.
-    weights: per layer, those of a network with one hidden layer: (B, n, H), (B, 1, H), (B, H, 2 n'), (B, 1, 2 n').
+    kept, moved: for each of M layers, the indices of the two halves of the N coordinates.
+    weights: for each layer, those of a network with one hidden layer: (B, n, H), (B, 1, H), (B, H, 2 n'), (B, 1, 2 n').
     """
 
     kept: list[Tensor]
@@ -41,7 +41,7 @@ class Coupling(NamedTuple):
 
     @classmethod
     def identity(cls, num_scenes: int, dimensions: int, layers: int, hidden: int, device: torch.device) -> Coupling:
-        """Layers that do nothing yet, whose coordinates are divided at random, and once more the other way round."""
+        """Layers that do nothing yet. Pairs of layers divide the coordinates at random and exchange the two halves."""
         kept: list[Tensor] = []
         moved: list[Tensor] = []
         weights: list[tuple[Tensor, ...]] = []
@@ -69,14 +69,14 @@ class Coupling(NamedTuple):
         return self._replace(weights=[tuple(weight.detach() for weight in layer) for layer in self.weights])
 
     def forward(self, u: Tensor) -> Tensor:
-        """u (B, L, N) through all layers."""
+        """Apply all layers to u (B, L, N)."""
         for layer in range(len(self.weights)):
             shift, log_scale = self._shift_and_log_scale(layer, u)
             u = u.index_copy(-1, self.moved[layer], u[..., self.moved[layer]] * log_scale.exp() + shift)
         return u
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Back through all layers, and the log determinant of that (B, L)."""
+        """Apply the inverse of all layers to u (B, L, N); returns the result and the log determinant (B, L)."""
         log_det = torch.zeros_like(u[..., 0])
         for layer in reversed(range(len(self.weights))):
             shift, log_scale = self._shift_and_log_scale(layer, u)
@@ -92,11 +92,11 @@ class Coupling(NamedTuple):
 
 
 class FlowProposal:
-    """z = loc + S T(ε), ε ~ N(0, I), T coupling layers: slots that depend on one another in any way.
+    """z = loc + S T(ε) with ε ~ N(0, I) and coupling layers T; slots may depend on one another in any way.
 
     Args:
-        gaussian: batch shape (B,), on K·D dimensions: loc and S.
-        coupling: T.
+        gaussian: loc and S, of batch shape (B,), on K·D dimensions.
+        coupling: the layers T.
         num_slots: K.
     """
 
@@ -108,7 +108,7 @@ class FlowProposal:
 
     @exact_products()
     def rsample(self, num_samples: int) -> Tensor:
-        """z (L, B, K, D), differentiable."""
+        """Draws z (L, B, K, D), differentiable."""
         loc = self.gaussian.loc
         noise = torch.randn(len(loc), num_samples, loc.shape[-1], device=loc.device, dtype=torch.float32)
         u = self.coupling.forward(noise).double()
@@ -117,14 +117,14 @@ class FlowProposal:
 
     @exact_products()
     def log_prob(self, z: Tensor) -> Tensor:
-        """z (L, B, K, D) → (L, B), nats."""
+        """The log-density of z (L, B, K, D), (L, B) in nats."""
         u = torch.einsum("bij,lbj->bli", self.inverse, z.flatten(-2) - self.gaussian.loc)
         noise, log_det = self.coupling.inverse(u.float())
         squares = noise.double().square().sum(-1)
         return self.gaussian.log_prob_of_squares(squares.mT) + log_det.double().mT
 
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
-        """log q̄(z): z (L, B, K, D) → (L, B), nats; an inverse of all layers for every permutation.
+        """log q̄(z) of z (L, B, K, D), (L, B) in nats, by inverting all layers for every permutation.
 
         Raises:
             ValueError: for more than 8 slots.
@@ -133,9 +133,9 @@ class FlowProposal:
 
 
 class FlowFit(NamedTuple):
-    """A flow of every scene.
+    """A fitted flow of every scene.
 
-    gaussian: that it sits on.
+    gaussian: the Gaussian that the flow transforms.
     coupling: its layers.
     elbo: (steps, B), nats, a noisy estimate per step.
     """
@@ -169,13 +169,13 @@ class FlowConfig:
     """Adam's learning rate at the start; it falls to a twentieth along a cosine."""
 
     layers: int = 6
-    """M, coupling layers: every coordinate is moved by half of them."""
+    """M, the number of coupling layers; every coordinate is moved by half of them."""
 
     hidden: int = 64
-    """H, units of the one hidden layer of every coupling layer's network."""
+    """H, the number of hidden units in every coupling layer's network, which has one hidden layer."""
 
     chunk_size: int = 50
-    """Draws per scene held at a time; memory grows with it. Where a GPU has less room, they are evaluated in turns."""
+    """Draws per scene held at a time; memory grows with it. If a GPU has less room, they are evaluated in turns."""
 
     held: float = 0.0
     """Share of the steps before the learning rate falls, as in `FitConfig`."""
@@ -188,17 +188,17 @@ class FlowConfig:
 
 @exact_products()
 def fit_flow(log_joint: LogJoint, gaussian: Fit, config: FlowConfig = FlowConfig()) -> FlowFit:
-    """Fit flows to the posteriors of all scenes at once by their ELBO, from where a Gaussian stands.
+    """Fit flows to the posteriors of all scenes at once by their ELBO, starting at a fitted Gaussian.
 
-    By Adam, as the networks have no coordinates in which a natural gradient were as cheap as for a Gaussian. The
-    gradient is that along the path (Roeder et al. 2017): log q is differentiated through its draws only, so that it is
-    zero where q is the posterior. Pyro's transforms and autoguides hold one flow, not one per scene, and would be
-    fitted scene by scene.
+    Adam is used, because the networks have no coordinates in which a natural gradient would be as cheap as for a
+    Gaussian. The gradient is the path derivative (Roeder et al. 2017): log q is differentiated through its draws only,
+    so that the gradient is zero if q is the posterior. Pyro's transforms and autoguides hold one flow, not one per
+    scene, and would have to be fitted scene by scene.
 
     Args:
         log_joint: log p(x, z) of the scenes.
         gaussian: a fit of the family "full".
-        config: how hard to try.
+        config: the effort.
 
     Raises:
         ValueError: for a fit of another family.

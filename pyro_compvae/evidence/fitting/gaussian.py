@@ -1,4 +1,4 @@
-"""Gaussian proposals fitted to the posterior of every scene, from where the guide's posterior stands."""
+"""Gaussian proposals fitted to the posterior of every scene, starting at the guide's posterior."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Family = Literal["diagonal", "block", "full"]
 """Gaussians with independent latents, with a covariance within each slot, and with one across all slots."""
 
 MIN_EFFECTIVE_SHARE, MAX_LOWERINGS = 0.5, 40
-"""Share of the draws that must count for a weighted step, and how often the exponent is lowered for that."""
+"""Share of the draws that must count for a weighted step, and how often the exponent is lowered to reach it."""
 
 
 class Fit(NamedTuple):
     """A fitted Gaussian of every scene.
 
-    loc: (B, K, D).
+    loc: the mean, (B, K, D).
     scale_tril: Cholesky factor of the covariance, (B, K, D, D) for "diagonal" and "block", (B, K·D, K·D) for "full".
     elbo: (steps, B), nats, a noisy estimate per step.
     """
@@ -37,7 +37,7 @@ class Fit(NamedTuple):
     elbo: Tensor
 
     def proposal(self, df: float = math.inf, inflation: float = 1.0) -> Proposal:
-        """The fit as a proposal: a Student-t with finite ``df``, and its scale multiplied by ``inflation``."""
+        """The fit as a proposal, a Student-t if ``df`` is finite, with its scale multiplied by ``inflation``."""
         scale_tril = inflation * self.scale_tril
         if scale_tril.dim() == 4:
             return FactorisedProposal(Elliptical(self.loc, scale_tril, df))
@@ -59,23 +59,23 @@ class FitConfig:
     """
 
     steps: int = 150
-    """Natural-gradient steps; tens are enough from near by, and 150 from where guides stand."""
+    """Natural-gradient steps; 150 are enough from a guide's posterior, and a few tens from a start near the optimum."""
 
     num_samples: int = 16
-    """L, draws per scene and step. Few make cheap, noisy steps, which is what a fit on its way needs."""
+    """L, draws per scene and step. Few draws make cheap, noisy steps, which suit a fit that has not arrived yet."""
 
     step_size: float = 0.3
-    """ρ at the start; it falls to a twentieth along a cosine. 1 is a Newton step, without noise."""
+    """ρ at the start; it falls to a twentieth along a cosine. Without noise, ρ = 1 is a Newton step."""
 
     exponent: float = 0.0
-    """Which bound is ascended, from 0 (the ELBO) to 1, with which q covers most."""
+    """Which bound is ascended: 0 is the ELBO, and with 1, the largest value, q covers the posterior best."""
 
     chunk_size: int = 50
-    """Draws per scene held at a time; memory grows with it. Where a GPU has less room, they are evaluated in turns."""
+    """Draws per scene held at a time; memory grows with it. If a GPU has less room, they are evaluated in turns."""
 
     held: float = 0.0
-    """Share of the steps before the step size falls; `elbo_slope` of these tells whether the fit has arrived.
-    By default it falls from the first step on."""
+    """Share of the steps before the step size falls; `elbo_slope` of these steps tells whether the fit has arrived.
+    With 0 it falls from the first step."""
 
     def __post_init__(self) -> None:
         check_counts(steps=self.steps, num_samples=self.num_samples, chunk_size=self.chunk_size)
@@ -90,37 +90,37 @@ class FitConfig:
 def fit_gaussian(log_joint: LogJoint, start: Start, family: Family, config: FitConfig = FitConfig()) -> Fit:
     r"""Fit a Gaussian to the posterior of every scene by natural gradients, all scenes at once.
 
-    With z = μ + S ε, the gradient that a draw feels in the coordinates in which q is spherical is
+    With z = μ + S ε, the gradient at a draw, in the coordinates in which q is spherical, is
 
         h = Sᵀ ∇_z [log p(x, z) − log q(z)] = Sᵀ ∇ log p(x, z) + ε
 
-    which is zero for every draw where q is the posterior: the path derivative (Roeder et al. 2017). In these
+    This is the path derivative (Roeder et al. 2017), which is zero for every draw if q is the posterior. In these
     coordinates the Fisher information is constant, 1 for μ and the lower triangle and 2 for the diagonal, so that
 
         μ ← μ + ρ S Σ_l w̄_l h_l
         S ← S (exp(diag(ρ A) / 2) + strictly lower triangle of ρ A),      A = Σ_l w̄_l h_l ε_lᵀ
 
-    is a natural-gradient step (Glasmachers et al. 2010), and no scale of the latents has to be known beforehand. It
-    needs tens of steps where Adam needs hundreds. Near the optimum A is a sample covariance times an error, and the
+    is a natural-gradient step (Glasmachers et al. 2010), and no scale of the latents has to be known beforehand. A fit
+    takes tens of steps where Adam takes hundreds. Near the optimum A is a sample covariance times an error, and the
     step is stable as long as ρ stays below the inverse of its largest eigenvalue, (1 + √(N / n))² for n draws in N
     dimensions (Marchenko & Pastur 1967); ρ is capped there, and steps are cut to a length of 1 in these coordinates.
 
-    With w̄ = 1/L it ascends the ELBO, whose Gaussians are narrower than the posterior: poor proposals. With
-    w̄ ∝ (p/q)^exponent it ascends, up to the factor 1 − exponent that the curvature takes back, the Rényi bound
+    With w̄ = 1/L it ascends the ELBO, whose Gaussians are narrower than the posterior and therefore poor proposals.
+    With w̄ ∝ (p/q)^exponent it ascends, up to the factor 1 − exponent that the curvature takes back, the Rényi bound
     (1/exponent) log E_q[(p/q)^exponent] (Li & Turner 2016; the gradient is the doubly reparameterised one of Tucker et
-    al. 2019), and with an exponent of 1 it descends KL(p ‖ q): they cover more. The weights are normalised over the L
-    draws, which pulls the optimum back towards the ELBO's, and the exponent is lowered for scenes where less than
-    half of the draws would count; so start that from a fit with exponent 0.
+    al. 2019), and with an exponent of 1 it descends KL(p ‖ q); these Gaussians cover more. The weights are normalised
+    over the L draws, which pulls the optimum back towards the ELBO's, and the exponent is lowered for scenes where less
+    than half of the draws would count; so start from a fit with exponent 0.
 
     Args:
         log_joint: log p(x, z) of the scenes.
-        start: the guide's posterior, batch shape (B, K, D), or a fit, or a Gaussian proposal, of the same or a smaller
+        start: the guide's posterior, batch shape (B, K, D), or a fit or a Gaussian proposal of the same or a smaller
             family.
-        family: "diagonal", "block" or "full".
-        config: how hard to try.
+        family: the family, "diagonal", "block" or "full".
+        config: the effort.
 
     Raises:
-        ValueError: for an unknown family, one that is smaller than the start's, or a start of other scenes.
+        ValueError: for an unknown family, a family smaller than the start's, or a start for other scenes.
         FloatingPointError: if all draws of a scene have a density or a gradient that is not finite.
     """
     if family not in get_args(Family):
@@ -144,7 +144,7 @@ def fit_gaussian(log_joint: LogJoint, start: Start, family: Family, config: FitC
 
 
 def _location_and_factor(start: Start) -> tuple[Tensor, Tensor]:
-    """Location (B, K, D) and Cholesky factor, as those of a `Fit`."""
+    """The location (B, K, D) and the Cholesky factor, shaped as in a `Fit`."""
     if isinstance(start, Fit):
         return start.loc, start.scale_tril
     if isinstance(start, FactorisedProposal):
@@ -157,7 +157,7 @@ def _location_and_factor(start: Start) -> tuple[Tensor, Tensor]:
 
 
 def _grouped(start: Start, family: Family, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Location (B, G, N) and Cholesky factor (B, G, N, N) of G independent groups: a slot each, or one of all slots."""
+    """Location (B, G, N) and Cholesky factor (B, G, N, N) of G independent groups: one per slot, or one for all."""
     loc, scale_tril = _location_and_factor(start)
     if tuple(loc.shape) != shape:
         raise ArgumentError(f"start: expected shape {shape}, that of log_joint, got {tuple(loc.shape)}")
@@ -174,14 +174,14 @@ def _grouped(start: Start, family: Family, shape: tuple[int, ...]) -> tuple[Tens
 def _natural_step(
     loc: Tensor, scale_tril: Tensor, noise: Tensor, gradient: Tensor, weights: Tensor, rho: float, family: Family
 ) -> tuple[Tensor, Tensor]:
-    """The step that `fit_gaussian` describes.
+    """Make the step that `fit_gaussian` describes.
 
     Args:
-        loc, scale_tril: (B, G, N), (B, G, N, N).
+        loc, scale_tril: μ (B, G, N) and S (B, G, N, N).
         noise, gradient: ε and ∇ log p(x, z), (L, B, G, N).
         weights: w̄ (L, B).
-        rho: ρ before it is capped.
-        family: what of the Cholesky factor may change.
+        rho: ρ before the cap.
+        family: the family, which says what part of the Cholesky factor may change.
     """
     dimensions = 1 if family == "diagonal" else loc.shape[-1]
     effective = 1 / weights.square().sum(0)
@@ -196,10 +196,10 @@ def _natural_step(
 
 
 def finite_draws(log_p: Tensor, gradient: Tensor) -> Tensor:
-    """Draws of finite log densities (L, B) and gradients (L, B, K, D): (L, B).
+    """Which draws have finite log-densities (L, B) and gradients (L, B, K, D); (L, B).
 
     Raises:
-        FloatingPointError: if a scene has none.
+        FloatingPointError: if a scene has no such draw.
     """
     finite = log_p.isfinite() & gradient.isfinite().all((-2, -1))
     if not finite.any(0).all():
@@ -211,13 +211,13 @@ def finite_draws(log_p: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _log_density_of_noise(noise: Tensor, scale_tril: Tensor) -> Tensor:
-    """log q(z) at z = μ + S ε: ε (L, B, G, N), S (B, G, N, N) → (L, B)."""
+    """log q(z) at z = μ + S ε, (L, B), from ε (L, B, G, N) and S (B, G, N, N)."""
     log_det = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum((-2, -1))
     return -0.5 * (noise.square().sum((-2, -1)) + noise[0, 0].numel() * math.log(2 * math.pi)) - log_det
 
 
 def _tempered_weights(log_weights: Tensor, exponent: float) -> Tensor:
-    """Normalised weights (L, B) ∝ exp(a log w), a the exponent or what leaves half of the draws to count.
+    """Normalised weights (L, B) ∝ exp(a log w), where a is the exponent, or less, so that half of the draws count.
 
     Draws of log weight -inf do not count, whatever the exponent.
     """
@@ -242,7 +242,7 @@ def _within_trust_region(update: Tensor) -> Tensor:
 
 
 def _block_diagonal(blocks: Tensor) -> Tensor:
-    """(B, K, D, D) → (B, K·D, K·D)."""
+    """Block-diagonal matrices (B, K·D, K·D) of blocks (B, K, D, D)."""
     B, K, D, _ = blocks.shape
     full = blocks.new_zeros(B, K, D, K, D)
     slots = torch.arange(K, device=blocks.device)

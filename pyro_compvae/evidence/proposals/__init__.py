@@ -1,1 +1,1 @@
-"""Distributions to draw the slots of a batch of scenes from."""
+"""Distributions from which the slots of a batch of scenes are drawn."""

@@ -13,11 +13,12 @@ class Elliptical:
 
         z = loc + scale_tril ε √(df / χ²_df),    ε ~ N(0, I)
 
-    ``torch`` and ``pyro`` have both, but solve one triangular system for every draw. This takes the inverse once.
+    ``torch`` and ``pyro`` have both distributions, but solve a triangular system for every draw. This class computes
+    the inverse of the factor once.
 
     Args:
-        loc: (*batch, N).
-        scale_tril: (*batch, N, N), lower triangular with a positive diagonal.
+        loc: the location, (*batch, N).
+        scale_tril: the Cholesky factor, (*batch, N, N), lower triangular with a positive diagonal.
         df: degrees of freedom.
     """
 
@@ -35,17 +36,17 @@ class Elliptical:
         return self.loc + torch.einsum("...ij,l...j->l...i", self.scale_tril, noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """z (L, *batch, N) → (L, *batch), nats."""
+        """The log-density of z (L, *batch, N), (L, *batch) in nats."""
         shift = torch.einsum("...ij,l...j->l...i", self.inverse(), z - self.loc)
         return self.log_prob_of_squares(shift.square().sum(-1))
 
     def inverse(self) -> Tensor:
-        """That of scale_tril: it makes shifts z - loc of a Gaussian standard normal."""
+        """The inverse of scale_tril, which makes the shifts z - loc of a Gaussian standard normal."""
         identity = torch.eye(self.loc.shape[-1], dtype=self.loc.dtype, device=self.loc.device)
         return torch.linalg.solve_triangular(self.scale_tril, identity.expand_as(self.scale_tril), upper=False)
 
     def log_prob_of_squares(self, squares: Tensor) -> Tensor:
-        """The density where the standard normal shift has this squared norm, (..., *batch), nats."""
+        """The log-density where the standardised shift has this squared norm, (..., *batch) in nats."""
         N, df = self.loc.shape[-1], self.df
         log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if df == math.inf:

@@ -1,4 +1,4 @@
-"""The order of the slots, drawn as a proposal would have it."""
+"""Orders of the slots, drawn with the probabilities that a proposal gives them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS, Factor
 from pyro_compvae.permutation import all_permutations, log_permanent
 
 PERMUTATIONS_AT_ONCE = 512
-"""Permutations of a scene held at a time."""
+"""How many permutations of a scene are held at a time, to bound the memory."""
 
 
 def labelled(proposal: Proposal, z: Tensor, num_draws: int) -> Tensor:
     """Put the slots of every scene in an order π with probability q(z_π) / Σ_π' q(z_π').
 
-    It makes a draw of a symmetric density p(z) one of p(z) q(z) / q̄(z).
+    It turns a draw from a symmetric density p(z) into a draw from p(z) q(z) / q̄(z).
 
     Args:
-        proposal: q; with more than 8 slots, one that factorises over them.
-        z: (B, K, D).
-        num_draws: L orders of every scene.
+        proposal: the proposal q; with more than 8 slots it must factorise over them.
+        z: the slots, (B, K, D).
+        num_draws: L, the number of orders for every scene.
 
     Returns:
-        (L, B, K, D).
+        The slots in these orders, (L, B, K, D).
 
     Raises:
         ValueError: for more than 8 slots that depend on one another.
@@ -48,7 +48,7 @@ def labelled(proposal: Proposal, z: Tensor, num_draws: int) -> Tensor:
 def draw_matching(log_matrix: Tensor) -> Tensor:
     """Draw permutations with probability Π_j A_jπ(j) / perm(A).
 
-    Row by row: the gradient of log perm(A) with respect to log A_jk is the probability that π(j) = k.
+    It proceeds row by row: the gradient of log perm(A) with respect to log A_jk is the probability that π(j) = k.
 
     Args:
         log_matrix: log A, (..., K, K).
@@ -63,6 +63,6 @@ def draw_matching(log_matrix: Tensor) -> Tensor:
             (probability,) = torch.autograd.grad(log_permanent(leaf).sum(), leaf)
         row = probability[..., j, :]
         k = torch.multinomial(row.flatten(0, -2), 1).reshape(*row.shape[:-1], 1)
-        # The rows before this one are settled.
+        # This row is settled from now on.
         rows[j] = torch.full_like(row, -torch.inf).scatter(-1, k, 0.0)
     return torch.stack(rows, dim=-2).argmax(-1)

@@ -1,8 +1,8 @@
-"""Distributions to draw the slots of a batch of scenes from, made symmetric under permutations of the slots.
+"""Distributions from which the slots of a batch of scenes are drawn, made symmetric under permutations of the slots.
 
-The posterior of K exchangeable slots has K! copies of every mode, and what inference finds covers one. Importance
-sampling from one copy misses up to log K! nats however many draws there are (Lee & Robert, arXiv 1311.6000). The
-symmetrised proposal q̄(z) = 1/K! Σ_π q(z_π) covers all. A draw from q̄ is a draw from q with its slots shuffled, and the
+The posterior of K exchangeable slots has K! copies of every mode, and inference finds one of them. Importance sampling
+from one copy misses up to log K! nats however many draws there are (Lee & Robert, arXiv 1311.6000). The symmetrised
+proposal q̄(z) = 1/K! Σ_π q(z_π) covers them all. A draw from q̄ is a draw from q with its slots shuffled, and the
 weight p(x, z) / q̄(z) does not change under shuffling, so z is drawn from q.
 """
 
@@ -22,7 +22,7 @@ from pyro_compvae.evidence.proposals.elliptical import Elliptical
 from pyro_compvae.permutation import all_permutations, log_permanent
 
 MAX_PERMUTED_SLOTS = 8
-"""Largest K of which all K! permutations are summed."""
+"""The largest K for which all K! permutations are summed, 40,320 of them."""
 
 
 class Proposal(Protocol):
@@ -31,20 +31,20 @@ class Proposal(Protocol):
     num_slots: int
 
     def rsample(self, num_samples: int) -> Tensor:
-        """z (L, B, K, D), differentiable."""
+        """Draws z (L, B, K, D), differentiable."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """z (L, B, K, D) → (L, B), nats."""
+        """The log-density of z (L, B, K, D), (L, B) in nats."""
 
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
-        """log q̄(z): z (L, B, K, D) → (L, B), nats."""
+        """log q̄(z) of z (L, B, K, D), (L, B) in nats."""
 
 
 class FactorisedProposal:
     """Independent slots: q(z) = Π_k q_k(z_k), so that q̄(z) = perm(A) / K! with A_jk = q_j(z_k), exactly.
 
     Args:
-        slots: batch shape (B, K), on D dimensions.
+        slots: the distributions of the slots, of batch shape (B, K), on D dimensions.
     """
 
     def __init__(self, slots: Elliptical) -> None:
@@ -52,15 +52,15 @@ class FactorisedProposal:
         self.num_slots = slots.loc.shape[-2]
 
     def rsample(self, num_samples: int) -> Tensor:
-        """z (L, B, K, D), differentiable."""
+        """Draws z (L, B, K, D), differentiable."""
         return self.slots.rsample(num_samples)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """z (L, B, K, D) → (L, B), nats."""
+        """The log-density of z (L, B, K, D), (L, B) in nats."""
         return self.slots.log_prob(z).sum(-1)
 
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
-        """log q̄(z): z (L, B, K, D) → (L, B), nats."""
+        """log q̄(z) of z (L, B, K, D), (L, B) in nats."""
         columns = [self.slots.log_prob(z[..., k, :].unsqueeze(-2).expand_as(z)) for k in range(self.num_slots)]
         return log_permanent(torch.stack(columns, dim=-1)) - math.lgamma(self.num_slots + 1)
 
@@ -68,10 +68,10 @@ class FactorisedProposal:
 class JointProposal:
     """Slots that depend on one another; q̄(z) is the mean over all K! permutations, for K up to 8.
 
-    A sum over some of them would be too small, and the weights too large.
+    A sum over only some of them would be too small, and the weights too large.
 
     Args:
-        joint: batch shape (B,), on K·D dimensions.
+        joint: the distribution of all slots, of batch shape (B,), on K·D dimensions.
         num_slots: K.
     """
 
@@ -80,20 +80,20 @@ class JointProposal:
         self.num_slots = num_slots
 
     def rsample(self, num_samples: int) -> Tensor:
-        """z (L, B, K, D), differentiable."""
+        """Draws z (L, B, K, D), differentiable."""
         return self.joint.rsample(num_samples).unflatten(-1, (self.num_slots, -1))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """z (L, B, K, D) → (L, B), nats."""
+        """The log-density of z (L, B, K, D), (L, B) in nats."""
         return self.joint.log_prob(z.flatten(-2))
 
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
-        """log q̄(z): z (L, B, K, D) → (L, B), nats.
+        """log q̄(z) of z (L, B, K, D), (L, B) in nats.
 
-        With slot a of z in the place j, S⁻¹ (z - loc) gets a share y_ja (K·D,) of it. The squared norm of a permutation
-        is a quadratic form eᵀ G e of the inner products G of all y, which are computed once for all permutations; e is
-        1 where slot a is in the place j. As products, unlike as sums of chosen entries, they have a gradient that a GPU
-        need not add up entry by entry.
+        Slot a of z in place j contributes y_ja (K·D,) to S⁻¹ (z - loc). The squared norm of a permutation is a
+        quadratic form eᵀ G e in the inner products G of all y, which are computed once for all permutations; e is 1
+        where slot a is in place j. The form is computed by matrix products and not as a sum of chosen entries, whose
+        gradient a GPU would add up entry by entry.
 
         Raises:
             ValueError: for more than 8 slots.
@@ -112,11 +112,11 @@ class JointProposal:
 
 
 PERMUTED_DRAWS = 2**17
-"""Permuted draws held at a time."""
+"""How many permuted draws are held at a time, to bound the memory."""
 
 
 def log_mean_over_permutations(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """log q̄(z) = log 1/K! Σ_π q(z_π) of any density log q: (L, B, K, D) → (L, B), evaluated K! times.
+    """log q̄(z) = log 1/K! Σ_π q(z_π) of z (L, B, K, D), (L, B), for any density log q, which is evaluated K! times.
 
     Raises:
         ValueError: for more than 8 slots.
@@ -141,8 +141,8 @@ def _permutations(z: Tensor) -> Tensor:
 
 
 def normal_proposal(q: Normal) -> FactorisedProposal:
-    """The proposal that a guide's posterior is, batch shape (B, K, D); in float64, so that densities add nothing to the
-    rounding of the likelihood."""
+    """A guide's posterior, batch shape (B, K, D), as a proposal. It is in float64, so that its densities add nothing to
+    the rounding of the likelihood."""
     return FactorisedProposal(Elliptical(q.loc.double(), torch.diag_embed(q.scale.double())))
 
 
@@ -150,7 +150,7 @@ class ExchangeableProposal(FactorisedProposal):
     """Slots that are independent and identically distributed, so that q̄ = q."""
 
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
-        """log q̄(z): z (L, B, K, D) → (L, B), nats."""
+        """log q̄(z) of z (L, B, K, D), (L, B) in nats."""
         return self.log_prob(z)
 
 
