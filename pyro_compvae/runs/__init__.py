@@ -1,1 +1,1 @@
-"""What a run is and leaves behind: its folder, configuration, checkpoints, weights, environment and log."""
+"""Runs: their folders, configurations, checkpoints, weights, environments and logs."""

@@ -1,4 +1,4 @@
-"""Checkpoints: what training goes on from."""
+"""Checkpoints, from which training continues."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from pyro_compvae.runs.files import check_opens, unreadable, write_bytes
 
 
 class CheckpointError(CompvaeError, RuntimeError):
-    """A checkpoint is missing, damaged, or of another run."""
+    """A checkpoint is missing, damaged, or belongs to another run."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors, numbers, strings, and lists and dictionaries of them, atomically."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)  # not into the file, as it does not pass on why writing failed
-    # No copy either; a view of it, left in the traceback of a failure, crashes Python 3.12.1 when it collects garbage.
+    torch.save(content, buffer)  # not directly into the file, because torch.save hides why writing failed
+    # getvalue makes no copy. A view of the buffer in the traceback of a failure would crash Python 3.12.1 when it
+    # collects garbage.
     write_bytes(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path, entries: Iterable[str] = ("config", "step", "guide")) -> dict[str, Any]:
-    """Read a checkpoint, which has to have these entries, without unpickling anything but tensors and containers.
+    """Read a checkpoint, which must have these entries, without unpickling anything but tensors and containers.
 
-    Its tensors come to the CPU, wherever they were saved.
+    Its tensors are loaded onto the CPU, whatever device they were saved from.
 
     Raises:
-        CheckpointError: if the file is missing, cannot be opened, is damaged, or not such a checkpoint.
+        CheckpointError: if the file is missing, cannot be opened, is damaged, or lacks an entry.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file. Has the run saved one yet?")

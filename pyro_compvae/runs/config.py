@@ -25,7 +25,7 @@ from pyro_compvae.runs.sections import (
 )
 
 MAY_DIFFER = ("training.steps", "data.root")
-"""Fields in which a resumed run may differ from the run before."""
+"""Fields in which a resumed run may differ from the stored one."""
 
 MODEL_FIELDS = (
     *("num_slots", "latent_dim", "scale", "decoder", "data.image_size"),
@@ -40,18 +40,18 @@ SECTIONS = {"iodine": ("refinement",), "monet": ("attention",), "mulmon": ("refi
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run.
+    """The configuration of one run.
 
-    guide: which model and guide.
-    preset: the name of the preset that the run started from.
-    lnms: whether L-NMS is in the objective.
-    seed: of initialisation, minibatches and noise; the data have a seed of their own.
-    frozen_model: run folder whose generative model this run takes over and leaves as it is; only the guide is trained.
-    num_slots, latent_dim: K, D.
-    scale: σ, standard deviation of a colour channel.
-    refinement: IODINE and MulMON.
-    attention: MONet.
-    views: MulMON.
+    guide: the name of the guide, which also decides the model.
+    preset: the name of the preset from which the configuration was made.
+    lnms: whether L-NMS is part of the objective.
+    seed: the seed of initialisation, minibatches and noise; the data have a separate seed.
+    frozen_model: a run folder whose generative model this run takes over unchanged; only the guide is trained.
+    num_slots, latent_dim: K and D.
+    scale: σ, the standard deviation of a colour channel.
+    refinement: the section of IODINE and MulMON.
+    attention: the section of MONet.
+    views: the section of MulMON.
     """
 
     guide: GuideName
@@ -90,7 +90,7 @@ class RunConfig:
 
     @property
     def multi_view(self) -> bool:
-        """Whether the run is on several views of a scene."""
+        """Whether the run uses several views of a scene."""
         return self.views is not None
 
     def replace(self, changes: Mapping[str, Any]) -> RunConfig:
@@ -120,7 +120,7 @@ class RunConfig:
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Fields by name from FIELD=VALUE, values as JSON has them (1e-3, true, [32, 32], null), or else the text itself.
+    """Fields by name from FIELD=VALUE, where the value is JSON (1e-3, true, [32, 32], null), or else a plain text.
 
     Raises:
         ConfigError: for anything else.
@@ -149,8 +149,8 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 
 def differences(found: RunConfig, asked: RunConfig, fields: tuple[str, ...] = ()) -> list[str]:
-    """How two configurations differ, a phrase per field, in some fields and sections or in all that a resumed run may
-    not change."""
+    """The differences of two configurations, as one phrase per field, in the given fields and sections, or in all
+    fields that a resumed run may not change."""
     there, here = flatten(found), flatten(asked)
     return [
         f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
@@ -181,7 +181,7 @@ def from_yaml(text: str) -> RunConfig:
     """Read a configuration back.
 
     Raises:
-        ConfigError: if the text is no YAML mapping, or not of a configuration.
+        ConfigError: if the text is no YAML mapping, or no configuration.
     """
     try:
         content = yaml.safe_load(text)

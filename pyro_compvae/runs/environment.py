@@ -1,4 +1,4 @@
-"""What a run was made with, so that others can make it again."""
+"""The commands, packages and machine that made a run, so that others can make it again."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ PACKAGES = ("pyro-compvae", "torch", "pyro-ppl", "numpy", "scipy", "arviz")
 
 
 def write_environment(path: Path, command: Sequence[str], device: torch.device, num_workers: int = 1) -> None:
-    """Add a command to the environment.json of a run, with the machine and the packages that it runs on.
+    """Add a command to the environment.json of a run, with the machine and the packages that it uses.
 
     A run that was resumed has an entry for every call.
 
     Args:
         path: the file.
-        command: a script and its arguments.
-        device: where it computes.
-        num_workers: how many processes share the work.
+        command: the script and its arguments.
+        device: the device that the command computes on.
+        num_workers: the number of processes that share the work.
 
     Raises:
         CheckpointError: if the file is damaged.
@@ -52,7 +52,7 @@ def write_environment(path: Path, command: Sequence[str], device: torch.device, 
 
 
 def read_environment(path: Path) -> list[dict[str, Any]]:
-    """The calls that made a run; none where there is no such file.
+    """The calls that made a run; an empty list if there is no such file.
 
     Raises:
         CheckpointError: if the file is damaged.
@@ -79,7 +79,7 @@ def _version(package: str) -> str:
 
 
 def processor() -> str:
-    """The processor's own name, which only Linux's /proc gives away."""
+    """The name of the processor's model if Linux's /proc has it, and otherwise of its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -13,19 +13,19 @@ from pathlib import Path
 from pyro_compvae.errors import DiskFullError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where the disk is full, or a quota or limit is used up."""
+"""The system's error numbers for a full disk, and for a used-up quota or limit."""
 
 
 STALE = 3600.0
-"""Seconds after its last change, from which on a temporary file is one that a killed process has left."""
+"""Age in seconds since its last change at which a temporary file counts as left by a killed process."""
 
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Say what could not be written to a full disk.
+    """A context that says which file could not be written to a full disk.
 
     Raises:
-        DiskFullError: where the system says so.
+        DiskFullError: if the system reports a full disk.
     """
     try:
         yield
@@ -40,10 +40,10 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary file to write to, renamed to `path` on success and deleted on failure.
+    """A context with a temporary file to write to, which is renamed to `path` on success and deleted on failure.
 
     Raises:
-        DiskFullError: if there is no room for it.
+        DiskFullError: if the disk has no room for the file.
     """
     with naming_full_disk(path):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -53,19 +53,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
             _remove_leftovers(path, temporary)
             yield temporary
             _sync(temporary)
-            # mkstemp makes files for the owner only; give them the permissions of any other new file.
+            # mkstemp makes files for the owner only; this gives them the permissions of any other new file.
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
             temporary.replace(path)
-            with suppress(OSError):  # some file systems know no such thing
+            with suppress(OSError):  # some file systems cannot sync a folder
                 _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, survive a loss of power."""
+    """Make sure that a file, or the names in a folder, would survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -74,9 +74,9 @@ def _sync(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path, temporary: Path) -> None:
-    """Delete what processes that were killed while they wrote `path` have left, but nothing that is being written."""
-    now = temporary.stat().st_mtime  # by the clock of the file system
-    name = f".{glob.escape(path.stem)}-????????{glob.escape(path.suffix)}"  # the eight are mkstemp's
+    """Delete the files that processes killed while writing `path` have left, but none that is being written."""
+    now = temporary.stat().st_mtime  # the present time by the clock of the file system
+    name = f".{glob.escape(path.stem)}-????????{glob.escape(path.suffix)}"  # mkstemp adds eight characters
     for leftover in path.parent.glob(name):
         with suppress(FileNotFoundError):  # another process was quicker
             if now - leftover.stat().st_mtime > STALE:
@@ -95,10 +95,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_opens(path: Path, error: type[Exception]) -> None:
-    """Tell a file that cannot be opened from one that is damaged, before a reader takes the one for the other.
+    """Refuse a file that cannot be opened, before a reader reports it as damaged.
 
     Raises:
-        error: if the system does not open it for reading.
+        error: if the system does not open the file for reading.
     """
     try:
         path.open("rb").close()
@@ -107,5 +107,5 @@ def check_opens(path: Path, error: type[Exception]) -> None:
 
 
 def unreadable(path: Path, problem: OSError) -> str:
-    """What to say of a file that the system does not let be read."""
+    """The message about a file that the system does not allow to be read."""
     return f"{path}: cannot be read ({problem.strerror}). Look at its permissions, and at the disk that it is on."

@@ -1,4 +1,4 @@
-"""The folder of a run: where everything of it is."""
+"""The folder of a run, and the names of its files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pyro_compvae.runs.files import check_opens, write_text
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run. Nothing else knows their names.
+    """The files of a run. No other module knows their names.
 
-    path: the folder, of a run or of an export of one.
+    path: the folder of a run, or of an export of a run.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The weights, and all that training goes on from."""
+        """The weights, and all other state from which training continues."""
         return self.path / "checkpoint.pt"
 
     @property
@@ -39,17 +39,17 @@ class RunFolder:
 
     @property
     def summary_file(self) -> Path:
-        """Metrics on all test scenes, written when training is done."""
+        """The metrics on all test scenes, written when training is done."""
         return self.path / "summary.json"
 
     @property
     def metrics(self) -> Path:
-        """A row for every logged step."""
+        """The log, with a row for every logged step."""
         return self.path / "metrics.csv"
 
     @property
     def environment(self) -> Path:
-        """Commands, packages and machine, an entry for every call that trained the run."""
+        """The commands, packages and machines, with an entry for every call that trained the run."""
         return self.path / "environment.json"
 
     @property
@@ -58,30 +58,30 @@ class RunFolder:
         return self.path / "scenes.h5"
 
     def numbers(self, name: str) -> Path:
-        """A NetCDF file of what has been computed of the run, such as "ladder"."""
+        """A NetCDF file of numbers that were computed from the run, such as "ladder"."""
         return self.path / f"{name}.nc"
 
     def figure(self, name: str) -> Path:
-        """A picture, in a folder of pictures that is made where there is none."""
+        """A picture in the folder of figures, which is made if there is none."""
         figures = self.path / "figures"
         figures.mkdir(exist_ok=True)
         return figures / name
 
     @property
     def is_run(self) -> bool:
-        """Whether there is a run here, finished or not, or an export."""
+        """Whether the folder holds a run, finished or not, or an export."""
         return self.config_file.is_file()
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has its summary."""
+        """Whether the run has a summary."""
         return self.summary_file.is_file()
 
     def check_new(self) -> None:
-        """Refuse a folder that holds files, but for the hidden ones that a killed process leaves.
+        """Refuse a folder that holds files, except hidden ones, which a killed process may have left.
 
         Raises:
-            CheckpointError: if it does.
+            CheckpointError: if the folder holds other files, or is no folder.
         """
         if not self.path.exists():
             return
@@ -92,10 +92,10 @@ class RunFolder:
             )
 
     def config(self) -> RunConfig:
-        """The configuration of the run; scenes of the user's own are found where the folder is now.
+        """The configuration of the run. A user's own scenes are found in the folder, wherever it is now.
 
         Raises:
-            CheckpointError: if the folder is no run, or the file cannot be opened.
+            CheckpointError: if the folder holds no run, or the file cannot be opened.
             ConfigError: if the file is damaged.
         """
         if not self.is_run:
@@ -113,14 +113,15 @@ class RunFolder:
         write_text(self.config_file, to_yaml(config))
 
     def resumed_config(self, changes: Mapping[str, Any], guide: str | None = None) -> RunConfig:
-        """The configuration to go on with: that of the run, with more steps or another place of the data.
+        """The configuration with which to continue: that of the run, with more steps or another place of the data.
 
         Args:
-            changes: what is asked for, by the names of fields.
-            guide: the guide that is asked for, or None.
+            changes: the changes asked for, by the names of fields.
+            guide: the guide asked for, or None.
 
         Raises:
-            CheckpointError: if there is no run here, or only an export of one, or what is asked for is of another run.
+            CheckpointError: if there is no run in the folder, or only an export, or if the changes belong to another
+                run.
             ConfigError: for an unknown field or an impossible value.
         """
         if not self.is_run:
@@ -134,7 +135,7 @@ class RunFolder:
                 "optimiser is not in it. Resume the run that it was made from"
             )
         stored = self.config()
-        if guide is not None and guide != stored.guide:  # whose sections of the configuration are others
+        if guide is not None and guide != stored.guide:  # its configuration has other sections
             resumed, changed = stored, [f"guide is {stored.guide!r} there and {guide!r} here"]
         else:
             resumed = stored.replace(changes)
@@ -148,21 +149,21 @@ class RunFolder:
         return resumed
 
     def summary(self) -> dict[str, Any]:
-        """Metrics on all test scenes, as they were written.
+        """The metrics on all test scenes.
 
         Raises:
-            OSError: if there are none.
+            OSError: if there is no summary.
             ValueError: if the file is damaged.
         """
         return json.loads(self.summary_file.read_text(encoding="utf-8"))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write the metrics on all test scenes, which makes the run a finished one."""
+        """Write the metrics on all test scenes, which makes the run count as finished."""
         write_text(self.summary_file, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
 def run_name(config: RunConfig) -> str:
-    """What a run is called that was given no name: GUIDE-DATASET-lnms-seedS, or plain instead of lnms."""
+    """The default name of a run: GUIDE-DATASET-lnms-seedS, with "plain" instead of "lnms" without L-NMS."""
     frozen = f"-on-{Path(config.frozen_model).name}" if config.frozen_model else ""
     data = Path(config.data.root).stem if config.data.name == "file" and config.data.root else config.data.name
     return f"{config.guide}-{data}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}{frozen}"

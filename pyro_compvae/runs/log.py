@@ -1,4 +1,4 @@
-"""What a run says while it trains: rows of a CSV file, and the same as TensorBoard events."""
+"""The log of a run in training: rows of a CSV file, and the same numbers as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ UNPLOTTED = ("step", "seconds")
 
 
 class RunLog:
-    """The rows of ``metrics.csv`` of a run, each on disk when `append` returns.
+    """The rows of a run's ``metrics.csv``. Each row is on disk when `append` returns.
 
     Args:
         folder: the run folder.
-        columns: of the table; "step" is the first.
+        columns: the names of the columns; "step" is the first.
     """
 
     def __init__(self, folder: RunFolder, columns: tuple[str, ...]) -> None:
@@ -32,16 +32,16 @@ class RunLog:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return self.folder.metrics
 
     @property
     def last_step(self) -> int:
-        """Step of the last row; 0 where there is none."""
+        """The step of the last row; 0 if there is none."""
         return max(self._lines(), default=0)
 
     def append(self, row: Mapping[str, float], events: SummaryWriter) -> None:
-        """Add a row; what is missing or NaN stays empty."""
+        """Add a row, in which values that are missing or NaN stay empty."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
             if not file.tell():
@@ -52,24 +52,24 @@ class RunLog:
         for name, value in row.items():
             if name not in UNPLOTTED and math.isfinite(value):
                 events.add_scalar(name, value, int(row["step"]))
-        events.flush()  # a full disk shows here, and not at some later row
+        events.flush()  # so that a full disk is noticed here, and not at some later row
 
     def drop_after(self, step: int) -> None:
-        """Forget rows that an interrupted run wrote after its last checkpoint, as they will be written again."""
+        """Remove the rows that an interrupted run wrote after its last checkpoint, since they will be written again."""
         kept = [line for logged, line in self._lines().items() if logged <= step]
         write_text(self.path, "".join((",".join(self.columns) + "\n", *kept)))
 
     def _lines(self) -> dict[int, str]:
-        """Whole lines by step."""
+        """The undamaged lines by step."""
         return whole_lines(self.path, len(self.columns)) if self.path.exists() else {}
 
     @contextmanager
     def events(self, first_step: int) -> Iterator[SummaryWriter]:
-        """TensorBoard's writer; events from the first step on replace those of the interrupted run."""
+        """A context with TensorBoard's writer; from the first step on its events replace an interrupted run's."""
         previous = threading.excepthook
 
         def hook(args: threading.ExceptHookArgs) -> None:
-            # The writer's thread leaves its error to the next call of the writer, which raises it: no need to print it.
+            # The next call of the writer raises the error of its thread, so there is no need to print it.
             if not isinstance(args.exc_value, OSError):
                 previous(args)
 
@@ -79,7 +79,7 @@ class RunLog:
             try:
                 yield writer
             except BaseException:
-                with suppress(OSError):  # what came first matters more
+                with suppress(OSError):  # the first error matters more
                     writer.close()
                 raise
             writer.close()
@@ -90,11 +90,11 @@ class RunLog:
 def whole_lines(path: Path, num_cells: int) -> dict[int, str]:
     """The lines of a metrics.csv by step, without its header and without those that are damaged.
 
-    A line is cut short where the process was killed, and may be filled with NUL bytes after a loss of power. Such lines
-    do not begin with a step, or have not as many cells as the header.
+    A line is cut short if the process was killed, and may be filled with NUL bytes after a loss of power. Such lines do
+    not begin with a step, or have fewer cells than the header.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
-    lines = text.split("\n")[1:-1]  # what follows the last end is cut short
+    lines = text.split("\n")[1:-1]  # text after the last end of a line is cut short
     cells = [line.split(",") for line in lines]
     return {
         int(row[0]): line + "\n"

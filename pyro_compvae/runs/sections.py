@@ -21,25 +21,25 @@ DatasetName = Literal["sprites", "solids", "clevr-mv", "dolphin", "file"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which scenes."""
+    """The scenes of a run."""
 
     name: DatasetName = "sprites"
-    """Which data set. "sprites" and "solids" are made on the spot; the others are read from ``root``."""
+    """The data set. "sprites" and "solids" are made on the spot; the others are read from ``root``."""
 
     root: str | None = None
     """Folder that holds the data on disk, or the file of scenes."""
 
     image_size: int = 24
-    """Side of the square images in pixels; data on disk are brought to it."""
+    """Side of the square images in pixels; data on disk are resized to it."""
 
     num_train: int = 20_000
-    """Sprite or solid scenes to train on."""
+    """Number of sprite or solid scenes to train on."""
 
     num_test: int = 320
-    """Unseen sprite or solid scenes for the final evaluation, and as many for validation."""
+    """Number of unseen sprite or solid scenes for the final evaluation; there are as many for validation."""
 
     num_views: int = 6
-    """Views of each solid scene."""
+    """Number of views of each solid scene."""
 
     def __post_init__(self) -> None:
         positive(self, "image_size", "num_train", "num_test", "num_views")
@@ -55,17 +55,18 @@ class RefinementConfig(RefinementNetworkConfig):
     """IODINE and MulMON: the refinement network, and how the guide uses it."""
 
     num_iterations: int = 5
-    """T: updates in IODINE, and evaluations per view, one more than updates, in MulMON, as their papers count."""
+    """T, counted as in the papers: the number of updates in IODINE; in MulMON the number of evaluations per view, which
+    is one more than that of updates."""
 
     initial_scale: float = 1.0
-    """Scale of q(z | λ_0) at the start of training. MulMON starts from the prior and has no use for it."""
+    """Scale of q(z | λ_0) at the start of training. MulMON starts from the prior and does not use it."""
 
     attached_inputs: bool = False
-    """Whether the training gradient is the published one (`RefinementGuide`)."""
+    """Whether the training gradient is the published one, which runs through attached inputs (`RefinementGuide`)."""
 
-    # Without a default, so that configurations from before there was a choice are refused and not misread.
+    # There is no default, so that configurations from before there was a choice are refused and not misread.
     layer_norm: LayerNorm = field(kw_only=True)
-    """As in `RefinementNetworkConfig`; to be given."""
+    """How inputs are normalised, as in `RefinementNetworkConfig`; it must be given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,13 +103,13 @@ class ViewsConfig:
     """Width of the projector's hidden layer."""
 
     max_observed: int = 6
-    """Most views observed in a training step; those left are queries."""
+    """The largest number of views observed in a training step; the others are queries."""
 
     viewpoint_noise: float = 0.015
     """Standard deviation of the noise on viewpoints in training."""
 
     refine_with_viewpoint: bool = False
-    """Whether the refinement network sees the viewpoint of the image before it. In the published code it learns of
+    """Whether the refinement network sees the viewpoint of the current image. In the published code it learns about
     cameras through the gradients alone."""
 
     def __post_init__(self) -> None:
@@ -118,13 +119,13 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class LnmsConfig:
-    """L-NMS in the objective."""
+    """The L-NMS factor of the objective."""
 
     strength: float = 1.0
     """s, the weight of the factor."""
 
     scale: float = 0.1
-    """σ_c, standard deviation of the correlations."""
+    """σ_c, the standard deviation of the correlations."""
 
     warmup_steps: int = 0
     """Steps over which s rises linearly from zero."""
@@ -136,50 +137,50 @@ class LnmsConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The optimiser, its schedule, and how often to look."""
+    """The optimiser, its schedule, and how often to log, evaluate and save."""
 
     steps: int = 600_000
-    """Steps to train for."""
+    """Number of training steps."""
 
     batch_size: int = 8
-    """Scenes per step, of all workers together."""
+    """Number of scenes per step, for all workers together."""
 
     learning_rate: float = 2e-4
-    """η."""
+    """η, the learning rate after its warm-up."""
 
     optimiser: Literal["adam", "rmsprop"] = "adam"
-    """Which optimiser: torch's own."""
+    """Which of torch's optimisers is used."""
 
     beta1: float = 0.9
-    """Adam's."""
+    """Adam's β₁."""
 
     clip_norm: float = 5.0
-    """Norm that gradients are clipped to."""
+    """The largest norm of the gradient, to which longer gradients are clipped."""
 
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly to η."""
 
     decay_steps: int | None = 1_000_000
-    """Where the learning rate stops falling, which follows the paper's Table 3 after its warm-up,
-    max{0.1 η + 0.9 η (1 − s / decay_steps), 0.1 η} at step s; null leaves it at η."""
+    """The step at which the learning rate stops falling. After its warm-up it follows the paper's Table 3, max{0.1 η +
+    0.9 η (1 − s / decay_steps), 0.1 η} at step s; null keeps it at η."""
 
     kl_weight: float = 1.0
-    """β after its warm-up."""
+    """β, the weight of the KL divergence, after its warm-up."""
 
     kl_warmup_steps: int = 0
     """Steps over which β rises linearly from zero."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the convolutions."""
+    """The precision of the convolutions."""
 
     log_every: int = 50
-    """Steps from a row of the log to the next."""
+    """Number of steps from one row of the log to the next."""
 
     evaluate_every: int = 5_000
-    """Steps from a look at the validation scenes to the next."""
+    """Number of steps from one evaluation on validation scenes to the next."""
 
     checkpoint_every: int = 1_000
-    """Steps from a checkpoint to the next."""
+    """Number of steps from one checkpoint to the next."""
 
     def __post_init__(self) -> None:
         positive(self, "steps", "batch_size", "learning_rate", "clip_norm", "kl_weight")

@@ -1,4 +1,4 @@
-"""Weights to share, as safetensors: plain numbers, and nothing that could run, whoever wrote the file."""
+"""Weights to share, as safetensors files, which hold plain numbers and nothing that could run."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ FORMAT = "1"
 
 
 def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tensor]) -> None:
-    """Write the weights of a guide and its model atomically, with what they are of as metadata.
+    """Write the weights of a guide and its model atomically, with their configuration and step as metadata.
 
     Args:
-        path: safetensors file.
+        path: the safetensors file.
         config: the configuration, as YAML.
-        step: training steps behind the weights.
-        weights: by name, as a state dict has them.
+        step: the number of training steps that led to the weights.
+        weights: the weights by name, as in a state dict.
     """
     metadata = {"format": "pt", "pyro_compvae": FORMAT, "step": str(step), "config": config}
-    # Safetensors keeps no memory layout, which channels-last weights have.
+    # Safetensors does not keep the memory layout of channels-last weights.
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 
 def load_weights(path: Path) -> dict[str, Any]:
-    """Read what `save_weights` wrote, with the entries of a checkpoint that evaluation needs: config, step, guide.
+    """Read a file of `save_weights` into the entries of a checkpoint that evaluation needs: config, step, guide.
 
     Raises:
-        CheckpointError: if the file is missing, cannot be opened, is damaged, of another program or of another version.
+        CheckpointError: if the file is missing, cannot be opened, is damaged, or is from another program or version.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: expected the weights of an exported run, found no such file")

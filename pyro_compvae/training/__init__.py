@@ -1,1 +1,1 @@
-"""Stochastic variational inference: the loop, a step of it, its schedules, and workers that share it."""
+"""Stochastic variational inference: the training loop, its steps and schedules, and the workers that share it."""

@@ -1,10 +1,10 @@
-"""Training steps that a GPU gets in one piece.
+"""Training steps that are sent to a GPU in one piece.
 
 A step of these models is some thousands of small kernels, whose launches take several times as long as their work. A
-CUDA graph holds all of them, forward, backward, clipping and the optimiser's step, and is launched at once. It computes
-what was recorded in the memory where it was recorded, so everything that changes from step to step has to lie there:
-images are copied into it, the learning rate and the weights of the objective are numbers on the GPU. What the host
-decides, such as how many views MulMON observes, gets a graph for each decision.
+CUDA graph holds all of them, forward, backward, clipping and the optimiser's step, and is launched at once. It repeats
+the recorded operations in the memory in which they were recorded, so everything that changes from step to step has to
+lie there: images are copied into it, and the learning rate and the weights of the objective are numbers on the GPU. The
+host also makes decisions, such as how many views MulMON observes; there is one graph for each decision.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from pyro_compvae.errors import ArgumentError
 from pyro_compvae.training.step import TrainingStep
 
 WARM_STEPS = 3
-"""Steps that are taken as they are before one is recorded: libraries choose their algorithms in the first ones, and the
-optimiser makes its state. They are steps of the training like all others."""
+"""Number of ordinary steps before one is recorded: in the first steps libraries choose their algorithms, and the
+optimiser makes its state. They train as all other steps do."""
 
 
 class Recorder(Protocol):
-    """What records the operations of a function."""
+    """An object that records the operations of a function."""
 
     def run(self, function: Callable[[], Tensor]) -> Tensor:
-        """Call the function where the recording will take place, without recording."""
+        """Call the function on the stream of the recording, without recording it."""
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """What repeats the function's operations, and where they leave its result. Nothing is computed yet."""
+        """Record the function: returns a call that repeats its operations, and the tensor that will hold its result."""
 
 
 class CudaGraphs:
-    """Records CUDA graphs, which share their memory: no two of them run at a time."""
+    """A recorder of CUDA graphs, which share their memory, so only one of them may run at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
@@ -53,7 +53,7 @@ class CudaGraphs:
         return result
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """A graph's launch, and the memory of its result."""
+        """Record the function in a graph: returns the graph's launch, and the tensor of its result."""
         graph = torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream(self.device)
         generator = torch.cuda.default_generators[self.device.index]
@@ -62,33 +62,33 @@ class CudaGraphs:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 result = function()
         except RuntimeError as error:
-            # A recording that has failed does not end as others do: torch stays on its stream, and the generator and
-            # the allocator go on as if operations were being recorded.
+            # After a failed recording torch stays on its stream, and the generator and the allocator go on as if
+            # operations were still being recorded.
             torch.cuda.set_stream(current)
             generator.graphsafe_set_state(random)
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(self.device.index, self.pool)
                 torch._C._cuda_releasePool(self.device.index, self.pool)
-            while isinstance(error.__context__, RuntimeError):  # the end of a recording complains of its beginning
+            while isinstance(error.__context__, RuntimeError):  # ending the recording raises another error
                 error = error.__context__
             raise error from None
         return graph.replay, result
 
 
 class CapturedStep:
-    """`TrainingStep`, recorded once for every plan of the guide and then repeated.
+    """A `TrainingStep` that is recorded once for every plan of the guide and then repeated.
 
-    It computes the same numbers, but for weights of the objective that change, which are rounded to float32. Where a
-    step cannot be recorded, or the GPU has no room for it, this one and those that follow are taken as they are.
+    It computes the same numbers, except that weights of the objective that change are rounded to float32. If a step
+    cannot be recorded, or the GPU has no room for it, this step and all that follow are ordinary ones.
 
-    What is changed between steps, but for weights and states where they lie, has no effect on those recorded: restore
-    checkpoints, move and freeze parameters before the first one.
+    Recorded steps see changes of weights and states only if these are made in place. Restore checkpoints, and move or
+    freeze parameters, before the first step.
 
     Args:
-        step: what to record.
-        recorder: with what.
-        changing: the weights of the objective that change in the course of training.
-        report: told in a line why steps are not recorded.
+        step: the step to record.
+        recorder: the recorder.
+        changing: the names of the weights of the objective that change in the course of training.
+        report: called with one line that says why steps are not recorded.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class CapturedStep:
         self._recorded: dict[Hashable, tuple[Callable[[], None], Tensor]] = {}
 
     def set(self, learning_rate: float, weights: Mapping[str, float]) -> None:
-        """As `TrainingStep.set`; weights that change are numbers on the device."""
+        """Do what `TrainingStep.set` does, with the weights that change as numbers on the device."""
         for name, weight in self._weights.items():
             weight.fill_(weights[name])
         self.step.set(learning_rate, {**weights, **self._weights})
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """Take the step, as `TrainingStep` does.
+        """Take the step as `TrainingStep` does.
 
         Raises:
             ValueError: for arguments of another shape or type than those of the first step.
@@ -122,7 +122,7 @@ class CapturedStep:
                     if self._taken[plan] < WARM_STEPS:
                         self._taken[plan] += 1
                         return self.recorder.run(lambda: self.step(*arguments))
-                    self.step.optimiser.zero_grad(set_to_none=True)  # gradients belong to the memory of the graph
+                    self.step.optimiser.zero_grad(set_to_none=True)  # gradients belong to the graph's memory
                     self._recorded[plan] = self.recorder.record(lambda: self.step(*self._arguments))
                 except RuntimeError as error:
                     if self._taken[plan] < WARM_STEPS and not isinstance(error, torch.OutOfMemoryError):
@@ -137,7 +137,7 @@ class CapturedStep:
         return result.clone()
 
     def finish(self) -> None:
-        """Make the weights of the objective numbers again, as who goes on with the guide expects them."""
+        """Make the weights of the objective plain numbers again, as other users of the guide expect."""
         for name, weight in self._weights.items():
             setattr(self.step.guide, name, float(weight))
 

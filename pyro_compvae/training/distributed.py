@@ -1,4 +1,4 @@
-"""Processes that share out work: those that ``torchrun`` starts, or one alone."""
+"""Processes that share the work: those that ``torchrun`` starts, or a single one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Item = TypeVar("Item")
 Items = TypeVar("Items", list[Any], Tensor)
 
 PATIENCE = {"cpu": timedelta(days=1), "cuda": timedelta(hours=1)}
-"""How long workers wait for each other, by device: longer than the first of them evaluates. ``torchrun`` notices at
-once when one dies; this is for one that is alive and does not answer."""
+"""How long workers wait for each other, by device. It is longer than an evaluation by the first worker. ``torchrun``
+notices at once if a worker dies; this limit is for one that is alive and does not answer."""
 
 
 class WorkerError(CompvaeError, RuntimeError):
@@ -31,10 +31,10 @@ class WorkerError(CompvaeError, RuntimeError):
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among those that share the work.
+    """This process, and how many share the work.
 
-    rank: 0 is the one that writes files and speaks to the user.
-    size: their number.
+    rank: the number of this process; process 0 writes files and speaks to the user.
+    size: the number of processes.
     """
 
     rank: int = 0
@@ -42,15 +42,15 @@ class Workers:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes files and speaks to the user."""
+        """Whether this process writes files and speaks to the user."""
         return self.rank == 0
 
     def share(self, items: Items) -> Items:
-        """Every item goes to one worker: this one's."""
+        """This worker's share of the items; every item goes to exactly one worker."""
         return items[self.rank :: self.size]
 
     def replicate(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """The module, whose gradients are the means over workers and whose weights start as those of the first."""
+        """Wrap a module, so that its gradients are means over workers and its weights start as the first worker's."""
         if self.size == 1:
             return module
         device_ids = [device] if device.type == "cuda" else None
@@ -65,11 +65,11 @@ class Workers:
         return total / self.size
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true for one of the workers. It passes through the CPU, so that no GPU is waited for."""
+        """Whether the flag is true for one of the workers. It is exchanged on the CPU, without waiting for a GPU."""
         return bool(self.mean(torch.tensor(float(flag))))
 
     def gather(self, item: Item) -> list[Item]:
-        """Every worker's item, in the order of their ranks, for all of them."""
+        """The items of all workers in the order of ranks; every worker gets the list."""
         if self.size == 1:
             return [item]
         items: list[Any] = [None] * self.size
@@ -77,15 +77,15 @@ class Workers:
         return items
 
     def wait(self) -> None:
-        """Return when all workers have come here."""
+        """Wait until all workers have called this."""
         self.mean(torch.zeros(()))
 
     @contextmanager
     def losing_none(self) -> Iterator[None]:
-        """Turn the error of a collective operation within into a `WorkerError` in plain words.
+        """A context that turns errors of collective operations into a `WorkerError` in plain words.
 
         Raises:
-            WorkerError: where another worker is gone.
+            WorkerError: if another worker is gone.
         """
         try:
             yield
@@ -96,13 +96,13 @@ class Workers:
 
 
 ALONE = Workers()
-"""The only worker."""
+"""A process that works alone."""
 
 
 def start_workers(device: torch.device) -> Workers:
-    """Join the workers that ``torchrun`` has started; without it, this process is alone.
+    """Join the workers that ``torchrun`` has started; without it, this process works alone.
 
-    Collectives on the CPU go by gloo, those on GPUs by NCCL.
+    Collective operations use gloo on the CPU, and NCCL on GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -118,16 +118,16 @@ def start_workers(device: torch.device) -> Workers:
 
 
 def is_first_worker() -> bool:
-    """Whether this process is the one that writes files and speaks to the user."""
+    """Whether this process writes files and speaks to the user."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def joined_workers(device: torch.device) -> Iterator[Workers]:
-    """The workers of `start_workers`, who wait for one another at the end.
+    """A context with the workers of `start_workers`, who wait for one another at the end.
 
     Raises:
-        WorkerError: where another worker is gone.
+        WorkerError: if another worker is gone.
     """
     workers = start_workers(device)
     with workers.losing_none():
@@ -136,7 +136,7 @@ def joined_workers(device: torch.device) -> Iterator[Workers]:
 
 
 def _leave() -> None:
-    """End the threads of the transport before the interpreter: one that frees a tensor after it aborts the process."""
+    """End the transport's threads before the interpreter: a thread that frees a tensor later aborts the process."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
-    gc.collect()  # cycles hold DDP, and DDP the process group
+    gc.collect()  # DDP holds the process group, and reference cycles hold DDP

@@ -12,10 +12,10 @@ from torch.distributions import kl_divergence
 
 
 class SceneElbo(TraceMeanField_ELBO):
-    """`pyro.infer.TraceMeanField_ELBO` of one particle, whose loss stays a tensor on its device.
+    """A `pyro.infer.TraceMeanField_ELBO` with one particle, whose loss stays a tensor on its device.
 
-    Pyro's is read four times per step: to part its value from its gradient, which are the same here, and to warn of
-    NaN, which `Trainer` finds when it logs. The guide samples reparameterised sites whose KL divergence has a closed
+    Pyro reads its own loss four times per step: to separate value and surrogate, which are the same here, and to warn
+    of NaN, which `Trainer` finds when it logs. The guide samples reparameterised sites whose KL divergence has a closed
     form, and adds factors.
     """
 

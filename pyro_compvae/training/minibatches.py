@@ -1,4 +1,4 @@
-"""Which scenes a step is trained on."""
+"""The minibatches: which scenes each step is trained on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def minibatch(num_scenes: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Indices of the minibatch of a step: an epoch is a permutation, the incomplete last batch is dropped.
+    """Indices of a step's minibatch. An epoch is a permutation, of which an incomplete last batch is dropped.
 
-    A pure function of the step, so that a resumed run sees the same batches.
+    It is a pure function of the step, so that a resumed run sees the same batches.
     """
     per_epoch = max(num_scenes // batch_size, 1)
     epoch, position = divmod(step, per_epoch)
@@ -20,7 +20,7 @@ def minibatch(num_scenes: int, batch_size: int, seed: int, step: int) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _order(num_scenes: int, seed: int, epoch: int) -> Tensor:
-    """The order of the scenes in an epoch, drawn once and not in every step."""
+    """The order of the scenes in an epoch, which is cached so that not every step draws it."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    with torch.inference_mode(False):  # kept for later calls, which may train
+    with torch.inference_mode(False):  # the tensor is kept for later calls, which may train
         return torch.randperm(num_scenes, generator=generator)

@@ -1,4 +1,4 @@
-"""What changes in the course of training, as functions of the step."""
+"""The learning rate and the weights of the objective as functions of the training step."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pyro_compvae.runs.sections import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """η at a step: linear warm-up, then the paper's max{0.1 η + 0.9 η (1 − s/decay_steps), 0.1 η} (Table 3), or η."""
+    """η at step s: linear warm-up, then the paper's max{0.1 η + 0.9 η (1 − s/decay_steps), 0.1 η} (Table 3), or η."""
     decay = 1.0 if config.decay_steps is None else max(0.1 + 0.9 * (1 - step / config.decay_steps), 0.1)
     return config.learning_rate * decay * _ramp(step + 1, config.warmup_steps)
 
 
 def kl_weight(config: RunConfig, step: int) -> float:
-    """β at a step."""
+    """β, the weight of the KL divergence, at a step."""
     return config.training.kl_weight * _ramp(step, config.training.kl_warmup_steps)
 
 
 def lnms_strength(config: RunConfig, step: int) -> float:
-    """s at a step; 0 without L-NMS."""
+    """s, the strength of L-NMS, at a step; 0 without L-NMS."""
     if not config.lnms:
         return 0.0
     return config.lnms_prior.strength * _ramp(step, config.lnms_prior.warmup_steps)
 
 
 def mask_strength(config: RunConfig, step: int) -> float:
-    """γ of MONet at a step."""
+    """γ, the weight of MONet's mask KL, at a step."""
     assert config.attention is not None
     return config.attention.mask_strength * _ramp(step, config.attention.mask_warmup_steps)
 
@@ -37,13 +37,13 @@ Schedule = Callable[[RunConfig, int], float]
 
 
 def schedules(config: RunConfig) -> dict[str, Schedule]:
-    """What is set on the guide of a run before every step, by the name of the guide's attribute."""
+    """The weights that are set on the guide of a run before every step, by the name of the guide's attribute."""
     common: dict[str, Schedule] = {"kl_weight": kl_weight, "lnms_strength": lnms_strength}
     return common if config.attention is None else common | {"mask_strength": mask_strength}
 
 
 def changing(config: RunConfig) -> tuple[str, ...]:
-    """The schedules of a run that are not the same throughout a run. They only rise, so their ends tell."""
+    """The schedules that are not constant throughout a run. They only rise, so comparing both ends is enough."""
     end = config.training.steps
     return tuple(name for name, schedule in schedules(config).items() if schedule(config, 0) != schedule(config, end))
 

@@ -1,4 +1,4 @@
-"""What training goes on from, and its checkpoint."""
+"""The state from which training continues, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pyro_compvae.training.distributed import Workers
 from pyro_compvae.training.step import load_optimiser
 
 RESUMED = ("config", "scenes", "step", "seconds", "first_loss", "window", "guide", "optimiser", "random")
-"""What a run continues from."""
+"""The entries of a checkpoint that a run needs in order to continue."""
 
 
 class DivergenceError(CompvaeError, RuntimeError):
@@ -29,17 +29,17 @@ class DivergenceError(CompvaeError, RuntimeError):
 
 @dataclass
 class TrainingState:
-    """Weights, optimiser, random streams, and how far training is.
+    """Weights, optimiser, random streams, and the progress of training.
 
-    guide: holds the weights.
-    optimiser: of those that are trained.
-    config: of the run.
-    scenes: which it is trained on.
-    folder: where its checkpoint is.
-    workers: this process among those that train together.
-    step: training steps done.
-    seconds: that they took.
-    first_loss: in nats per scene.
+    guide: the guide, which holds the weights.
+    optimiser: the optimiser of the trained weights.
+    config: the run's configuration.
+    scenes: the training scenes.
+    folder: the run folder, which holds the checkpoint.
+    workers: this process, and how many train together.
+    step: the number of training steps taken so far.
+    seconds: the time that these steps took.
+    first_loss: the loss of the first step, in nats per scene.
     window: loss and norm of the gradient, (2,), of every step since the last log.
     """
 
@@ -56,7 +56,7 @@ class TrainingState:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that training runs on."""
         return next(self.guide.parameters()).device
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class TrainingState:
             self._seed_worker()
 
     def save(self) -> None:
-        """Write the checkpoint: everything that a bitwise-equal continuation needs.
+        """Write the checkpoint, with everything that a bitwise-equal continuation needs.
 
         Raises:
             DivergenceError: instead of writing, if training has diverged.
@@ -87,11 +87,11 @@ class TrainingState:
         save_checkpoint(self.folder.checkpoint, content)
 
     def restore(self, log: RunLog) -> None:
-        """Continue from the run's checkpoint, or start where the run was ended before its first one.
+        """Continue from the run's checkpoint, or start anew if the run ended before its first one.
 
         Raises:
-            CheckpointError: if it is lost, or of other scenes or another configuration (the number of steps and the
-                place of the data may differ), or has more steps behind it than are asked for.
+            CheckpointError: if the checkpoint is lost, or belongs to other scenes or another configuration (the number
+                of steps and the place of the data may differ), or has more steps than are asked for.
         """
         if not self.folder.checkpoint.exists():
             self._check_not_lost(log)
@@ -130,8 +130,8 @@ class TrainingState:
             log.drop_after(self.step)
 
     def check_finite(self) -> tuple[Tensor, Tensor]:
-        """Losses and gradient norms since the last log, once it is certain that all of them are sound."""
-        # One reading of the device for all steps since.
+        """The losses and gradient norms since the last log, after a check that all of them are finite and moderate."""
+        # The device is read once for all steps since the last log.
         window = torch.stack(self.window).cpu() if self.window else torch.empty(0, 2)
         losses, norms = self.workers.mean(window).unbind(1)
         bad = ~(losses.isfinite() & norms.isfinite())
@@ -139,7 +139,7 @@ class TrainingState:
             self.first_loss = float(losses[0])
         limit = math.inf
         if self.first_loss is not None:
-            # At least ten nats per colour value, as a first loss may happen to be near 0.
+            # The limit is at least ten nats per colour value, since a first loss may happen to be near 0.
             limit = 10 * max(self.first_loss, 3 * math.prod(self.scenes.image_size))
             bad |= losses > limit
         if bad.any():
@@ -154,7 +154,7 @@ class TrainingState:
         return losses, norms
 
     def what_is_kept(self) -> str:
-        """What is left where training fails, in words."""
+        """A sentence that says which checkpoint is left after a failure of training."""
         kept = "The last good checkpoint is kept" if self.folder.checkpoint.exists() else "There is no checkpoint yet"
         return f"{kept} ({self.folder.checkpoint})."
 
@@ -165,7 +165,7 @@ class TrainingState:
         return states
 
     def _seed_worker(self) -> None:
-        """A random stream of this worker's own, from here on."""
+        """Give this worker its own random stream, from here on."""
         numbers = np.random.SeedSequence((self.config.seed, self.workers.rank, self.step)).generate_state(1)
         torch.manual_seed(int(numbers[0]))
 

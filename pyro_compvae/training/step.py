@@ -13,13 +13,13 @@ from pyro_compvae.guide import SceneGuide, Weight
 from pyro_compvae.runs.sections import TrainingConfig
 
 Loss = Callable[..., Tensor]
-"""What is minimised, summed over scenes in nats, as a function of what model and guide are called with."""
+"""The loss, summed over scenes in nats, as a function of the arguments of model and guide."""
 
 
 def make_optimiser(
     config: TrainingConfig, parameters: list[nn.Parameter], capturable: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimiser that a configuration names; a capturable one has its state and learning rate on the GPU."""
+    """The optimiser that a configuration names; a capturable one keeps its state and learning rate on the GPU."""
     options: dict[str, Any] = {"lr": config.learning_rate}
     if capturable:
         options = {"lr": torch.tensor(config.learning_rate, device=parameters[0].device), "capturable": True}
@@ -29,23 +29,23 @@ def make_optimiser(
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Continue from a state, wherever it was saved: a run that began on a GPU may go on without one."""
+    """Continue from a state, on whatever device it was saved: a run that began on a GPU may continue on a CPU."""
     own = [{name: group[name] for name in ("lr", "capturable")} for group in optimiser.param_groups]
     groups = [group | kept for group, kept in zip(state["param_groups"], own, strict=True)]
-    optimiser.load_state_dict(state | {"param_groups": groups})  # which copies them
+    optimiser.load_state_dict(state | {"param_groups": groups})  # this copies the groups
     for group, saved, kept in zip(optimiser.param_groups, state["param_groups"], own, strict=True):
         is_on_device = isinstance(kept["lr"], Tensor)
         group["lr"] = kept["lr"].fill_(saved["lr"]) if is_on_device else float(saved["lr"])
 
 
 class TrainingStep:
-    """A step of a guide and its model, called with what these are called with.
+    """A training step of a guide and its model, whose arguments it takes.
 
     Args:
-        guide: in train mode.
-        loss: of the guide and its model.
-        optimiser: of those of its parameters that are trained.
-        clip_norm: largest norm of the gradient.
+        guide: the guide, in train mode.
+        loss: the loss of the guide and its model.
+        optimiser: the optimiser of the trained parameters.
+        clip_norm: the largest norm of the gradient, to which longer ones are clipped.
     """
 
     def __init__(self, guide: SceneGuide, loss: Loss, optimiser: torch.optim.Optimizer, clip_norm: float) -> None:
@@ -55,7 +55,7 @@ class TrainingStep:
         self.clip_norm = clip_norm
 
     def set(self, learning_rate: float, weights: Mapping[str, Weight]) -> None:
-        """Set what schedules change: the learning rate, and weights of the objective by the guide's attribute."""
+        """Set the learning rate, and the weights of the objective by the names of the guide's attributes."""
         for name, value in weights.items():
             setattr(self.guide, name, value)
         for group in self.optimiser.param_groups:
@@ -65,9 +65,9 @@ class TrainingStep:
                 group["lr"] = learning_rate
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """Take the step: the loss in nats per scene, and the norm of its gradient, (2,)."""
-        # Pyro's own checks read every pixel in every step, and would speak of a NaN in terms of shapes and sites.
-        # Parameters stay with their modules, out of Pyro's global store.
+        """Take the step; returns the loss in nats per scene, and the norm of its gradient, (2,)."""
+        # Pyro's own checks read every pixel in every step, and would report a NaN in terms of shapes and sites.
+        # Parameters stay with their modules, outside of Pyro's global store.
         with pyro.validation_enabled(False), pyro.get_param_store().scope():
             loss = self.loss(*arguments) / len(arguments[0])
         self.optimiser.zero_grad(set_to_none=True)
@@ -78,4 +78,4 @@ class TrainingStep:
         return torch.stack((loss.detach(), norm))
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: a plain step leaves no state behind."""

@@ -1,4 +1,4 @@
-"""Stochastic variational inference: the loop, its schedules, and how it stops and goes on."""
+"""Stochastic variational inference: the training loop, and how it stops and continues."""
 
 from __future__ import annotations
 
@@ -36,40 +36,41 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Look:
-    """A look at a guide in training."""
+    """An evaluation of a guide during training."""
 
     metric_names: tuple[str, ...] = ()
-    """The names that ``evaluate`` returns."""
+    """The names of the numbers that ``evaluate`` returns."""
     evaluate: Callable[[int], Metrics] = lambda step: {}
-    """Called with the step at which to look; returns named numbers for the log, and may draw figures. It runs on random
-    numbers of its own and does not disturb those of training."""
+    """A function that is called with the step, returns named numbers for the log, and may draw figures. It uses its own
+    random numbers and does not disturb those of training."""
 
 
 NO_LOOK = Look()
-"""Nothing is evaluated."""
+"""A look that evaluates nothing."""
 
 TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate")
-"""First columns of the log; the schedules and the metrics of an evaluation follow."""
+"""The first columns of the log; the schedules and the metrics of an evaluation follow."""
 
 
 class Trainer:
-    """Trains a guide and its model by SVI and keeps the run folder.
+    """Train a guide and its model by SVI, and keep the run folder.
 
-    Several workers share every minibatch in equal parts, each with noise of its own, and the first keeps the folder.
-    Checkpoints serve any number of workers; with as many as before, a run continues bit by bit.
+    Several workers share every minibatch in equal parts, each with its own noise, and the first one keeps the folder. A
+    run can continue from its checkpoint with any number of workers; with the same number the continuation is bitwise
+    equal.
 
     Args:
-        guide: the guide, which holds its model, on the device where to compute.
-        config: of the run.
-        scenes: training scenes.
-        folder: of the run, which exists.
-        look: what to evaluate meanwhile.
-        workers: this process among those that train together.
-        recorder: records training steps, which are then repeated as a whole; not with several workers.
+        guide: the guide, which holds its model, on the device that training is to run on.
+        config: the run's configuration.
+        scenes: the training scenes.
+        folder: the run folder, which exists.
+        look: what to evaluate during training.
+        workers: this process, and how many train together.
+        recorder: records training steps, which are then repeated as a whole; it works without other workers only.
 
     Raises:
-        ConfigError: if minibatches do not divide among the workers.
-        ValueError: for a recorder beside other workers.
+        ConfigError: if minibatches cannot be divided equally among the workers.
+        ValueError: for a recorder with several workers.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Trainer:
         self.guide = guide
         self.config = config
         self.device = device = next(guide.parameters()).device
-        scenes = scenes.without_masks()  # which no guide may see
+        scenes = scenes.without_masks()  # no guide may see the masks
         self.scenes = scenes.to(device, pinned=False) if fits(scenes.num_bytes, device) else scenes
         self.folder = folder
         self.look = look
@@ -101,7 +102,7 @@ class Trainer:
         self.log = RunLog(folder, (*TRAINING_COLUMNS, *self.schedules, *look.metric_names))
         self.workers = workers
         parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
-        # The same on a GPU whether or not steps are recorded, so that it makes no difference to the numbers.
+        # On a GPU the optimiser is the same whether or not steps are recorded, so that the numbers are the same.
         capturable = recorder is not None or device.type == "cuda"
         self.optimiser = make_optimiser(config.training, parameters, capturable)
         loss = workers.replicate(SceneElbo()(guide.model, guide), device)
@@ -113,12 +114,12 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Training steps done."""
+        """The number of training steps taken so far."""
         return self.state.step
 
     @property
     def seconds(self) -> float:
-        """Seconds that they took."""
+        """The time in seconds that these steps took."""
         return self.state.seconds
 
     def save(self) -> None:
@@ -130,12 +131,13 @@ class Trainer:
         self.state.restore(self.log)
 
     def run(self) -> bool:
-        """Train up to ``config.training.steps``; True when done, False when a signal stopped it (after saving).
+        """Train up to ``config.training.steps``; returns True when done, and False if a signal stopped it (after
+        saving).
 
         Raises:
-            DivergenceError: if the loss is not finite or has exploded; the last checkpoint stays as it is.
-            WorkerError: if another worker is gone; the last checkpoint stays as it is.
-            DiskFullError: if there is no room for a file; the last checkpoint stays as it is.
+            DivergenceError: if the loss is not finite or has exploded; the last checkpoint is kept.
+            WorkerError: if another worker is gone; the last checkpoint is kept.
+            DiskFullError: if there is no room for a file; the last checkpoint is kept.
         """
         first = self.workers.is_first
         writer: AbstractContextManager[SummaryWriter | None] = (
@@ -195,7 +197,7 @@ class Trainer:
         self.state.step += 1
 
     def _alike(self, arguments: tuple[Tensor, ...]) -> AbstractContextManager[Any]:
-        """Let all workers decide the same where scenes share it; or every step would wait for the largest."""
+        """A context in which all workers make the same decision; otherwise every step would wait for the slowest."""
         if self.workers.size == 1:
             return nullcontext()
         return self.guide.planned(

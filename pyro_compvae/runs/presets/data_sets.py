@@ -1,4 +1,4 @@
-"""The data sets of presets: what is made on the spot, and how many scenes of it."""
+"""The data sets of presets: which of them are made on the spot, and with how many scenes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MADE = ("sprites", "solids")
 
 
 def data_section(dataset: DatasetName, image_size: int, num_views: int = 6) -> DataConfig:
-    """Scenes of solids have several views and take longer to make, so there are fewer of them."""
+    """The data section of a preset. Scenes of solids have several views and take longer to make, so there are fewer."""
     if dataset == "solids":
         return DataConfig(dataset, image_size=image_size, num_views=num_views, num_train=1_000, num_test=160)
     return DataConfig(dataset, image_size=image_size)

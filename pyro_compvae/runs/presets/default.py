@@ -1,4 +1,4 @@
-"""Presets for two CPU cores: minutes on scenes that are made on the spot, hours on data on disk."""
+"""Presets for two CPU cores, which take minutes on scenes that are made on the spot, and hours on data on disk."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pyro_compvae.runs.sections import (
 
 
 def iodine(dataset: DatasetName) -> RunConfig:
-    """Two CPU cores, less than half an hour, and on data on disk an hour or two; docs/results.md tells what was tried.
+    """IODINE: less than half an hour on two CPU cores, and an hour or two on data on disk; see docs/results.md.
 
-    What differs from the paper, beside the sizes: a coarse decoder grid with sub-pixel output, Fourier features of the
-    coordinates, refinement features that keep their positions, no LSTM, gradients of means and scales that are
-    normalised apart, posteriors that start wide and contract, a KL warm-up. L-NMS has the paper's strength per pixel: 1
-    at 64×64 is 0.15 at 24×24.
+    Besides the sizes, these differ from the paper: a coarse decoder grid with sub-pixel output, Fourier features of the
+    coordinates, refinement features that keep their positions, no LSTM, separate normalisation of the gradients of
+    means and scales, posteriors that start wide and contract, and a KL warm-up. L-NMS has the paper's strength per
+    pixel: 1 at 64×64 is 0.15 at 24×24.
 
-    Data on disk have the paper's 64×64 pixels, a longer warm-up, in which slots find objects before they are asked to
-    save nats, and a decoder whose cells start with equal pixels.
+    Data on disk have the paper's 64×64 pixels, a longer KL warm-up, in which slots find objects before the KL
+    divergence counts in full, and a decoder whose cells start with equal pixels.
     """
     if dataset not in MADE:
         training = replace(_training(6_000, batch_size=8), kl_warmup_steps=2_000)
@@ -38,14 +38,15 @@ def iodine(dataset: DatasetName) -> RunConfig:
 
 
 def monet(dataset: DatasetName) -> RunConfig:
-    """Two CPU cores, less than half an hour, and on data on disk up to three hours; docs/results.md tells the attempts.
+    """MONet: less than half an hour on two CPU cores, and up to three hours on data on disk; see docs/results.md.
 
-    What differs from the paper, beside the sizes: Adam, and a warm-up of β and γ. The decoder's grid is that of the
-    image: with sub-pixel output, attention learns to colour pixels from a palette in every cell.
+    Besides the sizes, Adam and a warm-up of β and γ differ from the paper. The decoder's grid is that of the image,
+    because with sub-pixel output attention learns to colour pixels from a palette in every cell.
 
-    Renders need more. A component's encoder sees nothing but its component, or posteriors collapse even with the true
-    masks, and they start narrow, so that positions can be decoded. Attention starts soft and runs on a grid as coarse
-    as the decoder's, so that slots cannot take the pixels of a cell by turns; β and γ are there from the first step.
+    Renders need more changes. A component's encoder sees nothing but its component, since posteriors collapse
+    otherwise, even with the true masks. Posteriors start narrow, so that positions can be decoded. Attention starts
+    soft and runs on a grid as coarse as the decoder's, so that slots cannot take alternate pixels of a cell; β and γ
+    have no warm-up.
     """
     if dataset not in MADE:
         attention = AttentionConfig(
@@ -74,10 +75,10 @@ def monet(dataset: DatasetName) -> RunConfig:
 
 
 def mulmon(dataset: DatasetName) -> RunConfig:
-    """Two CPU cores, less than half an hour: IODINE's departures from the paper, and fewer views.
+    """MulMON: less than half an hour on two CPU cores, with IODINE's departures from the paper, and fewer views.
 
-    The refinement network is told the viewpoint: through the gradients alone, as published, it had not found out after
-    1,300 steps how places in an image turn into places in the scene. L-NMS at IODINE's strength delays that.
+    The refinement network sees the viewpoint. Through the gradients alone, as published, it had not learned after 1,300
+    steps how places in an image correspond to places in the scene. L-NMS at IODINE's strength delays this learning.
     """
     config = _default(
         "mulmon",
@@ -85,7 +86,7 @@ def mulmon(dataset: DatasetName) -> RunConfig:
         LnmsConfig(strength=0.05),
         # Without the KL from view to view, λ feeds back on itself and may run away.
         replace(_training(5_000, batch_size=8), kl_warmup_steps=300),
-        # Each step of every view contracts, so little of it must do.
+        # Each step of every view contracts the posterior, so each must contract it little.
         refinement=replace(_SMALL_REFINEMENT, num_iterations=4, contraction=0.2),
         views=ViewsConfig(max_observed=3, refine_with_viewpoint=True),
     )
@@ -93,7 +94,8 @@ def mulmon(dataset: DatasetName) -> RunConfig:
 
 
 _RENDERS_DECODER = DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=2, icnr=True)
-"""On renders, cells start with equal pixels, or slots share them by turns: stripes instead of objects."""
+"""The decoder for renders. Its cells start with equal pixels, since slots take alternate pixels of a cell otherwise and
+become stripes instead of objects."""
 
 _SMALL_REFINEMENT = RefinementConfig(
     num_iterations=5,
@@ -114,9 +116,9 @@ def _default(
     training: TrainingConfig,
     **sections: Any,
 ) -> RunConfig:
-    """What the guides' default presets share; data on disk are harder, and take a larger image and more slots."""
+    """The common part of the guides' default presets; data on disk need larger images and more slots."""
     made = dataset in MADE
-    # On renders, coarse grids let slots share pixels by turns: stripes instead of objects.
+    # On renders, coarse grids let slots take alternate pixels, and slots become stripes instead of objects.
     grid: dict[str, Any] = {"channels": (32, 32, 32), "upsample": 3} if made else {"channels": (16, 16, 16)}
     return RunConfig(
         guide=guide,

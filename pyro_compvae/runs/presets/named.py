@@ -1,4 +1,4 @@
-"""A configuration by the name of its preset, for any guide and data set."""
+"""Configurations by the names of their presets, for any guide and data set."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PRESETS = ("default", "paper", "tiny")
 def preset(name: str, guide: GuideName = "iodine", dataset: DatasetName | None = None) -> RunConfig:
     """The configuration of that name for a guide and a data set (sprites by default, solids for MulMON).
 
-    "paper" is Tables 2–4 of the paper at 64×64 with K = 7, D = 16; "default" is sized for two CPU cores; "tiny" runs
-    for seconds and learns nothing.
+    "paper" has the settings of Tables 2–4 of the paper at 64×64 with K = 7, D = 16; "default" is sized for two CPU
+    cores; "tiny" runs for seconds and learns nothing.
 
     Raises:
         ConfigError: for an unknown preset or guide.

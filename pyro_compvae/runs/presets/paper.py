@@ -1,4 +1,4 @@
-"""The paper's presets: its Tables 2–4, at 64×64 with K = 7, D = 16."""
+"""The paper's presets, with the settings of its Tables 2–4, at 64×64 with K = 7, D = 16."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pyro_compvae.runs.sections import (
 
 
 def iodine(dataset: DatasetName) -> RunConfig:
-    """Table 3; the networks are those of Greff et al. 2019 for CLEVR6, with D = 16 as the paper has it."""
+    """IODINE (Table 3), with the networks of Greff et al. 2019 for CLEVR6, and D = 16 as in the paper."""
     return RunConfig(guide="iodine", data=data_section(dataset, 64), refinement=RefinementConfig(layer_norm="joint"))
 
 
 def monet(dataset: DatasetName) -> RunConfig:
-    """Table 2; the networks are those of Burgess et al. 2019 as re-implemented in object-centric-library."""
+    """MONet (Table 2), with the networks of Burgess et al. 2019 as re-implemented in object-centric-library."""
     return RunConfig(
         guide="monet",
         data=data_section(dataset, 64),
@@ -33,7 +33,7 @@ def monet(dataset: DatasetName) -> RunConfig:
 
 
 def mulmon(dataset: DatasetName) -> RunConfig:
-    """Table 4; the networks are those of MulMON's published code."""
+    """MulMON (Table 4), with the networks of MulMON's published code."""
     return RunConfig(
         guide="mulmon",
         data=data_section(dataset, 64, num_views=10),

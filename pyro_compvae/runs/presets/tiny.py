@@ -1,4 +1,4 @@
-"""Presets that run for seconds and learn nothing: to see that everything runs."""
+"""Presets that run for seconds and learn nothing, to see that everything runs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from pyro_compvae.runs.sections import (
 
 
 def iodine(dataset: DatasetName) -> RunConfig:
-    """Two iterations of a refinement network of four channels."""
+    """IODINE with two iterations of a refinement network of four channels."""
     return _tiny("iodine", dataset, refinement=_REFINEMENT)
 
 
 def monet(dataset: DatasetName) -> RunConfig:
-    """Three blocks of attention and two layers of encoder, four channels each."""
+    """MONet with three blocks of attention and two layers of encoder, four channels each."""
     attention = AttentionConfig(channels=(4, 4, 4), bottleneck=8, encoder_channels=(4, 4), encoder_hidden=8)
     return _tiny("monet", dataset, attention=attention)
 
 
 def mulmon(dataset: DatasetName) -> RunConfig:
-    """IODINE's refinement, and small networks for the viewpoints."""
+    """MulMON with IODINE's refinement, and small networks for the viewpoints."""
     views = ViewsConfig(view_hidden=4, projector_hidden=8)
     return _tiny("mulmon", dataset, refinement=_REFINEMENT, views=views)
 
@@ -39,7 +39,7 @@ _REFINEMENT = RefinementConfig(num_iterations=2, channels=(4, 4), mlp=(8,), hidd
 
 
 def _tiny(guide: GuideName, dataset: DatasetName, **sections: Any) -> RunConfig:
-    """What the guides' tiny presets share."""
+    """The common part of the guides' tiny presets."""
     scenes: dict[str, Any] = (
         {"num_train": 8, "num_test": 4} if dataset == "solids" else {"num_train": 64, "num_test": 16}
     )
