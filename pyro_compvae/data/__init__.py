@@ -1,7 +1,7 @@
-"""Scenes with ground truth: sprites made on the spot, and public data sets.
+"""Scenes with ground truth: sprites and solids that are made on the spot, and public data sets.
 
-`convert` makes files of scenes of them (`scene_file`); what is known is in `sources`. Scenes of solids, which need a
-ray caster, are in `solids`, `meshes` and `clevr_mv_writer`.
+`convert` turns public data sets into files of scenes (`scene_file`); `readers.sources` lists the known ones. Scenes of
+solids, which need a ray caster, are in the package `solids`.
 """
 
 from pyro_compvae.data.load import load_scenes

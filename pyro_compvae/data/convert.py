@@ -1,4 +1,4 @@
-"""From any known source to a file of scenes."""
+"""Conversion of any known source to a file of scenes."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from pyro_compvae.data.scene_file.writing import write_scenes
 from pyro_compvae.data.scenes import SPLITS
 
 PUBLISHED_TRAIN = {"clevr_with_masks": 70_000, "objects_room_train": 100_000}
-"""Scenes to train on in the literature, from the first of the file on; of the others 60,000."""
+"""How many scenes the literature trains on, from the first of the file on; 60,000 for the other data sets."""
 HELD_OUT = 1_000
 MAX_SIDE = 4_096
 
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """How to make a file of scenes from a source."""
+    """Settings of the conversion of a source to a file of scenes."""
 
     image_size: int | None = None
-    """Side of the images in pixels, instead of theirs. Images that are not square are cropped: CLEVR's as usual, of
-    others the central square is kept."""
+    """New side of the images in pixels; by default they keep their size. Images that are not square are cropped:
+    CLEVR's by the usual crop, and others to the central square."""
     max_objects: int | None = None
-    """Scenes of more objects are left out; 6 makes CLEVR6 of CLEVR."""
+    """Scenes with more objects than this are left out; 6 turns CLEVR into CLEVR6."""
     num_train: int | None = None
-    """Scenes to train on, from the first of the source on, counted before any are left out; by default 60,000 of
-    TFRecords (CLEVR 70,000), eight tenths of a source that is not divided, and all of one that is."""
+    """Number of scenes to train on, from the first of the source on, counted before any are left out. By default 60,000
+    of TFRecords (CLEVR 70,000), eight tenths of a source that is not divided into splits, and all of one that is."""
     num_validation: int | None = None
-    """Scenes for a look during training, those after; by default 1,000 of TFRecords, a tenth of the others."""
+    """Number of scenes for evaluations during training, which follow those; by default 1,000 of TFRecords, and a tenth
+    of other sources."""
     num_test: int | None = None
-    """Unseen scenes, those after; by default as many, or all of a source that is divided."""
+    """Number of unseen scenes, which follow those; by default as many as for validation, or all of a source that is
+    divided into splits."""
     num_background: int | None = None
-    """So many first labels of object-centric-library are background; by default 4 in Objects Room, else 1."""
+    """How many first labels of object-centric-library's files are background; by default 4 in Objects Room, else 1."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -57,11 +59,11 @@ def convert(path: Path, target: Path, config: ConvertConfig, show: bool = False)
     Args:
         path: the source.
         target: the new file.
-        config: how.
+        config: the settings.
         show: whether to show progress.
 
     Raises:
-        DataError: if the source is none, or damaged, or has fewer scenes than asked for, or the target exists.
+        DataError: if the source is unknown, damaged, or has fewer scenes than asked for, or if the target exists.
     """
     source = open_source(path, config.num_background)
 
@@ -79,12 +81,12 @@ def convert(path: Path, target: Path, config: ConvertConfig, show: bool = False)
 
 
 def divide(source: Source, config: ConvertConfig) -> dict[str, tuple[str, Iterable[StoredScene]]]:
-    """The splits of a source: where their scenes are from, in words, and the scenes, to be taken in this order.
+    """The splits of a source: a phrase on the scenes' origin, and the scenes, which must be taken in this order.
 
-    A source that is divided, but has no scenes to validate with, gives the last of those to train on.
+    If a source is divided but has no validation scenes, the last of its training scenes are used for validation.
 
     Raises:
-        DataError: if a split is asked for that the source does not have, or more scenes than there are known to be.
+        DataError: if the source does not have a split that is asked for, or is known to have fewer scenes.
     """
     asked = {"train": config.num_train, "validation": config.num_validation, "test": config.num_test}
     given = {split: size for split, size in asked.items() if size is not None}
@@ -108,7 +110,7 @@ def divide(source: Source, config: ConvertConfig) -> dict[str, tuple[str, Iterab
 
 
 def _cut(part: SourcePart, sizes: Mapping[str, int | None]) -> dict[str, tuple[str, Iterable[StoredScene]]]:
-    """Neighbouring scenes of a part, from the first on; None takes all."""
+    """Divide the scenes of a part into consecutive splits, from the first on; a size of None takes all."""
     total = sum(size or 0 for size in sizes.values())
     if part.num_scenes is not None and total > part.num_scenes:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The scenes that a configuration asks for."""
+"""Loading of the scenes that a configuration names."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ WHERE_TO_GET = {
 
 
 def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> SceneSet:
-    """One split: "train", "validation" (for a look during training) or "test" (unseen until the end).
+    """Load one split: "train", "validation" (for evaluations during training) or "test" (unseen until the end).
 
     CLE-MV and Dolphin have no validation split; the last tenth of their training scenes is held out for it.
 
     Args:
-        config: which scenes.
-        split: which of them.
-        multi_view: whether to keep the views of a scene together; otherwise every view is a scene of its own.
+        config: the data section of a configuration.
+        split: the name of the split.
+        multi_view: whether to keep the views of a scene together; otherwise every view counts as a separate scene.
 
     Raises:
-        DataError: if data on disk are missing or malformed, or views are asked of data that have none or only one.
+        DataError: if data on disk are missing or malformed, or if views are wanted of data with one view or none.
         ValueError: for an unknown split.
     """
     if split not in SPLITS:
@@ -50,7 +50,7 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         size = config.num_train if split == "train" else config.num_test
         return make_sprites(split, size, config=sprites)
     if config.name == "solids":
-        # Slow to import, and only needed here.
+        # These are slow to import, and only needed here.
         from pyro_compvae.data.solids.config import SolidsConfig
         from pyro_compvae.data.solids.scenes import make_solids
 

@@ -1,4 +1,4 @@
-"""A file for libraries that do not survive a failure to write."""
+"""A file for libraries that crash if writing fails."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 class PatientFile(io.FileIO):
-    """A file that keeps what fails for `check` to raise.
+    """A file that keeps errors until `check` raises them.
 
-    Where HDF5 finds a disk full, it cannot close its file and takes the process down. So it is never told.
+    If HDF5 finds a disk full, it cannot close its file and crashes the process. So it is never told of errors.
     """
 
     error: BaseException | None = None
 
     def write(self, content: Any) -> int:
-        """Write all of the content, or keep why not."""
+        """Write all of the content, or keep the error."""
         rest = memoryview(content).cast("B")
         size = len(rest)
         try:
@@ -26,7 +26,7 @@ class PatientFile(io.FileIO):
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        """Change the size, or keep why not."""
+        """Change the size, or keep the error."""
         try:
             return super().truncate(size)
         except BaseException as error:
@@ -34,6 +34,6 @@ class PatientFile(io.FileIO):
             return size or 0
 
     def check(self) -> None:
-        """Raise what has failed first, if anything has."""
+        """Raise the first error, if there was one."""
         if self.error is not None:
             raise self.error

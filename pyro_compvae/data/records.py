@@ -1,4 +1,4 @@
-"""The record of one scene: as files hold it, and as models and metrics take it."""
+"""The record of one scene, in the form of files, and in the form that models and metrics take."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor
 from pyro_compvae.errors import ArgumentError, CompvaeError
 
 MAX_LABELS = 256
-"""Labels are bytes: the background and at most 255 objects."""
+"""Number of different labels, which are bytes: the background and at most 255 objects."""
 
 
 class DataError(CompvaeError, ValueError):
-    """A data set on disk is missing, or is not what its format promises."""
+    """A data set on disk is missing, or does not conform to its format."""
 
 
 class StoredScene(NamedTuple):
-    """One scene as files hold it, of one image or of V views.
+    """One scene of one image or of V views, in the form of files.
 
     image:       ([V,] H, W, 3) uint8
-    labels:      ([V,] H, W) uint8, 0 the background; None where the data have no masks
-    num_objects: objects in the scene; None where the data have no masks
+    labels:      ([V,] H, W) uint8, where 0 is the background; None if the data have no masks
+    num_objects: the number of objects in the scene; None if the data have no masks
     viewpoints:  (V, 3) float32; None for single images
     """
 
@@ -40,10 +40,10 @@ ARRAYS = {"images": np.uint8, "labels": np.uint8, "num_objects": np.int64, "view
 
 
 def stack_scenes(scenes: Sequence[StoredScene]) -> dict[str, NDArray]:
-    """The fields of scenes as arrays with a leading dimension N, in the types of ARRAYS, without those that none has.
+    """Stack the fields of scenes with a leading dimension N, in the types of ARRAYS; fields that none has are left out.
 
     Raises:
-        ValueError: if there are no scenes, or they differ in what they have or in its shape.
+        ValueError: if there are no scenes, or they differ in their fields or the shapes of these.
     """
     if not scenes:
         raise ArgumentError("scenes: expected one scene or more, got none")
@@ -65,9 +65,9 @@ class Scene(NamedTuple):
 
     image:       ([B,] [V,] 3, H, W) float32, colours in [0, 1]
     labels:      ([B,] [V,] H, W) int64; 0 is the background, 1..N are the objects, the same in all views; None
-        where the data have no masks
-    num_objects: ([B]) int64, objects in the scene (whether or not a pixel of them is visible); None without masks
-    viewpoint:   ([B,] [V,] 3) float32, or None where the data have no cameras
+        if the data have no masks
+    num_objects: ([B]) int64, objects in the scene, whether or not a pixel of them is visible; None without masks
+    viewpoint:   ([B,] [V,] 3) float32, or None if the data have no cameras
     """
 
     image: Tensor
@@ -80,11 +80,11 @@ class Scene(NamedTuple):
         return Scene(*(None if field is None else field.to(device) for field in self))  # type: ignore[arg-type]
 
     def scenes(self, index: slice) -> Scene:
-        """Some of the scenes of a batch."""
+        """A slice of the scenes of a batch."""
         return Scene(*(None if field is None else field[index] for field in self))  # type: ignore[arg-type]
 
     def view(self, index: int | slice) -> Scene:
-        """One view (int) of a batch of multi-view scenes, as single images, or some of the views (slice).
+        """One view (int) of a batch of multi-view scenes, as single images, or a slice of the views.
 
         Raises:
             ValueError: if the scenes are single images.

@@ -1,4 +1,4 @@
-"""Many scenes in memory: what every data set gives."""
+"""Sets of scenes in memory, which every data set provides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyro_compvae.data.records import Scene, StoredScene, stack_scenes
 from pyro_compvae.errors import ArgumentError
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
-"""Splits are told apart by the random stream, so that no size of one changes the scenes of another."""
+"""The number of each split's random stream; with separate streams the size of one split never changes another."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class SceneSet:
     """N scenes held in memory as bytes, of one image or of V views each; indexing gives float32 records.
 
     images:      (N, [V,] 3, H, W) uint8
-    labels:      (N, [V,] H, W) uint8; None where the data have no masks
-    num_objects: (N,) int64; None where the data have no masks
+    labels:      (N, [V,] H, W) uint8; None if the data have no masks
+    num_objects: (N,) int64; None if the data have no masks
     viewpoints:  (N, [V,] 3) float32; single images may have None, views may not
-    origin:      where the scenes are from, in words; recorded in results
+    origin:      a phrase that says where the scenes are from, which results record
 
     Raises:
         ValueError: if shapes or types are not those above.
@@ -72,7 +72,7 @@ class SceneSet:
         """Collect scenes of one shape.
 
         Raises:
-            ValueError: if there are none, or they differ in what they have or in its shape.
+            ValueError: if there are no scenes, or they differ in their fields or the shapes of these.
         """
         arrays = {name: torch.from_numpy(values) for name, values in stack_scenes(list(scenes)).items()}
         arrays["images"] = arrays["images"].movedim(-1, -3).contiguous()
@@ -83,8 +83,8 @@ class SceneSet:
         """A user's own images (N, 3, H, W), or (N, V, 3, H, W) of V views from viewpoints (N, V, 3), without masks.
 
         Args:
-            images: as bytes, or as floats in [0, 1].
-            viewpoints: of the views.
+            images: the images as bytes, or as floats in [0, 1].
+            viewpoints: the viewpoints of the views.
 
         Raises:
             ArgumentError: if shapes, types or colours are not those above.
@@ -99,7 +99,7 @@ class SceneSet:
         images = torch.as_tensor(images)
         if images.is_floating_point():
             low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 1.0)
-            if not (low >= 0 and high <= 1):  # NaN is not either
+            if not (low >= 0 and high <= 1):  # NaN fails both comparisons
                 kind = name_of(images.dtype)
                 raise ArgumentError(f"images: expected bytes, or floats in [0, 1], got {kind} from {low:g} to {high:g}")
             images = (255 * images).round().to(torch.uint8)
@@ -107,7 +107,7 @@ class SceneSet:
         return cls(images, viewpoints=places)
 
     def stored(self) -> Iterator[StoredScene]:
-        """The scenes one by one, as files hold them."""
+        """The scenes one by one, in the form of files."""
         for n in range(len(self)):
             yield StoredScene(
                 self.images[n].movedim(-3, -1).cpu().numpy(),
@@ -129,7 +129,7 @@ class SceneSet:
         )
 
     def _map(self, **functions: Any) -> SceneSet:
-        """Some fields changed by functions of them, where they are there."""
+        """Apply functions to fields by name; fields that are None stay None."""
         fields = {name: getattr(self, name) for name in functions}
         return replace(self, **{name: functions[name](field) for name, field in fields.items() if field is not None})
 
@@ -140,8 +140,9 @@ class SceneSet:
         """The same set on a device.
 
         Args:
-            device: where.
-            pinned: whether its bytes travel to a CUDA GPU from pinned memory, while the host goes on: for minibatches.
+            device: the device.
+            pinned: whether bytes are copied to a CUDA GPU from pinned memory, so that the host need not wait; for
+                minibatches.
         """
         if device.type == self.images.device.type == "cpu":
             return self
@@ -150,7 +151,7 @@ class SceneSet:
         return self._map_all(lambda field: field.to(device))
 
     def part(self, index: slice | Tensor) -> SceneSet:
-        """Some of the scenes, as a set."""
+        """A set of some of the scenes."""
         if isinstance(index, Tensor):
             device = self.images.device
             index = (index.pin_memory() if device.type == "cuda" else index).to(device, non_blocking=True)
@@ -166,7 +167,7 @@ class SceneSet:
         return replace(self, labels=None, num_objects=None)
 
     def as_images(self) -> SceneSet:
-        """The N * V views as scenes of one image, scene after scene and view after view; single images as they are."""
+        """The N * V views as scenes of one image, scene after scene and view after view; single images unchanged."""
         num_views = self.num_views
         if num_views is None:
             return self
@@ -194,7 +195,7 @@ class SceneSet:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that all fields take in memory."""
+        """How many bytes all fields take in memory."""
         fields = (self.images, self.labels, self.num_objects, self.viewpoints)
         return sum(field.nbytes for field in fields if field is not None)
 
@@ -205,5 +206,5 @@ class SceneSet:
 
     @property
     def max_objects(self) -> int | None:
-        """The most objects of any scene, background not counted; None without masks."""
+        """The largest number of objects in a scene, without the background; None without masks."""
         return None if self.num_objects is None else int(self.num_objects.max())

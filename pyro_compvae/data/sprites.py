@@ -1,4 +1,4 @@
-"""Multi-object sprite scenes, made on the spot: the default data."""
+"""Multi-object sprite scenes, which are made on the spot and are the default data."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ COLOURS = np.array(
     dtype=np.uint8,
 )
 EXPONENTS = {"diamond": 1.5, "disc": 2.0, "square": 3.0}
-"""Shapes are superellipses |u|^p + |v|^p <= r^p: between two pixels, a sharp corner would be a matter of chance."""
+"""Exponents p of the shapes, which are superellipses |u|^p + |v|^p <= r^p. Whether a sharp corner between two pixels
+were visible would be a matter of chance."""
 CHUNK = 1000
 MAX_ROUNDS = 100
 
 
 @dataclass(frozen=True)
 class SpriteConfig:
-    """What sprite scenes look like. Lengths are fractions of the image side.
+    """The look of sprite scenes. Lengths are fractions of the image side.
 
-    image_size: side of the square image in pixels.
-    min_objects, max_objects: objects per scene, drawn uniformly.
-    min_radius, max_radius: of an object along the axes of the image, drawn uniformly.
-    min_visible: at least this fraction of every object stays visible behind the nearer ones.
+    image_size: the side of the square image in pixels.
+    min_objects, max_objects: the range of the number of objects per scene, which is drawn uniformly.
+    min_radius, max_radius: the range of an object's radius along the axes of the image, which is drawn uniformly.
+    min_visible: the fraction of every object that stays visible at least behind the nearer ones.
     """
 
     image_size: int = 24
@@ -64,7 +65,7 @@ class SpriteConfig:
 
 
 def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfig | None = None) -> SceneSet:
-    """Coloured shapes on black that may occlude one another, with exact masks.
+    """Make scenes of coloured shapes on black that may occlude one another, with exact masks.
 
     Shape, size and place of every object are independent, colours are distinct within a scene; scenes in which an
     object is hidden more than ``min_visible`` allows are drawn again. Labels are 1..N from the farthest to the nearest.
@@ -73,9 +74,9 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
 
     Args:
         split: "train", "validation" or "test".
-        num_scenes: how many.
-        seed: of the whole data set; same seed, same scenes.
-        config: sizes and counts.
+        num_scenes: the number of scenes.
+        seed: the seed of the whole data set; the same seed gives the same scenes.
+        config: the sizes and counts.
 
     Raises:
         ValueError: for an unknown split or num_scenes < 1.
@@ -95,7 +96,7 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
 
 
 def _make_chunk(rng: np.random.Generator, config: SpriteConfig) -> tuple[NDArray, NDArray, NDArray]:
-    """CHUNK accepted scenes: images (N, 3, H, W) uint8, labels (N, H, W) uint8, counts (N,)."""
+    """Make CHUNK accepted scenes: images (N, 3, H, W) uint8, labels (N, H, W) uint8, counts (N,)."""
     accepted: list[list[NDArray]] = []
     missing = CHUNK
     while missing > 0:
@@ -109,14 +110,14 @@ def _make_chunk(rng: np.random.Generator, config: SpriteConfig) -> tuple[NDArray
 
 
 def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArray, ...]:
-    """n scenes, and whether every object in them is visible enough."""
+    """Draw n scenes, and find out whether every object in them is visible enough."""
     size, most = config.image_size, config.max_objects
     counts = rng.integers(config.min_objects, most + 1, n)
     radius = rng.uniform(config.min_radius, config.max_radius, (n, most))
     # The whole object lies within the image.
     centre = radius[..., None] + rng.random((n, most, 2)) * (1 - 2 * radius[..., None])
     shape = rng.integers(0, len(EXPONENTS), (n, most))
-    # Distinct within a scene: two overlapping objects of one colour would have no border to tell them apart by.
+    # Colours are distinct within a scene, since two overlapping objects of one colour would have no border.
     colour = COLOURS[rng.random((n, len(COLOURS))).argsort(axis=1)[:, :most]]
 
     pixel = (np.arange(size) + 0.5) / size
@@ -138,6 +139,6 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
 
 
 def _inside(u: NDArray, v: NDArray, radius: NDArray, shape: NDArray) -> NDArray:
-    """Which points (u to the right, v down, from the centre) lie in the superellipse of that radius and exponent."""
+    """Which points (u to the right, v down, from the centre) lie in the superellipse with this radius and exponent."""
     exponent = np.array(list(EXPONENTS.values()))[shape]
     return np.abs(u / radius) ** exponent + np.abs(v / radius) ** exponent <= 1

@@ -1,1 +1,1 @@
-"""Files of others, opened with care."""
+"""Readers of other people's files, which open them with care."""

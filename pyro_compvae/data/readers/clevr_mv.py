@@ -1,4 +1,4 @@
-"""The format of CLE-MV and CLE-Aug ("Dolphin"), the multi-view scenes of MulMON."""
+"""A reader of the format of CLE-MV and CLE-Aug ("Dolphin"), the multi-view scenes of MulMON."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ WHERE_TO_GET = (
 
 
 MAX_SCENE_BYTES = 256 << 20
-"""A scene of ten views of 64 × 64 pixels has half a MiB."""
+"""The largest scene that is read, in bytes. One of ten views of 64 × 64 pixels has half a MiB."""
 
 
 class _IndexedScene(NamedTuple):
-    """What the JSON index says of one scene; `where` names it in messages."""
+    """One scene in the JSON index; `where` names it in messages."""
 
     where: str
     data_path: str
@@ -44,9 +44,9 @@ def read_clevr_mv(
 ) -> SceneSet:
     """Read one split.
 
-    Labels are 1 + the object's index in its scene, so one object has one label in all views of its scene. An
-    object that is hidden in a view has no pixel there; num_objects counts it all the same.
-    The format, and the viewpoint vector, are those of MulMON's `data_loader/getClevrMV.py`.
+    Labels are 1 + the object's index in its scene, so one object has one label in all views of its scene. An object
+    that is hidden in a view has no pixel there, but num_objects counts it. The format, and the viewpoint vector, are
+    those of MulMON's `data_loader/getClevrMV.py`.
 
     Args:
         root: the folder that holds `<name>/<name>_<split>.json`, or the folder `<name>` itself.
@@ -75,15 +75,15 @@ def read_clevr_mv(
 
 
 def count_clevr_mv(root: Path, name: str, split: str) -> int:
-    """How many scenes a split has, by its index."""
+    """The number of scenes of a split in its index."""
     return len(_read_index(_find_index(Path(root), name, split)))
 
 
 def clevr_mv_scenes(root: Path, name: str, split: str) -> Iterator[StoredScene]:
-    """The scenes of `read_clevr_mv` one by one, as they are stored.
+    """The scenes of `read_clevr_mv` one by one, in their stored form.
 
     Raises:
-        DataError: as there.
+        DataError: as for `read_clevr_mv`.
     """
     index = _find_index(Path(root), name, split)
     for scene in _read_index(index):
@@ -91,13 +91,13 @@ def clevr_mv_scenes(root: Path, name: str, split: str) -> Iterator[StoredScene]:
 
 
 def viewpoint_vectors(locations: NDArray[np.float64]) -> NDArray[np.float32]:
-    """MulMON's viewpoint: the camera's direction seen from above, minus that of the x axis.
+    """MulMON's viewpoints: the camera's direction as seen from above, minus that of the x axis.
 
     Args:
-        locations: (V, 3) positions of the camera, off the vertical axis.
+        locations: the positions of the camera (V, 3), off the vertical axis.
 
     Returns:
-        (V, 3), the third component zero.
+        The viewpoints (V, 3), whose third component is zero.
     """
     ground = locations * [1.0, 1.0, 0.0]
     # MulMON divides by distance + 1e-5, which moves its vectors by a millionth.
@@ -127,7 +127,7 @@ def _read_index(index: Path) -> list[_IndexedScene]:
     check_opens(index, DataError)
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # malformed JSON, malformed UTF-8, brackets without end
+    except (ValueError, RecursionError) as error:  # malformed JSON, malformed UTF-8, or too many nested brackets
         raise DataError(f"{index}: expected JSON, got {error}. Download the file again.") from error
     if not isinstance(content, dict) or not isinstance(content.get("scenes"), list) or not content["scenes"]:
         raise DataError(
@@ -177,7 +177,7 @@ def _parse_scene(scene: Any, where: str) -> _IndexedScene:
 
 
 def _resolve(folder: Path, scene: _IndexedScene) -> Path:
-    # The check reads the path's text and follows no link: data folders are often links to another disk.
+    # The check looks at the text of the path and follows no links, since data folders are often links to another disk.
     path = Path(os.path.abspath(folder / scene.data_path))
     if not path.is_relative_to(os.path.abspath(folder)):
         raise DataError(
@@ -194,7 +194,7 @@ def _load_arrays(path: Path, scene: _IndexedScene) -> tuple[NDArray[np.uint8], N
     check_opens(path, DataError)
     with path.open("rb") as file:
         try:
-            if zipfile.is_zipfile(file):  # an npz archive, whatever the name ends in
+            if zipfile.is_zipfile(file):  # an npz archive, whatever its name ends with
                 _check_sizes(file, path)
             file.seek(0)
             content = np.load(file, allow_pickle=False)
@@ -227,7 +227,7 @@ def _load_arrays(path: Path, scene: _IndexedScene) -> tuple[NDArray[np.uint8], N
 
 
 def _check_sizes(file: IO[bytes], path: Path) -> None:
-    """Refuse archives that would fill the memory before their content is looked at."""
+    """Refuse archives that would fill the memory before their content can be checked."""
     with zipfile.ZipFile(file) as archive:
         size = sum(member.file_size for member in archive.infolist())
     if size > MAX_SCENE_BYTES:
@@ -235,7 +235,7 @@ def _check_sizes(file: IO[bytes], path: Path) -> None:
 
 
 def _object_labels(ranks: NDArray[Any], depth_orders: NDArray[np.int64], path: Path) -> NDArray[np.uint8]:
-    """(V, H, W): stored labels are depth ranks, 1 the nearest, and so differ from view to view."""
+    """Labels (V, H, W) of stored depth ranks, which start at 1 for the nearest object and so differ between views."""
     num_views, num_objects = depth_orders.shape
     if ranks.min() < 0 or ranks.max() > num_objects:
         raise DataError(

@@ -1,4 +1,4 @@
-"""HDF5 files of others, opened with care."""
+"""Other people's HDF5 files, opened with care."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from pyro_compvae.runs.files import check_opens
 
 PROBE = Path(__file__).with_name("hdf5_probe.py")
 PROBE_SECONDS = 60
-"""A sound file of a million scenes takes less than a second."""
+"""How long a probe may take, in seconds. A sound file of a million scenes takes less than one."""
 
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
-"""Those that come with h5py; others load libraries that the file names."""
+"""The filters that come with h5py; others load libraries that the file names."""
 
 MAX_SCENE = 64 << 20
-"""Bytes of an array of one scene in memory. A scene of CLEVR has one MiB of masks."""
+"""The largest array of one scene in memory, in bytes. A scene of CLEVR has one MiB of masks."""
 
 MAX_CHUNK = 256 << 20
 MAX_DEFLATED_CHUNK = 4 << 20
-"""Bytes of a chunk in memory, and on disk where it is compressed, to at least a thousandth."""
+"""The largest chunk in memory, and the largest compressed chunk on disk, in bytes. Deflate shrinks to a thousandth at
+most."""
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a file for reading, after another process has visited its structure and survived.
+    """Open a file for reading, after another process has visited its structure without crashing.
 
     Raises:
-        DataError: if the file is missing or damaged, refers to other files, or a read of it fails.
+        DataError: if the file is missing or damaged, refers to other files, or cannot be read.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected an HDF5 file, found no such file.")
@@ -62,18 +63,18 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def find_dataset(group: h5py.Group, name: str, shape: str, ndim: int | tuple[int, ...], kinds: str) -> h5py.Dataset:
-    """A dataset of a group whose declaration is believable.
+    """Find a dataset of a group, and check that its declaration is plausible.
 
     Args:
-        group: where.
-        name: of the dataset.
-        shape: what its dimensions are called, for messages.
-        ndim: how many they may be.
-        kinds: NumPy's letters of the kinds of number it may hold, such as "ui".
+        group: the group that holds the dataset.
+        name: the dataset's name.
+        shape: the names of its dimensions, for messages.
+        ndim: how many dimensions it may have.
+        kinds: NumPy's letters for the kinds of numbers that it may hold, such as "ui".
 
     Raises:
-        DataError: if there is none, its type or number of dimensions is another, it is empty, uses foreign filters or
-            huge chunks, or declares more values than the file can hold.
+        DataError: if there is no such dataset, or its type or number of dimensions is not among those allowed, or it is
+            empty, uses foreign filters or huge chunks, or declares more values than the file can hold.
     """
     where = f"{group.file.filename}: {group.name.rstrip('/')}/{name}"
     dataset = group.get(name)
@@ -87,7 +88,7 @@ def find_dataset(group: h5py.Group, name: str, shape: str, ndim: int | tuple[int
     if not filters <= set(FILTERS):
         known = ", ".join(FILTERS.values())
         raise DataError(f"{where}: expected the filters {known}, got the numbers {sorted(filters)}.")
-    # Deflate shrinks to a thousandth at most; values that are declared and not stored would be made up on reading.
+    # Deflate shrinks to a thousandth at most. Reading would invent values that are declared but not stored.
     declared = math.prod(dataset.shape) * dataset.dtype.itemsize
     if declared > 1100 * dataset.id.get_storage_size() + (1 << 20):
         raise DataError(
@@ -107,14 +108,14 @@ def find_dataset(group: h5py.Group, name: str, shape: str, ndim: int | tuple[int
 
 
 def _largest_chunk(dataset: h5py.Dataset) -> int:
-    """Bytes on disk."""
+    """The size of the largest chunk on disk, in bytes."""
     sizes = [0]
     dataset.id.chunk_iter(lambda chunk: sizes.append(chunk.size))
     return max(sizes)
 
 
 def read_rows(dataset: h5py.Dataset, rows: Any) -> NDArray:
-    """Some of the rows of a dataset.
+    """Read some of the rows of a dataset.
 
     Raises:
         DataError: if their bytes are damaged.

@@ -21,12 +21,12 @@ EM_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 def read_object_centric_library(path: Path, num_background: int = 1) -> Iterator[StoredScene]:
     """The scenes of a file with `image` (N, H, W, C) and `mask` (N, H, W, 1), labels.
 
-    Objects are counted by `num_actual_objects` where it is there, by the masks where it is not. The `.npy` file that
-    comes along is pickled; it is not needed, and not read.
+    The number of objects is `num_actual_objects` if the file has it, and is otherwise counted in the masks. The `.npy`
+    file beside it is pickled; it is not needed, and not read.
 
     Args:
         path: the file.
-        num_background: so many first labels are background; 4 in Objects Room.
+        num_background: how many of the first labels are background; 4 in Objects Room.
 
     Raises:
         DataError: if the file is damaged or of another layout; the message names the array.
@@ -50,7 +50,7 @@ def read_object_centric_library(path: Path, num_background: int = 1) -> Iterator
 
 
 def read_efficient_morl(path: Path, split: str) -> Iterator[StoredScene]:
-    """The scenes of a split with `imgs` (N, H, W, C) and, if they are there, `masks` (N, E, H, W, 1).
+    """The scenes of a split with `imgs` (N, H, W, C) and, if the file has them, `masks` (N, E, H, W, 1).
 
     The first entity is the background. Objects without a pixel are not counted.
 
@@ -73,7 +73,7 @@ def read_efficient_morl(path: Path, split: str) -> Iterator[StoredScene]:
 
 
 def _colours(images: h5py.Dataset, row: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 of a stored image of one, three or four channels."""
+    """A stored image of one, three or four channels as (H, W, 3) uint8."""
     image = read_rows(images, row)
     if image.shape[-1] not in (1, 3, 4):
         raise DataError(f"{images.file.filename}: {images.name}: expected 1, 3 or 4 channels, got {image.shape[-1]}.")

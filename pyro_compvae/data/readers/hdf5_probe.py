@@ -1,7 +1,7 @@
-"""Open an HDF5 file and visit all of its structure, as a process of its own: ``python -I hdf5_probe.py PATH``.
+"""Open an HDF5 file and visit all of its structure, in a separate process: ``python -I hdf5_probe.py PATH``.
 
-libhdf5 may loop or crash on a damaged file. What can be visited here without, can be opened there; see `hdf5.py`. This
-file imports nothing of the package, so that a probe takes a fraction of a second.
+libhdf5 may loop or crash on a damaged file. If this process visits a file without such trouble, `hdf5.py` opens it.
+This module imports nothing from the package, so that a probe takes a fraction of a second.
 """
 
 import sys
@@ -13,11 +13,11 @@ if sys.platform != "win32":
 
 MAX_ITEMS = 10_000
 MAX_MEMORY = 4 << 30
-"""Bytes of address space."""
+"""The largest address space of the probe, in bytes."""
 
 
 def probe(path: str) -> str:
-    """What is wrong with the structure of a file; nothing where all is well."""
+    """Say what is wrong with the structure of a file; the text is empty if nothing is."""
     with h5py.File(path, "r") as file:
         groups: list[h5py.Group] = [file]
         visited = 0

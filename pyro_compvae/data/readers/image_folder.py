@@ -1,4 +1,4 @@
-"""A plain folder of images, without masks."""
+"""A reader of plain folders of images, which have no masks."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from pyro_compvae.runs.files import check_opens
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""Pillow's, of 8 bits or less for each channel; of others it would cut off what is above 255."""
+"""Pillow's modes of 8 bits or less for each channel; in the others it would clip values at 255."""
 MAX_PIXELS = 1 << 26
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; folders in it are not entered."""
+    """The image files of a folder, ordered by name; folders inside it are not searched."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def read_images(paths: list[Path]) -> Iterator[StoredScene]:
-    """Images of any size, as RGB; what is transparent is on black, and cameras that were turned are turned back.
+    """Read images of any size as RGB, with transparent parts on black, and turned as the camera's orientation says.
 
     Raises:
         DataError: if a file is damaged, no image, of more than 8 bits per channel, or larger than MAX_PIXELS; the
-            message names it.
+            message names the file.
     """
     for path in paths:
         check_opens(path, DataError)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of sizes, which are looked at below, and of odd metadata
+                warnings.simplefilter("ignore")  # warnings of sizes, which are checked below, and of odd metadata
                 with Image.open(path, formats=FORMATS) as image:
                     if image.width * image.height > MAX_PIXELS:
                         raise DataError(

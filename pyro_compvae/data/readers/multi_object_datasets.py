@@ -1,6 +1,7 @@
 """DeepMind's multi_object_datasets: Tetrominoes, multi-dSprites, CLEVR with masks, Objects Room.
 
-Kabra et al. 2019, https://github.com/deepmind/multi_object_datasets. Read from the published TFRecord files.
+The sets are by Kabra et al. 2019 (https://github.com/deepmind/multi_object_datasets), and are read from the published
+TFRecord files.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ WHERE_TO_GET = (
 
 
 class Layout(NamedTuple):
-    """How the arrays of a set are stored.
+    """The layout in which the arrays of a data set are stored.
 
-    channels: of the image; one channel is a white object on black
+    channels: the number of channels of the image; one channel shows white objects on black
     entities_last: whether masks are (H, W, E, 1) as stored, or (E, H, W, 1)
-    num_background: so many first entities are no objects; in Objects Room sky, floor and two walls. Some of its scenes
-        show one wall, and then the first object counts as background. (object-centric-library guesses these from the
-        shapes of the masks; we do not.)
+    num_background: how many of the first entities are not objects; in Objects Room these are sky, floor and two walls.
+    Some of its scenes show only one wall, and then the first object counts as background. (object-centric-library
+    guesses these scenes from the shapes of the masks; we do not.)
     """
 
     size: tuple[int, int]
@@ -53,10 +54,10 @@ LAYOUTS = {
 
 
 def identify(path: Path) -> str:
-    """Which of LAYOUTS a file has, by the features of its first record and, where two are alike, by the file's name.
+    """Find out which of LAYOUTS a file has, by the features of its first record and, if two fit, by the file's name.
 
     Raises:
-        DataError: if it has none of them, or is no TFRecord file.
+        DataError: if none fits, or the file is no TFRecord file.
     """
     record = next(read_tfrecords(path), None)
     if record is None:
@@ -83,12 +84,12 @@ def identify(path: Path) -> str:
 def read_multi_objects(path: Path, name: str) -> Iterator[StoredScene]:
     """The scenes of a file, one by one.
 
-    Labels are 1, 2, ... for the entities after the background, in the order of the masks; a pixel of no entity is
+    Labels are 1, 2, ... for the entities after the background, in the order of the masks; a pixel without an entity is
     background. Objects without a pixel are not counted.
 
     Args:
         path: the file.
-        name: one of LAYOUTS, from `identify`.
+        name: the name of its layout in LAYOUTS, from `identify`.
 
     Raises:
         DataError: if a record is damaged or of another layout.

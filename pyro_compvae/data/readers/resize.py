@@ -1,4 +1,4 @@
-"""Images of other shapes and sizes, brought to squares of one size."""
+"""Conversion of images of any shape and size to squares of one size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pyro_compvae.data.records import DataError, StoredScene
 
 CLEVR_SIZE = (240, 320)
 CLEVR_CROP = (slice(29, 221), slice(64, 256))
-"""Rows and columns of CLEVR's images that the literature since IODINE keeps, 192 × 192."""
+"""Rows and columns of CLEVR's images (height, width) that the literature since IODINE keeps, 192 × 192."""
 
 
 def square(scene: StoredScene) -> StoredScene:
-    """CLEVR's usual crop for images of CLEVR's size, the central square of any other."""
+    """Crop a scene to squares: by the usual crop if the images have CLEVR's size, and else to the central square."""
     height, width = scene.image.shape[-3:-1]
     if height == width:
         return scene
@@ -30,11 +30,11 @@ def square(scene: StoredScene) -> StoredScene:
 
 
 def resize(scene: StoredScene, size: int | None) -> StoredScene:
-    """Square images of another size in pixels; None keeps theirs.
+    """Resize square images to another size in pixels; None keeps their size.
 
-    To a divisor of the size, colours are averaged over blocks of pixels; to any other they are interpolated linearly,
-    with a wider kernel where pixels get fewer. The label is that of the nearest stored pixel (of an even block the one
-    right below its centre), since labels have no average.
+    If the new size divides the old one, colours are averaged over blocks of pixels; otherwise they are interpolated
+    linearly, with a wider kernel if the image gets smaller. The label is that of the nearest stored pixel (in an even
+    block the one right below its centre), since labels have no average.
 
     Raises:
         DataError: if the images are not square, or the size is below one pixel.

@@ -1,4 +1,4 @@
-"""Public data sets on disk, told apart by what is in them."""
+"""Public data sets on disk, recognised by their content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHERE_TO_GET = {
 
 
 class SourcePart(NamedTuple):
-    """Some scenes of a source: where they are from in words, how many if that is known beforehand, and the scenes."""
+    """Some scenes of a source: a phrase on their origin, their number if it is known beforehand, and the scenes."""
 
     origin: str
     num_scenes: int | None
@@ -32,23 +32,23 @@ class SourcePart(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A data set: its name, and its parts "train", "validation" and "test", or one part "all" if it is not divided."""
+    """A data set: its name, and its parts "train", "validation" and "test", or the part "all" if it is not divided."""
 
     name: str
     parts: dict[str, SourcePart]
 
 
 def open_source(path: Path, num_background: int | None = None) -> Source:
-    """Find out what a file or folder is.
+    """Find out which data set a file or folder is.
 
     Args:
         path: a TFRecord file of multi_object_datasets, an HDF5 file of object-centric-library or EfficientMORL, a
-            folder in the format of CLE-MV, or a folder of images, which may have folders train, val and test in it.
-        num_background: how many of the first entities are background in object-centric-library's files; by default 4
-            where the name starts with objects_room, else 1.
+            folder in the format of CLE-MV, or a folder of images, which may contain the folders train, val and test.
+        num_background: how many of the first entities are background in object-centric-library's files; by default 4 if
+            the name starts with objects_room, and else 1.
 
     Raises:
-        DataError: if there is nothing of that kind; the message says where data can be got.
+        DataError: if it is none of these; the message says where to get data.
     """
     if path.is_file() and h5py.is_hdf5(path):
         return _open_hdf5(path, num_background)
@@ -131,6 +131,6 @@ def _open_hdf5(path: Path, num_background: int | None) -> Source:
 
 
 def known_sources() -> str:
-    """What can be read, and where it can be got, in words."""
+    """A sentence that says which data sets can be read, and where to get them."""
     known = "; ".join(f"{what}: {where}" for what, where in WHERE_TO_GET.items())
     return f"Known are {known}; and folders of images."

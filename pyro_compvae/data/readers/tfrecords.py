@@ -19,11 +19,11 @@ from pyro_compvae.data.records import DataError
 from pyro_compvae.runs.files import check_opens
 
 MAX_RECORD = 64 << 20
-"""Bytes. A record of CLEVR with masks, the largest known, has 3 MiB."""
+"""The largest record that is read, in bytes. A record of CLEVR with masks, the largest known, has 3 MiB."""
 
 
 class Record(NamedTuple):
-    """The features of one example: text of bytes, however it was divided, and floating-point numbers."""
+    """The features of one example: bytes, however they were divided into elements, and floating-point numbers."""
 
     octets: Mapping[str, NDArray[np.uint8]]
     floats: Mapping[str, NDArray[np.float32]]
@@ -32,11 +32,12 @@ class Record(NamedTuple):
 def read_tfrecords(path: Path) -> Iterator[Record]:
     """The examples of a TFRecord file, compressed by gzip or not, one by one.
 
-    A record is its length, a checksum of that, the content, and a checksum of that (CRC-32C, rotated and offset).
-    Nothing is allocated before the length has been checked, and nothing parsed before its checksum has been.
+    A record consists of its length, the length's checksum, the content, and the content's checksum (CRC-32C, rotated
+    and offset). Nothing is allocated before the length has been checked, and nothing is parsed before its checksum has
+    been checked.
 
     Raises:
-        DataError: if the file is truncated, damaged, or no such file; the message names file and record.
+        DataError: if the file is truncated, damaged, or no TFRecord file; the message names file and record.
     """
     check_opens(path, DataError)
     number = 0
@@ -54,7 +55,7 @@ def read_tfrecords(path: Path) -> Iterator[Record]:
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a file starts as gzip does."""
+    """Whether a file starts like a gzip file."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
@@ -78,7 +79,7 @@ def _read_record(file: IO[bytes], where: str) -> bytes | None:
 
 
 def _checksum(content: bytes) -> bytes:
-    """TensorFlow's masked CRC-32C."""
+    """The masked CRC-32C of TensorFlow."""
     crc = google_crc32c.value(content)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
@@ -100,9 +101,9 @@ def _parse(content: bytes, where: str) -> Record:
 
 
 def _octets(bytes_list: Any) -> NDArray[np.uint8]:
-    """The elements of a list of bytes, one after the other.
+    """Concatenate the elements of a list of bytes.
 
-    A million elements of one byte each, as multi_object_datasets has them, are a million Python objects. In protobuf's
+    A million elements of one byte each, as in multi_object_datasets, would be a million Python objects. In protobuf's
     own encoding each is a field's tag, the length 1 and the byte, which takes a tenth of the time to read.
     """
     encoded = np.frombuffer(bytes_list.SerializeToString(), dtype=np.uint8)
@@ -150,6 +151,6 @@ message_type {
   field { name: "features"  number: 1  type: TYPE_MESSAGE  type_name: ".tensorflow.Features" }
 }
 """
-"""`tf.train.Example`, as TensorFlow's example.proto and feature.proto define it."""
+"""The message `tf.train.Example`, as defined by TensorFlow's example.proto and feature.proto."""
 
 EXAMPLE = _example_class()

@@ -1,1 +1,1 @@
-"""Our own files of scenes: what they declare, and how they are written and read."""
+"""Our own files of scenes: their format, their writing and their reading."""

@@ -1,4 +1,4 @@
-"""Our own file of scenes: HDF5, chunked, compressed, checksummed, a group for every split.
+"""The format of our own files of scenes: HDF5 in compressed chunks with checksums, and a group for every split.
 
     /                        format, version, name, settings (JSON)
     /train, /validation, /test    origin, sha256
@@ -7,7 +7,7 @@
         num_objects          (N,) int64, where there are masks
         viewpoints           (N, V, 3) float32, where there are views
 
-HDF5 checks a Fletcher-32 checksum whenever it reads a chunk; the SHA-256 of a split tells data sets apart in results.
+HDF5 checks a Fletcher-32 checksum whenever it reads a chunk; the SHA-256 of a split identifies the data in results.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHUNK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """What a file says of a split, and what its arrays are: name to shape."""
+    """A split of a file: the origin and the SHA-256 that the file records, and the shapes of its arrays by name."""
 
     origin: str
     sha256: str
@@ -42,13 +42,13 @@ class SplitInfo:
 
     @property
     def num_scenes(self) -> int:
-        """N."""
+        """N, the number of scenes."""
         return self.shapes["images"][0]
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file of scenes says of itself."""
+    """The declarations of a file of scenes: its name, the settings of its conversion, and its splits."""
 
     name: str
     settings: Mapping[str, Any]
@@ -56,20 +56,20 @@ class FileInfo:
 
 
 def file_info(path: Path) -> FileInfo:
-    """What a file holds, by its declarations.
+    """Read the declarations of a file.
 
     Raises:
-        DataError: if it is damaged or of another format.
+        DataError: if the file is damaged or in another format.
     """
     with open_hdf5(path) as file:
         return read_info(file, path)
 
 
 def read_info(file: h5py.File, path: Path) -> FileInfo:
-    """What an open file holds, by its declarations.
+    """Read the declarations of an open file.
 
     Raises:
-        DataError: as `file_info`.
+        DataError: as for `file_info`.
     """
     if file.attrs.get("format") != FORMAT:
         raise DataError(f"{path}: expected a file of scenes, got other HDF5. `make_data.py convert` makes one.")
@@ -119,12 +119,12 @@ def _text(group: h5py.Group, name: str, path: Path) -> str:
 
 
 def scenes_per_chunk(shape: tuple[int, ...]) -> int:
-    """How many scenes, whose images have this shape (N, [V,] H, W, 3), a chunk of every array holds."""
+    """How many scenes with images of this shape (N, [V,] H, W, 3) a chunk of every array holds."""
     return max(1, CHUNK_BYTES // math.prod(shape[1:]))
 
 
 def split_digest(digests: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The SHA-256 of a split, from those of its arrays, as hashlib has them, and their shapes."""
+    """The SHA-256 of a split, from the hashes of its arrays, which are objects of hashlib, and their shapes."""
     total = hashlib.sha256()
     for name in sorted(digests):
         total.update(f"{name} {shapes[name]}".encode() + digests[name].digest())

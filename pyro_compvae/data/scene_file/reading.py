@@ -1,4 +1,4 @@
-"""Files of scenes, read: a split into memory, or everything against its checksums."""
+"""Reading of files of scenes: one split into memory, or everything to check it against its checksums."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from pyro_compvae.data.scenes import SceneSet
 
 
 def read_scene_file(path: Path, split: str, image_size: int | None = None, num_scenes: int | None = None) -> SceneSet:
-    """One split, in memory.
+    """Read one split into memory.
 
     Args:
         path: the file.
         split: "train", "validation" or "test".
-        image_size: height and width to bring the images to, in pixels; see `resize`.
-        num_scenes: at most so many, from the first on, instead of all.
+        image_size: the height and width in pixels to which images are resized; see `resize`.
+        num_scenes: the largest number of scenes to read, from the first on; None reads all.
 
     Raises:
-        DataError: if the file is missing, damaged, or of another format, or has no such split.
+        DataError: if the file is missing, damaged or in another format, or has no such split.
     """
     with open_hdf5(path) as file:
         info = read_info(file, path)
@@ -59,7 +59,7 @@ def read_scene_file(path: Path, split: str, image_size: int | None = None, num_s
 
 
 def verify(path: Path) -> FileInfo:
-    """Read everything, and compare it with its checksums.
+    """Read all scenes of a file, and compare them with their checksums.
 
     Raises:
         DataError: if a split is damaged, or its scenes are not those that were written.
@@ -77,7 +77,7 @@ def verify(path: Path) -> FileInfo:
 
 
 def _parts(group: h5py.Group, about: SplitInfo) -> Iterator[tuple[slice, dict[str, NDArray]]]:
-    """The arrays of a split, some rows at a time."""
+    """Read the arrays of a split, some rows at a time."""
     step = scenes_per_chunk(about.shapes["images"])
     for start in range(0, about.num_scenes, step):
         rows = slice(start, min(start + step, about.num_scenes))
@@ -88,7 +88,7 @@ def _parts(group: h5py.Group, about: SplitInfo) -> Iterator[tuple[slice, dict[st
 
 
 def _check_memory(path: Path, about: SplitInfo, image_size: int | None) -> None:
-    """Refuse what cannot be held, rather than have the system stop the process."""
+    """Refuse scenes that do not fit into memory, before the system kills the process."""
     *batch, height, width, _ = about.shapes["images"]
     side = (image_size, image_size) if image_size else (height, width)
     needed = 4 * math.prod((*batch, *side))

@@ -1,4 +1,4 @@
-"""Files of scenes, written: scene by scene, atomically, from a source of any length."""
+"""Writing of files of scenes, scene by scene and atomically, from a source of any length."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from pyro_compvae.signals import stop_signals
 def write_scenes(
     path: Path, name: str, splits: Mapping[str, tuple[str, Iterable[StoredScene]]], settings: Mapping[str, Any]
 ) -> None:
-    """Write a file of scenes, scene by scene and atomically. Ctrl-C and SIGTERM are heeded between chunks.
+    """Write a file of scenes, scene by scene and atomically. Ctrl-C and SIGTERM take effect between chunks.
 
     Args:
         path: the file, which must not exist.
-        name: of the data, as results call them.
-        splits: for "train", "validation", "test" or some of them, where the scenes are from, in words, and the scenes.
-        settings: how they were made from their source.
+        name: the name of the data in results.
+        splits: for some of "train", "validation" and "test", a phrase on the scenes' origin, and the scenes.
+        settings: the settings with which they were made from their source.
 
     Raises:
         DataError: if the file exists, a split has another name or no scenes, or its scenes differ in shape.
-        DiskFullError: if there is no room for it.
+        DiskFullError: if the disk has no room for the file.
     """
     if path.exists():
         raise DataError(f"{path}: expected a new file, found one. Name another, or remove it; nothing was overwritten.")
@@ -45,10 +45,10 @@ def write_scenes(
 
         def check() -> None:
             raw.check()
-            if stop:  # not where it comes, which may be within HDF5
+            if stop:  # raised here because a signal may arrive within HDF5
                 raise KeyboardInterrupt
 
-        # From HDF5 1.10 on, metadata have checksums too.
+        # In the formats from HDF5 1.10 on, metadata have checksums too.
         with h5py.File(raw, "w", libver=("v110", "v110")) as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "name": name, "settings": json.dumps(settings)})
             for split, (origin, scenes) in splits.items():
@@ -67,7 +67,7 @@ def write_scenes(
 
 
 def _write_split(group: h5py.Group, scenes: Iterable[StoredScene], check: Callable[[], None]) -> str:
-    """Write scenes a chunk at a time, with a check after each; returns the SHA-256 of all."""
+    """Write scenes one chunk at a time, with a check after each chunk; returns the SHA-256 of them all."""
     digests: dict[str, Any] = {}
     for batch in _batches(scenes):
         arrays = stack_scenes(batch)
@@ -99,7 +99,7 @@ def _write_split(group: h5py.Group, scenes: Iterable[StoredScene], check: Callab
 
 
 def _batches(scenes: Iterable[StoredScene]) -> Iterator[list[StoredScene]]:
-    """As many scenes at a time as a chunk holds."""
+    """The scenes in lists, each of as many as a chunk holds."""
     iterator = iter(scenes)
     for first in iterator:
         yield [first, *itertools.islice(iterator, scenes_per_chunk((1, *first.image.shape)) - 1)]

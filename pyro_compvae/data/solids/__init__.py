@@ -1,1 +1,1 @@
-"""Multi-view scenes of solids on a ground plane, ray-cast on the spot."""
+"""Multi-view scenes of solids on a ground plane, which are ray-cast on the spot."""

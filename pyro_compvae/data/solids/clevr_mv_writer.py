@@ -1,6 +1,6 @@
 """Scenes of solids as files in the format of CLE-MV, which `read_clevr_mv` reads.
 
-So does MulMON's own loader, but for scenes in which the farthest object of a view is hidden; it refuses them.
+MulMON's own loader reads them too, except scenes in which the farthest object of a view is hidden, which it refuses.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def write_clevr_mv(root: Path, name: str, splits: Mapping[str, Iterable[SolidSce
     """Write the splits of one set, such as {"train": ..., "test": ...}.
 
     Every split is an index `<root>/<name>/<name>_<split>.json`, written last, and a file in `data/` for each scene:
-    images (V, H, W, 4) uint8 with an opaque alpha, and masks (V, H, W, 1 + N) uint8, of which the first is the map of
-    depth ranks (1 the nearest object) and the others are the silhouettes of the objects as if each were alone.
+    images (V, H, W, 4) uint8 with an opaque alpha, and masks (V, H, W, 1 + N) uint8. The first mask is the map of depth
+    ranks, which start at 1 for the nearest object; the others are the silhouettes of the objects as if each were alone.
     Objects are ranked in each view by the distance of their centre from the camera.
 
     Returns:
         the folder `<root>/<name>`.
 
     Raises:
-        DataError: if that folder holds files already, or cannot be made, or a split has no scenes.
+        DataError: if that folder already holds files, or cannot be made, or a split has no scenes.
     """
     folder = root / name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -58,7 +58,7 @@ def write_clevr_mv(root: Path, name: str, splits: Mapping[str, Iterable[SolidSce
 
 
 def _write_scene(folder: Path, stem: str, scene: SolidScene) -> dict[str, Any]:
-    """Write the arrays of a scene; what the index says of it."""
+    """Write the arrays of a scene; returns its entry in the index."""
     centres = np.array([mesh.bounds.mean(axis=0) for mesh in scene.meshes])  # (N, 3)
     distances = np.linalg.norm(scene.cameras.locations[:, None] - centres, axis=-1)  # (V, N)
     depth_orders = distances.argsort(axis=1)
@@ -88,7 +88,7 @@ def _write_scene(folder: Path, stem: str, scene: SolidScene) -> dict[str, Any]:
 
 
 def _depth_ranks(labels: NDArray[np.uint8], depth_orders: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """(V, H, W): label 1 + i becomes 1 + the place of object i in the view's order; 0 stays."""
+    """Depth ranks (V, H, W): label 1 + i becomes 1 + the place of object i in the view's order; 0 stays 0."""
     rank_of_label = np.zeros((len(labels), 1 + depth_orders.shape[1]), dtype=np.uint8)
     rank_of_label[:, 1:] = 1 + depth_orders.argsort(axis=1)  # the inverse permutation
     return rank_of_label[np.arange(len(labels))[:, None, None], labels]

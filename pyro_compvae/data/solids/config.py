@@ -1,4 +1,4 @@
-"""What scenes of solids look like: counts, sizes, colours and cameras, our own and those of CLE-MV."""
+"""The look of scenes of solids: counts, sizes, colours and cameras, with our own settings and those of CLE-MV."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyro_compvae.data.solids.meshes import SHAPES
 from pyro_compvae.data.solids.raycast import Cameras
 from pyro_compvae.errors import ArgumentError
 
-# Linear colours, times 255.
+# The colours are linear, times 255.
 PALETTES: dict[str, dict[str, tuple[int, int, int]]] = {
     "bright": {
         "red": (240, 8, 8),
@@ -35,22 +35,22 @@ PALETTES: dict[str, dict[str, tuple[int, int, int]]] = {
 
 @dataclass(frozen=True)
 class SolidsConfig:
-    """What scenes of solids look like. Lengths are in world units unless said otherwise.
+    """The look of scenes of solids. Lengths are in world units unless stated otherwise.
 
-    image_size: side of the square images in pixels.
-    num_views: cameras at equal angles on a circle around the z axis, looking at the origin.
-    min_objects, max_objects: objects per scene, drawn uniformly.
-    shapes: which of the built-in ones; a user's meshes come on top.
+    image_size: the side of the square images in pixels.
+    num_views: the number of cameras, at equal angles on a circle around the z axis, looking at the origin.
+    min_objects, max_objects: the range of the number of objects per scene, which is drawn uniformly.
+    shapes: the built-in shapes to use; a user's meshes are added to them.
     sizes: half the longest side of an object (a sphere's radius), drawn uniformly from these.
     extent: the centres of objects lie in the square from -extent to extent.
-    gap: least distance on the ground between the circles that objects stay within when they turn.
-    camera_radius, camera_height: of the circle of cameras.
-    camera_azimuth: of the first view, in degrees from the x axis; the same in all scenes, as in CLE-MV.
-    focal_length: in sides of the image.
-    min_visible: every object covers at least this fraction of the pixels of the first view.
-    palette: the colours: "bright" (6) or "clevr" (8).
+    gap: the least distance on the ground between the circles within which objects stay when they turn.
+    camera_radius, camera_height: the radius and height of the circle of cameras.
+    camera_azimuth: the angle of the first view, in degrees from the x axis; the same in all scenes, as in CLE-MV.
+    focal_length: the focal length, in sides of the image.
+    min_visible: the fraction of the first view's pixels that every object covers at least.
+    palette: the set of colours: "bright" (6) or "clevr" (8).
     distinct_colours: whether the objects of a scene all have different colours.
-    ground: grey level of the ground, linear, from 0 to 1.
+    ground: the linear grey level of the ground, from 0 to 1.
     """
 
     image_size: int = 32
@@ -131,7 +131,7 @@ CLE_MV = SolidsConfig(
     distinct_colours=False,
     ground=0.25,
 )
-"""The published statistics of CLE-MV (MulMON), fitted to renders of its generator, but for metal and soft light.
+"""The published statistics of CLE-MV (MulMON), fitted to renders of its generator, without its metal and soft light.
 
-Objects keep apart by the circles that they turn in, where the generator asks for margins along the four directions.
+Objects keep apart by the circles within which they turn; the generator asks for margins along four directions instead.
 """

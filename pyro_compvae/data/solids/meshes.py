@@ -16,9 +16,9 @@ SUFFIXES = (".obj", ".ply", ".stl")
 
 
 def unit_mesh(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """A copy that stands on the ground, z = 0, centred on the z axis; the longest side of its bounding box is 2.
+    """A copy of a mesh that stands on the ground, z = 0, centred on the z axis, with a longest side of 2.
 
-    The box is that of the coordinate axes; z is up, as in Blender and in most STL files.
+    Sides are those of the bounding box along the coordinate axes; z is up, as in Blender and in most STL files.
     """
     low, high = mesh.bounds
     foot = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]]
@@ -36,15 +36,15 @@ SHAPES: Mapping[str, trimesh.Trimesh] = MappingProxyType(
         "cone": unit_mesh(trimesh.creation.cone(radius=1, height=2, sections=48)),
     }
 )
-"""Built-in shapes, of radius (a cube: half side) 1 and, standing on z = 0, height 2."""
+"""The built-in shapes, which stand on z = 0, with radius 1 (of the cube: half a side) and height 2."""
 
 
 def load_meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
-    """The .obj, .ply and .stl files of a folder as shapes, by file name without its ending, in that order.
+    """Load the .obj, .ply and .stl files of a folder as shapes, named and ordered by file name without the ending.
 
     Raises:
-        DataError: if there is no such folder or no mesh in it, or a mesh cannot be read, is empty or is not
-            watertight, or two have one name; the message names the file.
+        DataError: if there is no such folder or no mesh in it, or a mesh cannot be read, is empty or is not watertight,
+            or two meshes have the same name; the message names the file.
     """
     if not folder.is_dir():
         raise DataError(f"meshes: expected a folder of {', '.join(SUFFIXES)} files, got {folder}, no folder.")
@@ -68,7 +68,7 @@ def _load_mesh(path: Path) -> trimesh.Trimesh:
         raise DataError(f"{path}: expected a mesh, but it cannot be read ({error}). Export it again.") from error
     if len(loaded.faces) == 0:
         raise DataError(f"{path}: expected a mesh of triangles, found none in it. Export it again, with its faces.")
-    # Files repeat a vertex where texture or normal changes; without these it is one vertex, and there is no seam.
+    # Files repeat a vertex where texture or normal changes. Without these it is one vertex, and the mesh has no seam.
     mesh = trimesh.Trimesh(loaded.vertices, loaded.faces)
     if not mesh.is_watertight:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Multi-view scenes of simple solids on a ground plane, made on the spot."""
+"""Multi-view scenes of simple solids on a ground plane, which are made on the spot."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pyro_compvae.data.solids.raycast import Cameras, Raycaster
 from pyro_compvae.errors import ArgumentError
 
 MAX_TRIES = 1000
-"""Draws of a scene before the configuration is called impossible."""
+"""Number of draws of a scene before the configuration counts as impossible."""
 PLACES = 50
-"""Places tried for an object before its scene is drawn again."""
+"""Number of places tried for an object before its scene is drawn again."""
 
 
 @dataclass(frozen=True)
 class Solid:
-    """One object: position (x, y) of its foot, rotation in degrees about the z axis."""
+    """One object, with the position (x, y) of its foot, and its rotation in degrees about the z axis."""
 
     shape: str
     colour: str
@@ -38,7 +38,7 @@ class Solid:
 
 @dataclass(frozen=True)
 class SolidScene:
-    """A scene and its views: images (V, H, W, 3), labels (V, H, W), of which 1 + i is object i."""
+    """A scene and its views: images (V, H, W, 3) and labels (V, H, W), where label 1 + i is object i."""
 
     solids: tuple[Solid, ...]
     meshes: tuple[trimesh.Trimesh, ...]
@@ -54,22 +54,23 @@ def make_solids(
     config: SolidsConfig | None = None,
     meshes: Mapping[str, trimesh.Trimesh] | None = None,
 ) -> SceneSet:
-    """Matt solids on a plain ground with hard shadows, seen by cameras on a circle, with exact labels.
+    """Make scenes of matt solids on a plain ground with hard shadows, seen by cameras on a circle, with exact labels.
 
-    Shape, colour, size, place and rotation are drawn at random; a scene is drawn again until no object touches
-    another and ``min_visible`` is kept. Labels are 1 + the object's index, the same in all views: those of the ray
-    through the pixel's centre. An object may be hidden in any view but the first. The first n scenes are the same for
-    every ``num_scenes`` >= n.
+    Shape, colour, size, place and rotation are drawn at random; a scene is drawn again until no object touches another
+    and ``min_visible`` is kept. The label of a pixel is 1 + the index of the object that the ray through its centre
+    meets; indices are the same in all views. An object may be hidden in any view but the first. The first n scenes are
+    the same for every ``num_scenes`` >= n.
 
     Args:
         split: "train", "validation" or "test".
-        num_scenes: N.
-        seed: of the whole data set; same seed, same scenes.
-        config: sizes, counts and cameras.
+        num_scenes: N, the number of scenes.
+        seed: the seed of the whole data set; the same seed gives the same scenes.
+        config: the sizes, counts and cameras.
         meshes: further shapes by name, from `load_meshes`.
 
     Returns:
-        images (N, V, 3, H, W), labels (N, V, H, W), num_objects (N,), viewpoints (N, V, 3) as in `read_clevr_mv`.
+        A set with images (N, V, 3, H, W), labels (N, V, H, W), num_objects (N,) and viewpoints (N, V, 3), as
+        `read_clevr_mv`.
 
     Raises:
         ValueError: for an unknown split, num_scenes < 1, seed < 0, or a configuration whose scenes are too crowded.
@@ -101,10 +102,10 @@ def solid_scenes(
     config: SolidsConfig | None = None,
     meshes: Mapping[str, trimesh.Trimesh] | None = None,
 ) -> Iterator[SolidScene]:
-    """The scenes of `make_solids` one by one, with what they are made of.
+    """The scenes of `make_solids` one by one, with their objects and meshes.
 
     Raises:
-        ValueError: as `make_solids`, at once but for a configuration whose scenes are too crowded.
+        ValueError: as for `make_solids`; at once, except for a configuration whose scenes are too crowded.
     """
     if split not in SPLITS:
         raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
@@ -121,7 +122,7 @@ def solid_scenes(
 def _make_scene(rng: np.random.Generator, config: SolidsConfig, shapes: Mapping[str, trimesh.Trimesh]) -> SolidScene:
     cameras = config.cameras()
     first = Cameras(cameras.locations[:1], config.focal_length)
-    # Not drawn again, or else crowded scenes, which are refused more often, would be rare.
+    # The count is not drawn again; otherwise crowded scenes, which are refused more often, would be rare.
     count = int(rng.integers(config.min_objects, config.max_objects + 1))
     for _ in range(MAX_TRIES):
         solids = _draw_solids(rng, config, shapes, count)
@@ -143,7 +144,7 @@ def _make_scene(rng: np.random.Generator, config: SolidsConfig, shapes: Mapping[
 def _draw_solids(
     rng: np.random.Generator, config: SolidsConfig, shapes: Mapping[str, trimesh.Trimesh], count: int
 ) -> tuple[Solid, ...] | None:
-    """That many solids, each put where it touches none before it; None where no such place is found."""
+    """Draw this many solids, each at a place where it touches none before it; None if no such place is found."""
     colours = rng.choice(list(PALETTES[config.palette]), count, replace=not config.distinct_colours)
     solids: list[Solid] = []
     circles: list[tuple[NDArray[np.float64], float]] = []  # centre and radius on the ground, whatever the rotation
