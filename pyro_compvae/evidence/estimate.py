@@ -30,11 +30,12 @@ class EvidenceEstimate(NamedTuple):
     log_evidence: (B,), log of the mean weight. The mean weight is unbiased, so its log is a lower bound in
         expectation.
     standard_error: (B,), that of log_evidence, by the delta method. It ignores regions that no draw has reached, so it
-    means something only if khat is below 0.7. khat: (B,), shape of the generalised Pareto distribution fitted to the
-    largest weights. Below `reliable_khat`, which is 0.7 with 2,200 draws or more, the estimate is reliable. Up to 1 it
-    converges slowly and is biased low. Above 1 the draws do not even show that the mean weight is finite. It is NaN
-    with too few draws. ess: (B,), effective sample size 1 / Σ w̄², at most L. log_weights: (L, B), the log weights of
-    the draws.
+        means something only if khat is below 0.7.
+    khat: (B,), shape of the generalised Pareto distribution fitted to the largest weights. Below `reliable_khat`, which
+        is 0.7 with 2,200 draws or more, the estimate is reliable. Up to 1 it converges slowly and is biased low. Above
+        1 the draws do not even show that the mean weight is finite. It is NaN with too few draws.
+    ess: (B,), effective sample size 1 / Σ w̄², at most L.
+    log_weights: (L, B), the log weights of the draws.
     """
 
     log_evidence: Tensor
@@ -54,8 +55,7 @@ class EvidenceEstimate(NamedTuple):
         return self.khat < reliable_khat(len(self.log_weights))
 
     def iwae(self, num_samples: int) -> Tensor:
-        """The importance-weighted bound with this many samples (Burda et al. 2016), (B,), as a mean over groups of
-        draws.
+        """The importance-weighted bound with this many samples (Burda et al. 2016), (B,), averaged over groups of draws.
 
         Raises:
             ValueError: unless num_samples is from 1 to L.

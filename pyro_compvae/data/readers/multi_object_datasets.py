@@ -29,8 +29,8 @@ class Layout(NamedTuple):
     channels: the number of channels of the image; one channel shows white objects on black
     entities_last: whether masks are (H, W, E, 1) as stored, or (E, H, W, 1)
     num_background: how many of the first entities are not objects; in Objects Room these are sky, floor and two walls.
-    Some of its scenes show only one wall, and then the first object counts as background. (object-centric-library
-    guesses these scenes from the shapes of the masks; we do not.)
+        Some of its scenes show only one wall, and then the first object counts as background. (object-centric-library
+        guesses these scenes from the shapes of the masks; we do not.)
     """
 
     size: tuple[int, int]

@@ -25,9 +25,8 @@ class Sandwich(NamedTuple):
     By Markov's inequality they are bounds for single scenes too: each is on the wrong side by more than a nats with a
     probability of at most exp(-a).
 
-    forward, reverse: the chains from a start to the posterior, whose weights have the mean p(x), and those back, 1 /
-    p(x). pilot_evaluations: the pilot's evaluations of the log joint of a scene; forward and reverse count those of the
-    chains.
+    forward, reverse: chains from a start to the posterior, with weights of mean p(x), and chains back, 1 / p(x).
+    pilot_evaluations: the pilot's evaluations of the log joint of a scene; forward and reverse count the chains' own.
     """
 
     forward: Annealing

@@ -24,10 +24,10 @@ class Annealing(NamedTuple):
     """The outcome of annealing with L chains.
 
     log_weights: (L, B), nats.
-    z: (L, B, K, D), the ends of the chains; with the log weights they are draws from the density at the end of the
-    path. acceptance: (T - 1, B), mean over chains at every temperature. The step sizes are frozen, so values far below
-    the target mean that the pilot's chains were elsewhere, and that there should be more of them. evaluations: how
-    often the log joint of a scene was evaluated, without the pilot.
+    z: (L, B, K, D), the ends of the chains; with the log weights they are draws from the density at the path's end.
+    acceptance: (T - 1, B), mean over chains at every temperature. The step sizes are frozen, so values far below the
+        target mean that the pilot's chains were elsewhere, and that there should be more of them.
+    evaluations: how often the log joint of a scene was evaluated, without the pilot.
     """
 
     log_weights: Tensor
