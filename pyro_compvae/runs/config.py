@@ -40,35 +40,52 @@ SECTIONS = {"iodine": ("refinement",), "monet": ("attention",), "mulmon": ("refi
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run.
-
-    guide: which model and guide.
-    preset: the name of the preset that the run started from.
-    lnms: whether L-NMS is in the objective.
-    seed: of initialisation, minibatches and noise; the data have a seed of their own.
-    frozen_model: run folder whose generative model this run takes over and leaves as it is; only the guide is trained.
-    num_slots, latent_dim: K, D.
-    scale: σ, standard deviation of a colour channel.
-    refinement: IODINE and MulMON.
-    attention: MONet.
-    views: MulMON.
-    """
+    """One run."""
 
     guide: GuideName
+    """Which model and guide."""
+
     preset: str = "paper"
+    """The name of the preset that the run started from."""
+
     lnms: bool = True
+    """Whether L-NMS is in the objective."""
+
     seed: int = 0
+    """Of initialisation, minibatches and noise; the data have a seed of their own."""
+
     frozen_model: str | None = None
+    """Run folder whose generative model this run takes over and leaves as it is; only the guide is trained."""
+
     num_slots: int = 7
+    """K, slots of a scene."""
+
     latent_dim: int = 16
+    """D, latent dimensions of a slot."""
+
     scale: float = 0.1
+    """σ, standard deviation of a colour channel."""
+
     data: DataConfig = field(default_factory=DataConfig)
+    """Which scenes."""
+
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """The decoder, of every model."""
+
     refinement: RefinementConfig | None = None
+    """IODINE and MulMON."""
+
     attention: AttentionConfig | None = None
+    """MONet."""
+
     views: ViewsConfig | None = None
+    """MulMON."""
+
     lnms_prior: LnmsConfig = field(default_factory=LnmsConfig)
+    """How strong L-NMS is, where it is in the objective."""
+
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The optimiser, its schedule, and how often to look."""
 
     def __post_init__(self) -> None:
         positive(self, "latent_dim", "scale")

@@ -145,7 +145,7 @@ class TrainingConfig:
     """Scenes per step, of all workers together."""
 
     learning_rate: float = 2e-4
-    """η."""
+    """η, after its warm-up."""
 
     optimiser: Literal["adam", "rmsprop"] = "adam"
     """Which optimiser: torch's own."""

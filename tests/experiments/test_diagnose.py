@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("quick_pilot")
 def script() -> Iterator[ModuleType]:
     """With short trajectories of NUTS."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diagnosis, "nuts_draws", partial(diagnosis.nuts_draws, max_tree_depth=3))
+        patch.setattr(diagnosis, "NutsConfig", partial(diagnosis.NutsConfig, max_tree_depth=3))
         yield load_script("diagnose")
 
 

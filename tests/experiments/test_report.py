@@ -55,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]
     samples = ["--num-samples", "20", "--symmetry-samples", "20", "--ais-chains", "2", "--ais-temperatures", "2"]
     with undrawn(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ladder, "FIT_SAMPLES", 8)
-        patch.setattr(diagnosis, "nuts_draws", partial(diagnosis.nuts_draws, max_tree_depth=3))
+        patch.setattr(diagnosis, "NutsConfig", partial(diagnosis.NutsConfig, max_tree_depth=3))
         run_script("estimate_evidence", full, *FIT, "--num-samples", "40", *ais, *bdmc)
         run_script("gap_ladder", full, "--num-scenes", "2", *steps, *samples, "--device", "cpu")
         run_script("diagnose", full, *DIAGNOSE)
