@@ -25,7 +25,7 @@ from pyro_compvae.analysis.report.folders import Missing, ReportedRun
 
 def evidence(reported: ReportedRun) -> list[Block]:
     """Estimates of log p(x)."""
-    data = reported.read("evidence", reported.command("estimate_evidence"))
+    data = reported.read("evidence", reported.command("evidence"))
     estimates = estimates_of(data)
     scenes = len(estimates["guide"].log_evidence)
     dimensions = 3 * reported.config.data.image_size**2 * json.loads(data.attrs["settings"]).get("num_views", 1)
@@ -38,13 +38,13 @@ def evidence(reported: ReportedRun) -> list[Block]:
 
 def sandwich(reported: ReportedRun) -> list[Block]:
     """Bounds on log p(x) of simulated scenes."""
-    data = reported.read("sandwich", reported.command("estimate_evidence", "--bdmc"))
+    data = reported.read("sandwich", reported.command("evidence", "--bdmc"))
     return [Text("Simulated scenes, between two bounds, nats", sandwich_table(data))]
 
 
 def ladder(reported: ReportedRun) -> list[Block]:
     """Rungs and gaps."""
-    data = reported.read("ladder", reported.command("gap_ladder"))
+    data = reported.read("ladder", reported.command("ladder"))
     mean = ", ".join(
         f"{ladder_table.NAMES[str(name)]} {float(data['gap'].sel(gap_name=name).mean()):.1f}"
         for name in data["gap_name"].values
@@ -120,7 +120,7 @@ def comparison_among(folders: Sequence[ReportedRun]) -> Show:
     """What shows the comparisons of a run with others of these."""
 
     def comparison(reported: ReportedRun) -> list[Block]:
-        """Comparisons of this run with others of the page, as ``compare.py`` printed them."""
+        """Comparisons of this run with others of the page, as ``compvae compare`` printed them."""
         others = [other for other in folders if other is not reported]
         found: list[Block] = []
         for path in sorted(reported.folder.path.glob("against-*/comparison.nc")):
@@ -133,7 +133,7 @@ def comparison_among(folders: Sequence[ReportedRun]) -> Show:
             raise Missing("Without L-NMS this is the side 0 of comparisons, which are shown with the other.")
         if not found:
             first = others[0].quoted if others else "RUN_0"
-            command = f"python experiments/compare.py {first} {reported.quoted}"
+            command = f"compvae compare {first} {reported.quoted}"
             raise Missing("Not compared, as the run with L-NMS, with any other run of this page.", command)
         return found
 
