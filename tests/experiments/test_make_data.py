@@ -163,10 +163,8 @@ def test_errors_are_one_paragraph(script: ModuleType, tmp_path: Path, capsys: py
     run = ["--preset", "tiny", "--dataset", "file", "--run-dir", str(tmp_path / "run")]
     assert load_script("run_svi").main(run) == 1
     error = capsys.readouterr().err
-    assert (
-        "data.root: expected a file of scenes that `compvae data convert` has made, got nothing (--data-root). Known are"
-        in error
-    )
+    wanted = "data.root: expected a file of scenes that `compvae data convert` has made"
+    assert f"{wanted}, got nothing (--data-root). Known are" in error
     assert load_script("run_svi").main([*run, "--data-root", str(tmp_path / "a.h5")]) == 1
     assert "a.h5, no file (--data-root). Known are Tetrominoes" in capsys.readouterr().err
 
