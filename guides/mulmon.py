@@ -136,11 +136,11 @@ class MulmonGuide(RefinementGuide):
     def planned(  # type: ignore[override]
         self, x: Tensor, viewpoints: Tensor, *, generator: torch.Generator | None = None
     ) -> Iterator[Hashable]:
-        """Decide n beforehand."""
+        """Decide n beforehand, beside T."""
         before = self.num_observed
         self.num_observed = self._draw_number(x.shape[1], generator)
         try:
-            yield self.num_observed
+            yield self.num_iterations, self.num_observed
         finally:
             self.num_observed = before
 

@@ -99,11 +99,13 @@ class RunConfig:
                 f"got {'one' if there else 'none'}",
             )
         if self.multi_view and self.refinement is not None:
-            require(
-                self.refinement.num_iterations >= 2,
-                f"RefinementConfig.num_iterations: expected at least 2 with guide {self.guide}, where updates lie "
-                f"between evaluations, got {self.refinement.num_iterations}",
-            )
+            for name in ("num_iterations", "early_iterations"):
+                given = getattr(self.refinement, name)
+                require(
+                    given is None or given >= 2,
+                    f"RefinementConfig.{name}: expected at least 2 with guide {self.guide}, where updates lie between "
+                    f"evaluations, got {given}",
+                )
 
     @property
     def multi_view(self) -> bool:

@@ -57,6 +57,12 @@ class RefinementConfig(RefinementNetworkConfig):
     num_iterations: int = 5
     """T: updates in IODINE, and evaluations per view, one more than updates, in MulMON, as their papers count."""
 
+    early_iterations: int | None = None
+    """T in the first ``early_steps`` steps of training, which are so much cheaper; by default T is always the same."""
+
+    early_steps: int = 0
+    """Steps of training with ``early_iterations``."""
+
     initial_scale: float = 1.0
     """Scale of q(z | λ_0) at the start of training. MulMON starts from the prior and has no use for it."""
 
@@ -70,6 +76,9 @@ class RefinementConfig(RefinementNetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "num_iterations", "initial_scale")
+        not_negative(self, "early_steps")
+        if self.early_iterations is not None:
+            positive(self, "early_iterations")
 
 
 @dataclass(frozen=True)
