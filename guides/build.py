@@ -1,4 +1,4 @@
-"""From a configuration to a model and its guide."""
+"""How a configuration becomes a model and its guide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every guide says of a slot: a factorised Gaussian whose scale goes through softplus."""
+"""The posterior of a slot in every guide: a factorised Gaussian whose scale goes through softplus."""
 
 from __future__ import annotations
 

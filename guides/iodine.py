@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from pyro_compvae.checks import check_images
-from pyro_compvae.decoder import own_precision
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
 from pyro_compvae.guides.gaussian import Gaussian, inverse_softplus
 from pyro_compvae.guides.refinement.guide import Refinement, RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import SceneModel
+from pyro_compvae.precision import own_precision
 
 
 class IodineGuide(RefinementGuide):
     r"""Amortised inference by iterative refinement (Greff et al. 2019, arXiv 1903.00450).
 
-        λ_0 learned, the same for all slots
+        λ_0 is learned and the same for all slots
         z_t ~ q(z | λ_t) = Π_k N(z_k; mean_tk, diag softplus(raw_tk)²)
         λ_{t+1} = λ_t + f(x, decoder outputs and gradients at z_t, λ_t; LSTM state)        t = 0..T-1
 
@@ -32,7 +32,7 @@ class IodineGuide(RefinementGuide):
     β ≠ 1, "kl_weight". In eval mode there are no factors, and the ELBO is a bound on log p(x); posteriors still depend
     on torch's random numbers, because the refinement looks at a sample of each λ_t, as in the paper.
 
-    Departures from DeepMind's code, with which loss, λ and gradients agree where these are undone:
+    These are the departures from DeepMind's code. Loss, λ and gradients agree with it once they are undone:
 
     * inputs in image space are detached (`RefinementGuide`);
     * pixels are Gaussian, as in the paper (the code: logistic, scale 0.03), and their means go through a sigmoid;
@@ -47,10 +47,10 @@ class IodineGuide(RefinementGuide):
       `SpatialBroadcastDecoder`'s do (Sonnet: truncated normal).
 
     Args:
-        model: the generative model; its decoder is trained along.
-        network: f.
-        num_iterations: T.
-        initial_scale: scale of q(z | λ_0) at the start of training.
+        model: the generative model, whose decoder is trained along with the guide.
+        network: the refinement network f.
+        num_iterations: T, the number of refinement steps.
+        initial_scale: the scale of q(z | λ_0) at the start of training.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
     """
 
@@ -77,7 +77,7 @@ class IodineGuide(RefinementGuide):
         return self._infer(x).parameters.distribution()
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
+        """Sample "z" (B, K, D) for images x (B, 3, H, W)."""
         refinement = self._infer(x)
         q = refinement.parameters.distribution()
         with pyro.plate("scenes", len(x), dim=-1):

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.checks import check_images
-from pyro_compvae.decoder import own_precision
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import SceneGuide, Weight
 from pyro_compvae.guides.gaussian import Gaussian
 from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
 from pyro_compvae.models import SceneModel
+from pyro_compvae.precision import own_precision
 
 
 class MonetGuide(SceneGuide):
@@ -27,13 +27,13 @@ class MonetGuide(SceneGuide):
 
         log Σ_k a_k N(x; μ_k, σ²)  −  β KL(q ‖ p)  −  γ KL(a ‖ m)  +  s L_NMS(z),      (μ, m) decoded from z ~ q,
 
-    takes the attention masks a, which depend on x, for mixing proportions, and is therefore *not* a bound on log p(x).
+    takes the attention masks a, which depend on x, as mixing proportions, and is therefore *not* a bound on log p(x).
     It does not score images as the model does, so the model leaves out the site "x" when an ELBO replays it against
     this guide, and the rest are factors: "attention_likelihood", "mask_kl", "lnms" and, where β ≠ 1, "kl_weight". In
     eval mode there are no factors, the model mixes by the decoder's masks m, and the ELBO is a bound.
 
-    There is no published code. Departures from the re-implementation in object-centric-library, with which loss and
-    gradients agree where these are undone:
+    There is no published code. These are the departures from the re-implementation in object-centric-library. Loss and
+    gradients agree with it once they are undone:
 
     * the likelihood of a pixel is joint over its channels (theirs: a mixture for each channel);
     * all slots have the model's σ, which keeps them exchangeable (theirs: 0.09 for the first one, 0.11 for the others);
@@ -45,10 +45,10 @@ class MonetGuide(SceneGuide):
       attention starts soft, on a coarse grid (`ComponentEncoder`, `AttentionNetwork`).
 
     Args:
-        model: the generative model; its decoder is trained along.
+        model: the generative model, whose decoder is trained along with the guide.
         attention: maps images and log scopes (B, 4, H, W) to logits of α and 1 − α (B, 2, H, W).
         encoder: maps images and log masks (N, 4, H, W) to mean and raw scale (N, 2 D).
-        mask_strength: γ. A training schedule may set it.
+        mask_strength: γ, the weight of the mask KL. A training schedule may set it.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
     """
 
@@ -74,7 +74,7 @@ class MonetGuide(SceneGuide):
         self.mask_strength = mask_strength
 
     def attend(self, x: Tensor) -> Tensor:
-        """Log attention masks (B, K, H, W) of images x (B, 3, H, W); they sum to one over K."""
+        """Log attention masks (B, K, H, W) of images x (B, 3, H, W); the masks sum to one over K."""
         check_images(x, self.model)
         log_scope = torch.zeros_like(x[:, :1])
         log_masks = []
@@ -90,7 +90,7 @@ class MonetGuide(SceneGuide):
         return self._encode(x, self.attend(x))
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """The Pyro guide: samples "z" (B, K, D) for images x (B, 3, H, W)."""
+        """Sample "z" (B, K, D) for images x (B, 3, H, W)."""
         log_attention = self.attend(x)
         q = self._encode(x, log_attention)
         with pyro.plate("scenes", len(x), dim=-1):

@@ -1,4 +1,4 @@
-"""The networks of MONet's inference: where a component is, and what it is."""
+"""The networks of MONet's inference: one finds where a component is, the other encodes what it is."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_compvae.architectures import AttentionNetworkConfig, ComponentEncoderConfig
-from pyro_compvae.decoder import convolution_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guides.gaussian import inverse_softplus
+from pyro_compvae.precision import convolution_precision
 
 
 class AttentionNetwork(nn.Module):
-    """Which part of the scope that is left does the next component take? A U-Net.
+    """A U-Net that decides which part of the remaining scope the next component takes.
 
-    Blocks of a bias-free 3×3 convolution, instance normalisation and ReLU, with nearest-neighbour resampling by 2
-    between them, a bottleneck of three dense layers, skip connections, and a 1×1 convolution to two logits
-    (Burgess et al. 2019, Appendix B; widths as in the re-implementation of object-centric-library).
+    It has blocks of a bias-free 3×3 convolution, instance normalisation and ReLU, with nearest-neighbour resampling by
+    2 between them, a bottleneck of three dense layers, skip connections, and a 1×1 convolution to two logits (Burgess
+    et al. 2019, Appendix B; widths as in the re-implementation of object-centric-library).
 
     Args:
-        image_size: (H, W), on the grid of the network multiples of 2 to the number of blocks less one.
+        image_size: (H, W). On the grid of the network both must be multiples of 2 to the number of blocks less one.
         config: sizes of the layers.
-        precision: of convolutions and bottleneck, "float32" or "bfloat16".
+        precision: the precision of convolutions and bottleneck, "float32" or "bfloat16".
 
     Attributes:
-        layout: in which it computes; see `pyro_compvae.decoder.channels_last`.
+        layout: the memory layout in which it computes; see `pyro_compvae.decoder.channels_last`.
     """
 
     layout: torch.memory_format = torch.channels_last
@@ -44,7 +44,7 @@ class AttentionNetwork(nn.Module):
             raise ArgumentError(f"image_size: expected multiples of downsample = {downsample}, got {image_size}")
         image_size = (image_size[0] // downsample, image_size[1] // downsample)
         factor = 2 ** (len(channels) - 1)
-        # A single pixel would have nothing to be normalised by.
+        # Instance normalisation of a single pixel would leave nothing.
         if any(size % factor or size == factor for size in image_size):
             raise ArgumentError(
                 f"image_size: expected multiples of {factor}, but not {factor} itself, for {len(channels)} attention "
@@ -63,7 +63,7 @@ class AttentionNetwork(nn.Module):
             nn.ReLU(),
         )
         upwards = (*reversed(channels), channels[0])
-        # A block sees what comes from below beside a skip, and leaves the width of the next skip.
+        # The input of a block is the output of the block below and a skip; its output is as wide as the next skip.
         below = (channels[-1], *upwards[1:])
         self.up = nn.ModuleList(
             _block(from_below + skip, out)
@@ -76,7 +76,7 @@ class AttentionNetwork(nn.Module):
         self.precision = precision
 
     def forward(self, x: Tensor, log_scope: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) and log scope (B, 1, H, W) → log α and log(1 − α), (B, 1, H, W) each."""
+        """Map images (B, 3, H, W) and the log scope (B, 1, H, W) to log α and log(1 − α), (B, 1, H, W) each."""
         with convolution_precision(x.device, self.precision):
             seen = torch.cat((x, log_scope), dim=1)
             if self.downsample > 1:
@@ -103,22 +103,23 @@ class AttentionNetwork(nn.Module):
 def _block(in_channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.GroupNorm(out_channels, out_channels),  # instance normalisation; on a CPU torch's own changes the layout
+        nn.GroupNorm(out_channels, out_channels),  # instance normalisation, whose own class changes the layout on CPUs
         nn.ReLU(inplace=True),
     )
 
 
 class ComponentEncoder(nn.Module):
-    """Images and log masks (N, 4, H, W) → posterior parameters (N, 2 D): unpadded stride-2 convolutions and an MLP.
+    """Unpadded stride-2 convolutions and an MLP, from images and log masks (N, 4, H, W) to posterior parameters (N, 2
+    D).
 
     Args:
         latent_dim: D.
         image_size: (H, W).
-        config: sizes of the layers, what they see, and where they start.
-        precision: of the convolutions, "float32" or "bfloat16".
+        config: sizes of the layers, the form of their inputs, and the posterior scale at the start.
+        precision: the precision of the convolutions, "float32" or "bfloat16".
 
     Attributes:
-        layout: in which it computes; see `pyro_compvae.decoder.channels_last`.
+        layout: the memory layout in which it computes; see `pyro_compvae.decoder.channels_last`.
     """
 
     layout: torch.memory_format = torch.channels_last
@@ -151,7 +152,7 @@ class ComponentEncoder(nn.Module):
         self.precision = precision
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, 4, H, W) → (N, 2 D)."""
+        """Map images and log masks (N, 4, H, W) to posterior parameters (N, 2 D)."""
         if self.gated:
             image, log_mask = inputs.split((3, 1), dim=1)
             mask = log_mask.exp()

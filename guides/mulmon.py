@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.checks import check_views
-from pyro_compvae.decoder import own_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
@@ -22,12 +21,13 @@ from pyro_compvae.guides.refinement.evaluation import evaluate
 from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import MultiViewSceneModel
+from pyro_compvae.precision import own_precision
 
-if TYPE_CHECKING:  # data sets need libraries that guides do not
+if TYPE_CHECKING:  # data sets need libraries that guides do without
     from pyro_compvae.data.records import Scene
 
 UNIT_RAW_SCALE = float(inverse_softplus(torch.tensor(1.0, dtype=torch.float64)))
-"""Of q_0, the prior."""
+"""The raw scale of q_0, which is the prior: softplus maps it to 1."""
 
 
 class Observations(NamedTuple):
@@ -45,18 +45,18 @@ class MulmonGuide(RefinementGuide):
                  L_t = log p(x_v | z_t, viewpoint_v) − β [ log q(z_t | λ_t) − log q_{v−1}(z_t) ],   z_t ~ q(z | λ_t)
                  q_v = q(z | λ_{T−1})
 
-    ``posterior(x, viewpoints)`` takes in all the views given, in that order. In train mode the views of each batch are
-    shuffled, n ~ U{1..max_observed} of them are observed and the rest are queries; the published objective is
+    ``posterior(x, viewpoints)`` takes in all the views given, in their order. In train mode the views of each batch are
+    shuffled, n ~ U{1..max_observed} of them are observed, and the rest are queries; the published objective is
 
         2/(n+1) Σ_v (v/n) · 2/(T+1) Σ_t (t/T) [ L_t + s L_NMS(z_t) ]  +  mean_q log p(x_q | z_q, viewpoint_q)
 
-    where q runs over the queries and z_q ~ q_n. It scores every view at a sample of its own and not, as the model does,
-    all views at one z. The model therefore leaves out the site "x" when an ELBO replays it against this guide, and all
+    where q runs over the queries and z_q ~ q_n. It scores every view at a separate sample, whereas the model scores all
+    views at one z. The model therefore leaves out the site "x" when an ELBO replays it against this guide, and all
     terms are factors: "view_1" .. "view_n", "queries", and "prior_kl", which takes away the KL(q_n ‖ p) that the site
     "z" contributes. In eval mode there are no factors, and the ELBO is a bound on log p(x_{1:V} | viewpoints) of the
     views given.
 
-    Departures from the published code, with which loss, λ and gradients agree where these are undone:
+    These are the departures from the published code. Loss, λ and gradients agree with it once they are undone:
 
     * inputs in image space are detached (`RefinementGuide`);
     * the likelihood of a pixel is joint over its channels (the code: a mixture for each channel), its masks are exact
@@ -71,15 +71,15 @@ class MulmonGuide(RefinementGuide):
     * view encoder, projector and decoder start with weights that keep variances (the code: torch's default).
 
     Args:
-        model: the generative model; decoder, projector and view encoder are trained along.
-        network: f.
-        num_iterations: T, evaluations per view.
-        max_observed: most views observed in training; at least one is left as a query.
+        model: the generative model, whose decoder, projector and view encoder are trained along with the guide.
+        network: the refinement network f.
+        num_iterations: T, the number of evaluations per view.
+        max_observed: the largest number of views observed in training; at least one view is left as a query.
         viewpoint_noise: standard deviation of the noise on viewpoints in training.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
 
     Attributes:
-        num_observed: n in train mode; None draws it anew in each call.
+        num_observed: n in train mode; with None it is drawn anew in each call.
     """
 
     title = "MulMON"
@@ -103,7 +103,7 @@ class MulmonGuide(RefinementGuide):
         self.viewpoint_noise = viewpoint_noise
 
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
-        """Views (B, V, 3, H, W) and viewpoints (B, V, 3)."""
+        """The arguments of model and guide: views (B, V, 3, H, W) and viewpoints (B, V, 3)."""
         if scene.viewpoint is None:
             raise ArgumentError("scene: expected viewpoints, got none; MulMON cannot do without cameras")
         return scene.image, scene.viewpoint
@@ -114,7 +114,7 @@ class MulmonGuide(RefinementGuide):
         return self._observe(x, viewpoints).parameters.distribution()
 
     def forward(self, x: Tensor, viewpoints: Tensor) -> Tensor:  # type: ignore[override]
-        """The Pyro guide: samples "z" (B, K, D) for views x (B, V, 3, H, W) from viewpoints (B, V, 3)."""
+        """Sample "z" (B, K, D) for views x (B, V, 3, H, W) from viewpoints (B, V, 3)."""
         if not self.training:
             q = self.posterior(x, viewpoints)
             with pyro.plate("scenes", len(x), dim=-1):
@@ -136,7 +136,7 @@ class MulmonGuide(RefinementGuide):
     def planned(  # type: ignore[override]
         self, x: Tensor, viewpoints: Tensor, *, generator: torch.Generator | None = None
     ) -> Iterator[Hashable]:
-        """Decide n beforehand, beside T."""
+        """Draw n beforehand, for all calls in this context; T is decided anyhow."""
         before = self.num_observed
         self.num_observed = self._draw_number(x.shape[1], generator)
         try:
@@ -145,7 +145,7 @@ class MulmonGuide(RefinementGuide):
             self.num_observed = before
 
     def draw_views(self, viewpoints: Tensor) -> tuple[Tensor, Tensor, int]:
-        """What a training step draws first: noisy viewpoints (B, V, 3), the order of the views (V,), and n."""
+        """Draw what a training step needs first: noisy viewpoints (B, V, 3), the order of the views (V,), and n."""
         num_views = viewpoints.shape[1]
         noisy = viewpoints + self.viewpoint_noise * torch.randn_like(viewpoints)
         n = self._draw_number(num_views)
@@ -174,7 +174,7 @@ class MulmonGuide(RefinementGuide):
         for v in range(n):
             likelihood = partial(self.model.likelihood, viewpoint=viewpoints[:, v])
             outer = 2 / (n + 1) * (v + 1) / n
-            # In eval mode the last evaluation would have no effect.
+            # In eval mode the last evaluation would have no effect and is left out.
             weights = [outer * 2 / (T + 1) * (t + 1) / T for t in range(T if self.training else T - 1)]
             parameters, view_terms = self._refine(
                 likelihood,
@@ -190,7 +190,7 @@ class MulmonGuide(RefinementGuide):
         return Observations(parameters, terms)
 
     def _query(self, q: Normal, x: Tensor, viewpoints: Tensor) -> Tensor:
-        """Mean over views of log p(x_q | z_q, viewpoint_q), z_q ~ q: (B,) nats."""
+        """The mean over views of log p(x_q | z_q, viewpoint_q) with z_q ~ q, (B,) in nats."""
         trained = tuple(p for p in self.model.parameters() if p.requires_grad)
         terms = [
             evaluate(partial(self.model.likelihood, viewpoint=viewpoints[:, v]), x[:, v], q.rsample(), trained)
@@ -200,7 +200,7 @@ class MulmonGuide(RefinementGuide):
 
 
 def _divergence_from(prior: Normal) -> Divergence:
-    """log q(z) − log prior(z) at the sample, (B,), as published; at t = 0 q is the prior itself."""
+    """log q(z) − log prior(z) at the sample, (B,), as in the published code; at t = 0 q is the prior itself."""
 
     def divergence(q: Normal, z: Tensor, t: int) -> Tensor:
         if t == 0:

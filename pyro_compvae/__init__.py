@@ -14,7 +14,7 @@ from pyro_compvae.repulsion import RepulsivePrior, repulsive
 
 try:
     __version__ = version("pyro-compvae")
-except PackageNotFoundError:  # a checkout on the path that was not installed
+except PackageNotFoundError:  # the package runs from a checkout on the path and was never installed
     __version__ = "unknown"
 
 __all__ = [

@@ -1,6 +1,7 @@
 """The sizes and forms of the networks, as frozen dataclasses that validate themselves.
 
-Each describes one network, which takes it whole. Sections of a configuration are these, or extend them.
+Each class describes one network, whose constructor takes it as one argument. The sections of a run's configuration are
+these classes, or extend them.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ from typing import Literal
 from pyro_compvae.checks import not_negative, one_of, positive, require, widths
 
 Activation = Literal["elu", "relu"]
-"""IODINE has the first, MONet and MulMON the second."""
+"""The activation after a layer: IODINE has "elu", MONet and MulMON have "relu"."""
 
 Pooling = Literal["average", "flatten"]
-"""What is left of the last feature maps: their means over the image, or all of them, positions kept."""
+"""What the next layer gets of the last feature maps: their means over the image, or every pixel at its position."""
 
 LayerNorm = Literal["joint", "mulmon", "split"]
-"""How inputs are brought to zero mean and unit variance; none of them has a learned scale and shift.
+"""How inputs are brought to zero mean and unit variance; none of the forms has a learned scale and shift.
 
-"joint": (v − mean) / √(variance + 1e-5), the gradient with respect to λ as one vector of 2 D, as in DeepMind's IODINE
+"joint": (v − mean) / √(variance + 1e-5), with λ's gradient taken as one vector of 2 D numbers, as in DeepMind's IODINE
     (Sonnet's layer normalisation).
-"mulmon": (v − mean) / (standard deviation + 1e-5), λ's gradient likewise as one vector, by Bessel's formula for the
-    standard deviation, as in MulMON's code. Gradients of slots that hold little of the image, whose variance is no
-    larger than 1e-5, keep their size; under "joint" they shrink.
-"split": as "joint", but the gradients of mean and raw scale each on their own. The presets sized for two CPU cores have
-    it, so that λ's two halves are seen alike, whichever is the steeper.
+"mulmon": (v − mean) / (standard deviation + 1e-5), with λ's gradient also one vector and Bessel's correction in its
+    standard deviation, as in MulMON's code. The gradients of slots that hold little of the image have a variance no
+    larger than 1e-5; they keep their size here, and shrink under "joint".
+"split": as "joint", but the gradients of mean and raw scale are normalised one by one. The presets for two CPU cores
+    use it, so that the network sees both halves of λ's gradient on the same scale, whichever is the steeper.
 """
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Of a `SpatialBroadcastDecoder`; the defaults are IODINE's.
+    """The architecture of a `SpatialBroadcastDecoder`; the defaults are IODINE's.
 
     Raises:
         ConfigError: for widths or numbers out of range, and unknown activations.
@@ -51,15 +52,15 @@ class DecoderConfig:
     upsample² pixels (sub-pixel convolution); 1 in the published models."""
 
     icnr: bool = False
-    """Whether, with sub-pixel convolution, all pixels of a grid cell start alike (Aitken et al. 2017), so that slots do
-    not share a cell by taking pixels of it each."""
+    """Whether, with sub-pixel convolution, all pixels of a grid cell start with the same weights (ICNR, Aitken et al.
+    2017). Otherwise several slots may divide the pixels of one cell among them."""
 
     padded: bool = True
-    """Whether convolutions are same-padded, as in IODINE; or, as in MONet and MulMON, unpadded ones on a canvas larger
-    than the image by what they eat, and a last one of 1×1."""
+    """Whether convolutions are same-padded, as in IODINE. As in MONet and MulMON, they are unpadded otherwise: they run
+    on a canvas that is larger than the image by the border that they remove, and the last one is 1×1."""
 
     activation: Activation = "elu"
-    """After every layer but the last."""
+    """The activation after every layer but the last."""
 
     def __post_init__(self) -> None:
         positive(self, "kernel_size", "upsample")
@@ -70,7 +71,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class RefinementNetworkConfig:
-    """Of a `RefinementNetwork`; the defaults are IODINE's.
+    """The architecture of a `RefinementNetwork`; the defaults are IODINE's.
 
     Raises:
         ConfigError: for widths or numbers out of range, and unknown names.
@@ -90,14 +91,14 @@ class RefinementNetworkConfig:
 
     recurrent: bool = True
     """Whether the hidden layer is an LSTM cell, as in the paper. Without one (DeepMind's configuration for Tetrominoes
-    has none) the network learns several times as fast, and the iterations share λ only."""
+    has none) the network learns several times as fast, and only λ is carried from one iteration to the next."""
 
     contraction: float = 0.0
-    """How far each step lowers the raw scale at the start of training, so that posteriors start wide, where samples
-    tell equal slots apart, and end narrow, where positions can be decoded; 0 in the paper."""
+    """How far each refinement step lowers the raw scale at the start of training; 0 in the paper. With it posteriors
+    start wide, so that samples tell equal slots apart, and end narrow, so that positions can be decoded."""
 
     pooling: Pooling = "average"
-    """After the convolutions: "average" in IODINE, "flatten" in MulMON."""
+    """What happens to the feature maps after the convolutions: "average" in IODINE, "flatten" in MulMON."""
 
     num_frequencies: int = 0
     """Fourier features of the coordinates; 0 in the papers."""
@@ -106,10 +107,10 @@ class RefinementNetworkConfig:
     """Whether convolutions are same-padded, as in IODINE, or unpadded, as in MulMON."""
 
     activation: Activation = "elu"
-    """After every layer but the last of the MLP, and the last of all, which updates λ."""
+    """The activation after every layer but two: the last one of the MLP, and the one that gives the update of λ."""
 
     layer_norm: LayerNorm = "joint"
-    """Of the gradients, the log-likelihood and the counterfactual."""
+    """How the gradients, the log-likelihood and the counterfactual are normalised."""
 
     def __post_init__(self) -> None:
         positive(self, "kernel_size", "hidden")
@@ -126,26 +127,26 @@ class RefinementNetworkConfig:
 
 @dataclass(frozen=True)
 class AttentionNetworkConfig:
-    """Of MONet's `AttentionNetwork`; the defaults are the published network's, but for the gain.
+    """The architecture of MONet's `AttentionNetwork`; the defaults are the published network's, except for the gain.
 
     Raises:
         ConfigError: for widths or numbers out of range.
     """
 
     channels: tuple[int, ...] = (32, 32, 64, 64, 64)
-    """Width of each block on the way down; mirrored on the way up."""
+    """Width of each block on the way down; the way up has the same widths in reverse."""
 
     bottleneck: int = 128
     """Width of the dense layers."""
 
     downsample: int = 1
-    """The network runs on a grid this many times coarser than the image, on averages of its pixels, and its logits are
-    interpolated; 1 in the published model."""
+    """The network runs on a grid this many times coarser than the image, whose cells are averages of pixels, and its
+    logits are interpolated; 1 in the published model."""
 
     gain: float = 10.0
-    """Factor on the weights of the last layer at the start, with which masks start decisive. With masks that start
-    alike for all slots, all encoders see the same, every slot learns to paint the whole image, and attention has
-    nothing left to choose between; decisive ones divide the image by colour from the first step."""
+    """Factor on the initial weights of the last layer, which makes the first masks decisive. If all slots start with
+    the same mask, every slot sees the same and learns to paint the whole image, and attention has nothing left to
+    choose between. Decisive masks divide the image by colour from the first step."""
 
     def __post_init__(self) -> None:
         positive(self, "bottleneck", "downsample", "gain")
@@ -154,9 +155,9 @@ class AttentionNetworkConfig:
 
 @dataclass(frozen=True)
 class ComponentEncoderConfig:
-    """Of MONet's `ComponentEncoder`; the defaults are the published network's.
+    """The architecture of MONet's `ComponentEncoder`; the defaults are the published network's.
 
-    The names tell its widths from those of the attention network, beside which they stand in `AttentionConfig`.
+    The prefix of the names tells its widths from those of the attention network: `AttentionConfig` has both.
 
     Raises:
         ConfigError: for widths or numbers out of range.
@@ -169,11 +170,13 @@ class ComponentEncoderConfig:
     """Width of the dense layer."""
 
     gated: bool = False
-    """Whether it sees 4 (x - 1/2) a and 2 a instead of image x and log mask log a: nothing but the component. What
-    belongs to the others hides it otherwise, and the posterior collapses even with the true masks."""
+    """Whether the encoder sees 4 (x - 1/2) a and 2 a, which show nothing but the component, instead of the image x and
+    the log mask log a. The rest of the image hides the component otherwise, and the posterior collapses even with the
+    true masks."""
 
     initial_scale: float | None = None
-    """Of the posterior at the start, about; null leaves torch's weights, as in the published model: 1/√2 or so."""
+    """The approximate posterior scale at the start of training; null keeps torch's initial weights, as the published
+    model does, which make it about 1/√2."""
 
     def __post_init__(self) -> None:
         positive(self, "encoder_hidden")

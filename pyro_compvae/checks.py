@@ -1,34 +1,41 @@
-"""What functions check of their arguments, and configurations of their fields, in words."""
+"""Checks of arguments and of configurations, whose messages say what was expected and what came."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from pyro_compvae.errors import ArgumentError, ConfigError
 
-if TYPE_CHECKING:
-    from pyro_compvae.models import SlotModel
-
 VIEWPOINT_DIM = 3
-"""Numbers of a viewpoint."""
+"""How many numbers describe a viewpoint."""
+
+
+class ImageModel(Protocol):
+    """What the checks of images ask of a model."""
+
+    image_size: tuple[int, int]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
 
 
 def check_counts(**counts: int) -> None:
-    """Refuse less than one.
+    """Refuse counts below one.
 
     Raises:
-        ArgumentError: for a count below 1, by its name.
+        ArgumentError: for a count below 1, with the name of its argument.
     """
     for name, value in counts.items():
-        if not value >= 1:  # NaN too
+        if not value >= 1:  # a comparison that NaN fails too
             raise ArgumentError(f"{name}: expected at least 1, got {value}")
 
 
-def check_images(x: Tensor, model: SlotModel) -> None:
-    """Refuse what is not a batch of colour images of the model's size and precision.
+def check_images(x: Tensor, model: ImageModel) -> None:
+    """Refuse anything but a batch of colour images of the model's size and precision.
 
     Raises:
         ValueError: unless x is of shape (B, 3, H, W) and of the type of the model's weights.
@@ -40,8 +47,8 @@ def check_images(x: Tensor, model: SlotModel) -> None:
         )
 
 
-def check_views(x: Tensor, viewpoints: Tensor | None, model: SlotModel) -> None:
-    """Refuse what is not a batch of scenes of several views, with their viewpoints, of the model's size and precision.
+def check_views(x: Tensor, viewpoints: Tensor | None, model: ImageModel) -> None:
+    """Refuse anything but a batch of scenes of several views with their viewpoints, of the model's size and precision.
 
     Raises:
         ValueError: unless x is of shape (B, V, 3, H, W), viewpoints of shape (B, V, 3), and both of the type of the
@@ -59,23 +66,23 @@ def check_views(x: Tensor, viewpoints: Tensor | None, model: SlotModel) -> None:
 
 
 def describe(tensor: Tensor) -> str:
-    """Shape and type of a tensor, as messages have them: (2, 3) float32."""
+    """Shape and type of a tensor as messages show them: (2, 3) float32."""
     return f"{tuple(tensor.shape)} {name_of(tensor.dtype)}"
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """float32 and the like."""
+    """The name of a type without "torch.", such as float32."""
     return str(dtype).removeprefix("torch.")
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuse a configuration with a message."""
+    """Refuse a configuration with this message unless the condition holds."""
     if not condition:
         raise ConfigError(message)
 
 
 def widths(config: Any, *names: str) -> None:
-    """Refuse fields that are no list of positive widths."""
+    """Refuse fields that are not lists of positive widths."""
     for name in names:
         given = getattr(config, name)
         require(
@@ -99,7 +106,7 @@ def positive(config: Any, *names: str) -> None:
 
 
 def one_of(config: Any, name: str, choices: Any) -> None:
-    """Refuse a field that is none of the values of a ``Literal``."""
+    """Refuse a field whose value is not among those of a ``Literal``."""
     value, known = getattr(config, name), get_args(choices)
     require(
         value in known, f"{type(config).__name__}.{name}: expected one of {', '.join(map(str, known))}, got {value!r}"

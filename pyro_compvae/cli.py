@@ -1,4 +1,4 @@
-"""What all commands share: arguments, and how errors and interruptions end them."""
+"""What all commands share: the parsing of arguments, and what happens on errors and interruptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tyro
 from pyro_compvae.errors import CompvaeError
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
+"""Exit code after Ctrl-C: 128 plus the number of the signal, as shells define it."""
 
 Arguments = TypeVar("Arguments")
 
@@ -23,7 +23,7 @@ def run(
     arguments: Sequence[str] | None = None,
     when_interrupted: str = "interrupted",
 ) -> int:
-    """Parse the command line and run a command; returns the exit code.
+    """Parse the command line, run a command and return its exit code.
 
     A `CompvaeError` becomes one line and exit code 1, and so does a file that the operating system refuses. Ctrl-C
     becomes one line and `INTERRUPTED`. Any other exception is a fault of the program and keeps its traceback.
@@ -31,7 +31,7 @@ def run(
     Args:
         arguments_type: dataclass of the command's arguments, or a union of them for subcommands.
         command: what to do with them; it returns an exit code, or None for 0.
-        arguments: of the command line, without the name of the command.
+        arguments: the arguments on the command line, without the name of the command; None takes the program's own.
         when_interrupted: what to say after Ctrl-C: what is kept, and how to go on.
     """
     try:
@@ -42,7 +42,7 @@ def run(
     except CompvaeError as error:
         print(f"{worker_name()}error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # who reads the output has seen enough, as `head` has
+    except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -53,6 +53,6 @@ def run(
 
 
 def worker_name() -> str:
-    """What begins the messages of one of several workers that ``torchrun`` has started; nothing for one alone."""
+    """The beginning of messages by one of several workers that ``torchrun`` has started; empty for a single process."""
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     return f"worker {rank} of {size}: " if size != "1" else ""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +12,11 @@ from torch import Tensor, nn
 
 from pyro_compvae.architectures import Activation, DecoderConfig
 from pyro_compvae.errors import ArgumentError
+from pyro_compvae.precision import convolution_precision
 
 
 def coordinate_grid(image_size: tuple[int, int], num_frequencies: int = 0) -> Tensor:
-    """Coordinates of the pixels as image channels, (2 + 4 F, H, W).
+    """Coordinates of the pixels as image channels, (2 + 4 F, H, W), where F is the number of frequencies.
 
     The first two run linearly over [-1, 1] (y, then x), as in the published models. F > 0 adds sin(π w y), cos(π w y),
     sin(π w x), cos(π w x) for w = 1..F: low-frequency Fourier features, with which small networks localise much
@@ -33,61 +32,32 @@ def coordinate_grid(image_size: tuple[int, int], num_frequencies: int = 0) -> Te
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same images (N, C, H, W) in the memory layout that the CPU's and the GPU's convolutions are fastest in.
+    """The same images (N, C, H, W) in the memory layout in which convolutions are fastest, on CPUs and GPUs.
 
-    Convolutions hand the layout of their input on to their output, so networks convert what goes into their first one.
-    Weights stay contiguous: Pyro's parameter store makes a contiguous copy of any that is not, and `pyro.infer.SVI`
-    would train the copy.
+    The output of a convolution has the layout of its input, so networks convert the input of their first convolution.
+    Weights stay contiguous: Pyro's parameter store makes a contiguous copy of weights that are not, and
+    `pyro.infer.SVI` would train the copy.
     """
     return images.contiguous(memory_format=torch.channels_last)
-
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def own_precision(method: Method) -> Method:
-    """A method of a module on which an autocast around it has no effect: its networks choose their own precision.
-
-    Programs have it for their calls; methods that are called from outside, as posteriors and likelihoods are, want it.
-    Rounded to bfloat16, a log-likelihood would be wrong by nats.
-    """
-
-    @wraps(method)
-    def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
-            return method(self, *args, **kwargs)
-
-    return wrapped  # type: ignore[return-value]
-
-
-def convolution_precision(device: torch.device, precision: str) -> torch.autocast:
-    """Context in which convolutions compute in "float32" or "bfloat16"; weights and everything else stay as they are.
-
-    Raises:
-        ValueError: for another precision.
-    """
-    if precision not in ("float32", "bfloat16"):
-        raise ArgumentError(f"precision: expected float32 or bfloat16, got {precision!r}")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 
 LAYER_BYTES = 2**23
-"""Output of a decoder layer that a CPU computes at a time: it stays in the caches, or nearly, and far below the 32 MiB
-from which on glibc asks the kernel for fresh pages every time. IODINE's training step at 64×64 pixels (8 slots at a
-time instead of 56) takes 0.85 of the time, an evaluation of 256 scenes by MONet's default decoder half."""
+"""How many bytes of a decoder layer's output a CPU computes at a time. This much nearly stays in the caches, and it is
+far below 32 MiB, above which glibc asks the kernel for fresh pages every time. IODINE's training step at 64×64 pixels
+(8 slots at a time instead of 56) takes 0.85 of the time, and MONet's default decoder evaluates 256 scenes in half."""
 
 
 class BroadcastConv(nn.Module):
     """A convolution of [z broadcast over the image, coordinates], without the broadcast.
 
     z is constant over the image, so its share of the output is constant too, except, with same-padding, within p pixels
-    of the border where the kernel reaches into the padding (p = kernel_size // 2). It is therefore computed once on a
-    canvas of (2p+1)² pixels and stretched; the share of the coordinates is the same for every slot and computed once
+    of the border where the kernel reaches into the padding (p = kernel_size // 2). z's share is therefore computed once
+    on a canvas of (2p+1)² pixels and stretched; the coordinates' share is the same for every slot and is computed once
     per call. The result is exact, borders included (Watters et al. 2019, arXiv 1901.07017, for the broadcast itself).
 
-    Maps z (N, D) to (N, out_channels, H, W); without padding the output is 2p pixels smaller than the image.
+    It maps z (N, D) to (N, out_channels, H, W); without padding the output is 2p pixels smaller than the image.
     """
 
     coordinates: Tensor
@@ -114,7 +84,7 @@ class BroadcastConv(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=self.padding)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(N, D) → (N, out_channels, H, W)."""
+        """Map z (N, D) to features (N, out_channels, H, W)."""
         latent_dim = z.shape[-1]
         weight_z, weight_coordinates = self.conv.weight.split((latent_dim, len(self.coordinates)), dim=1)
         coordinates = channels_last(self.coordinates[None])
@@ -127,7 +97,8 @@ class BroadcastConv(nn.Module):
             return shared + canvas
         left, middle, right = canvas.split((p, 1, p), dim=3)
         columns = torch.cat((left, middle.expand(-1, -1, -1, width - 2 * p), right), dim=3)  # (N, C, 2p+1, W)
-        # Sums have the layout of `shared`, channels-last; a canvas stretched over all rows would be contiguous.
+        # The sums take the layout of `shared`, which is channels-last; a canvas stretched over all rows would be
+        # contiguous.
         bands = zip(shared.split((p, height - 2 * p, p), dim=2), columns.split((p, 1, p), dim=2), strict=True)
         return torch.cat([ours + theirs for ours, theirs in bands], dim=2)
 
@@ -135,19 +106,19 @@ class BroadcastConv(nn.Module):
 class SpatialBroadcastDecoder(nn.Module):
     """Decode every slot on its own: z (..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W).
 
-    Broadcast z over the image beside the coordinates, then convolutions, the last one linear with 4 channels: 3 for the
-    mean, through a sigmoid so that colours lie in [0, 1], and 1 mask logit. IODINE (Greff et al. 2019, arXiv
-    1903.00450) and MulMON leave the means linear; design section 2 asks for [0, 1].
+    z is broadcast over the image beside the coordinates, and convolutions follow. The last one is linear with 4
+    channels: 3 for the mean, through a sigmoid so that colours lie in [0, 1], and 1 for the mask logit. IODINE (Greff
+    et al. 2019, arXiv 1903.00450) and MulMON leave the means linear; design section 2 asks for [0, 1].
 
     Args:
         latent_dim: D.
         image_size: (H, W) in pixels.
         config: sizes and forms of the layers.
-        precision: of the convolutions, "float32" or "bfloat16"; the result has the type of z.
+        precision: the convolutions' precision, "float32" or "bfloat16"; the result has the type of z.
 
-    Weights are initialised so that z of unit scale and the coordinates move the hidden units equally, with variance
-    kept from layer to layer. With torch's default a mask hardly depends on z and position together, and training takes
-    longer to find objects.
+    Weights are initialised so that z of unit scale and the coordinates move the hidden units equally, and so that
+    variance stays the same from layer to layer. With torch's default a mask hardly depends on z and position together,
+    and training takes longer to find objects.
     """
 
     def __init__(
@@ -181,7 +152,7 @@ class SpatialBroadcastDecoder(nn.Module):
         self._initialise(config.icnr)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W)."""
+        """Decode z (..., K, D) to means (..., K, 3, H, W) and mask logits (..., K, 1, H, W)."""
         batch_shape = z.shape[:-1]
         with convolution_precision(z.device, self.precision):
             parts = self._parts(z.reshape(-1, self.latent_dim))
@@ -192,7 +163,8 @@ class SpatialBroadcastDecoder(nn.Module):
         return torch.sigmoid(means), mask_logits
 
     def _parts(self, slots: Tensor) -> Sequence[Tensor]:
-        """Slots (N, D) in the parts to decode at a time: on a CPU of LAYER_BYTES, or half as much in bfloat16."""
+        """Split slots (N, D) into the parts to decode at a time: on a CPU LAYER_BYTES each, or half as much in
+        bfloat16."""
         if slots.device.type != "cpu":
             return (slots,)
         return slots.split(max(1, LAYER_BYTES // (self._numbers_per_slot * slots.element_size())))

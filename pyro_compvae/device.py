@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""The device to compute on, and its memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pyro_compvae.errors import ConfigError
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. Each worker of ``torchrun`` has a GPU of its own.
+    """The device of that name; "auto" is a GPU where there is one. Each worker of ``torchrun`` gets its own GPU.
 
     Raises:
-        ConfigError: for a device that this machine does not have, or fewer GPUs than workers.
+        ConfigError: for a device that this machine does not have, or if there are fewer GPUs than workers.
     """
     if name not in ("auto", "cuda"):
         return check_device(name)
@@ -30,10 +30,10 @@ def choose_device(name: str | torch.device) -> torch.device:
 
 
 def check_device(device: torch.device | str) -> torch.device:
-    """A device that this machine has.
+    """Return the device of that name, if this machine has it.
 
     Raises:
-        ConfigError: if it has no such device.
+        ConfigError: if the machine has no such device.
     """
     try:
         return torch.empty(0, device=device).device
@@ -45,12 +45,13 @@ def check_device(device: torch.device | str) -> torch.device:
 
 
 def fits(num_bytes: int, device: torch.device) -> bool:
-    """Whether data of that size may stay on a device: in a quarter of what a GPU has free, and anyhow on a CPU."""
+    """Whether data of that size may stay on a device: up to a quarter of a GPU's free memory, and always on a CPU."""
     return device.type != "cuda" or num_bytes <= torch.cuda.mem_get_info(device)[0] // 4
 
 
 def memory_of(function: Callable[[], object], device: torch.device) -> tuple[int, int]:
-    """Bytes of a GPU that a call takes at its peak, and those that are free before it; 0 of a CPU, which swaps."""
+    """Bytes of a GPU that a call takes at its peak, and bytes that were free before; both 0 on a CPU, which can
+    swap."""
     if device.type != "cuda":
         return 0, 0
     torch.cuda.empty_cache()
@@ -63,7 +64,7 @@ def memory_of(function: Callable[[], object], device: torch.device) -> tuple[int
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Torch's own defaults, float32 on the CPU, whatever the program around has set for itself."""
+    """A context with torch's own defaults, float32 on the CPU, whatever defaults the calling program has set."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

@@ -1,13 +1,13 @@
-"""Errors that a user causes and can mend."""
+"""Errors that a user causes and can correct."""
 
 from __future__ import annotations
 
 
 class CompvaeError(Exception):
-    """Something was asked for that cannot be: the message says what was expected, what came, and what to do.
+    """A request cannot be met; the message says what was expected, what came, and what to do.
 
-    Commands print it as one line. Every other exception is a fault of the program and keeps its traceback. Each kind is
-    also the built-in exception that Python programmers expect there.
+    Commands print it as one line. Every other exception is a fault of the program and keeps its traceback. Each
+    subclass is also the built-in exception that Python programmers expect in its case.
     """
 
 
@@ -28,4 +28,4 @@ class FileError(CompvaeError, OSError):
 
 
 class DiskFullError(FileError):
-    """There is no room for a file."""
+    """The disk has no room for a file."""

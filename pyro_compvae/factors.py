@@ -15,15 +15,16 @@ from pyro_compvae.programs import TrainModeWarning, svi_records_parameters
 
 
 class TrainingTerm(Unit):
-    """The distribution of a factor that an ELBO trains on, and that belongs into no other number.
+    """The distribution of a factor that an ELBO trains on, and that no other number may contain.
 
-    ELBOs ask the sites of a guide for their score parts. Who asks for log-probabilities, outside of `pyro.infer.SVI`,
-    is about to compute a weight, a density or an evidence, and is warned. Who detaches the samples, as
-    `ReweightedWakeSleep` does, wants the guide's density, and would train the objective backwards.
+    ELBOs ask the sites of a guide for their score parts. A caller that asks for log-probabilities, outside of
+    `pyro.infer.SVI`, is about to compute a weight, a density or an evidence, and gets a warning. An algorithm that
+    detaches the samples, such as `ReweightedWakeSleep`, needs the guide's density; it would train the objective
+    backwards and gets an error.
     """
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """A value without content, which is part of the graph as long as nobody detaches it."""
+        """An empty tensor, which is part of the graph as long as nobody detaches it."""
         return self.log_factor.expand(torch.Size(sample_shape) + self.batch_shape)[..., None][..., :0]
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ class TrainingTerm(Unit):
         return super().log_prob(value)
 
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
-        """The factor's logarithm as what an ELBO takes of a reparameterised site.
+        """The factor's logarithm in the form that an ELBO expects from a reparameterised site.
 
         Raises:
             RuntimeError: if the samples of the guide have been detached.
@@ -56,8 +57,9 @@ class TrainingTerm(Unit):
 def add_term(name: str, term: Tensor) -> None:
     """Add a term (B,) in nats to the objective, from within a Pyro *guide* and its plate "scenes".
 
-    It is a `pyro.factor`, with `TrainingTerm` for its distribution. A guide's factor f *lowers* the ELBO by f, hence
-    the minus sign, here and nowhere else. The term must be a differentiable function of reparameterised samples.
+    It is a `pyro.factor` with `TrainingTerm` as its distribution. A guide's factor f *lowers* the ELBO by f, hence the
+    minus sign, which stands here and nowhere else. The term must be a differentiable function of reparameterised
+    samples.
     """
     factor = TrainingTerm(-term, has_rsample=True)
     pyro.sample(name, factor, obs=factor.sample(), infer={"is_auxiliary": True})

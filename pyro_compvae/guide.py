@@ -1,4 +1,4 @@
-"""What training and analysis ask of every guide."""
+"""The base class of all guides, with what training and analysis need from them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pyro_compvae.lnms import lnms_factor
 from pyro_compvae.models import IMAGES_SCORED, SlotModel
 from pyro_compvae.programs import Program, warn_of_train_mode
 
-if TYPE_CHECKING:  # data sets need libraries that guides do not
+if TYPE_CHECKING:  # data sets need libraries that guides do without
     from pyro_compvae.data.records import Scene
 
 
 Weight = float | Tensor
-"""A weight of the objective: a number, or one on the device that a schedule changes where it lies."""
+"""A weight of the objective: a number, or a tensor on the device that a schedule changes in place."""
 
 
 class SceneGuide(Program):
@@ -33,17 +33,17 @@ class SceneGuide(Program):
 
     Attributes:
         model: the generative model, whose parameters are trained along with the guide's.
-        kl_weight: β of the training objective; with iterative refinement also of the ELBO whose gradients steer it,
-            in either mode. A training schedule may set it.
-        lnms_strength, lnms_scale: s and σ_c of L-NMS, in train mode; 0 switches it off. A schedule may set s.
+        kl_weight: β of the training objective. With iterative refinement it is also β of the ELBO whose gradients steer
+            the refinement, in train and in eval mode. A training schedule may set it.
+        lnms_strength, lnms_scale: s and σ_c of L-NMS in train mode; s = 0 switches it off. A schedule may set s.
     """
 
     title: ClassVar[str] = "A guide"
     """What model cards call the guide."""
     metrics_note: ClassVar[str] = ""
-    """A sentence for model cards on what the metrics are of; none for most."""
+    """A sentence for model cards on what the metrics measure; empty for most guides."""
     known_limit: ClassVar[str] = ""
-    """A sentence for model cards on what the guide cannot do; none for most."""
+    """A sentence for model cards on what the guide cannot do; empty for most guides."""
 
     model: SlotModel
     kl_weight: Weight
@@ -57,33 +57,37 @@ class SceneGuide(Program):
         self.lnms_scale = lnms_scale
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Run the guide, with a warning where it is in train mode and nothing is trained."""
+        """Run the guide, with a warning if it is in train mode although nothing is being trained."""
         warn_of_train_mode(self)
         return super().__call__(*arguments, **keywords)
 
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
-        """What model and guide are called with: the images of a batch of scenes, and the viewpoints if need be."""
+        """The arguments of model and guide for a batch of scenes: the images, and the viewpoints where there are
+        several."""
         return (scene.image,)
 
     @contextmanager
     def planned(self, *arguments: Tensor, generator: torch.Generator | None = None) -> Iterator[Hashable]:
-        """Decide beforehand what the host decides in train mode, for the calls in here; the decision is yielded.
+        """Make the decisions that the host makes in train mode beforehand, for the calls in this context, and yield
+        them.
 
-        What runs on the device is the same for the same decision, and for workers that share a minibatch a step takes
-        as long as the largest, so these decide alike.
+        The same decision means the same operations on the device. Workers that share a minibatch decide alike, because
+        a step takes as long as the slowest of them.
 
         Args:
-            arguments: of the calls.
-            generator: where random numbers come from; None is torch's own stream, of which each worker has another.
+            arguments: the arguments of the calls.
+            generator: where random numbers come from; None takes torch's own stream, which differs between workers.
         """
         yield None
 
     def posterior(self, *arguments: Tensor) -> Normal:
-        """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1] (and viewpoints, with several views)."""
+        """q(z | x), batch shape (B, K, D), of images x (B, 3, H, W) in [0, 1] (and viewpoints, if there are several
+        views)."""
         raise NotImplementedError
 
     def forward(self, *arguments: Tensor) -> Tensor:
-        """The Pyro guide: samples "z" (B, K, D), in train mode with β and L-NMS. Other objectives override it."""
+        """Sample "z" (B, K, D), in train mode with the terms for β and L-NMS. Guides with other objectives override
+        this."""
         q = self.posterior(*arguments)
         with pyro.plate("scenes", len(q.loc), dim=-1):
             z = self._sample(q)
@@ -96,15 +100,15 @@ class SceneGuide(Program):
 
         Args:
             q: batch shape (B, K, D).
-            images_scored: whether factors of this guide hold the likelihood of the images, so that the model shall not
+            images_scored: whether factors of this guide hold the likelihood of the images, so that the model must not
                 score them again.
         """
         distribution = pyro.distributions.Normal(q.loc, q.scale).to_event(2)
-        infer: Any = {IMAGES_SCORED: images_scored}  # a key of ours, beside those that Pyro knows
+        infer: Any = {IMAGES_SCORED: images_scored}  # our own key, beside those that Pyro knows
         return pyro.sample("z", distribution, infer=infer)
 
     def _add_regularisers(self, q: Normal, z: Tensor) -> None:
-        """In train mode: s L_NMS(z), and what makes KL(q ‖ p) of the ELBO β KL(q ‖ p)."""
+        """Add s L_NMS(z), and the term that turns the ELBO's KL(q ‖ p) into β KL(q ‖ p); for train mode."""
         if may_differ(self.lnms_strength, 0):
             lnms_factor(z, self.lnms_strength, self.lnms_scale)
         if may_differ(self.kl_weight, 1):
@@ -112,7 +116,7 @@ class SceneGuide(Program):
 
 
 def may_differ(weight: Weight, value: float) -> bool:
-    """Whether a weight may be another than the value: one on the device may, and is not read."""
+    """Whether a weight may differ from the value. A tensor may: reading it from the device would take time."""
     return isinstance(weight, Tensor) or weight != value
 
 

@@ -16,7 +16,7 @@ from pyro_compvae.errors import ArgumentError
 
 
 class SpatialGaussianMixture(TorchDistribution):
-    r"""Images whose pixels are drawn from one of K slots each (paper, Eq. 1).
+    r"""Images each of whose pixels is drawn from one of K slots (paper, Eq. 1).
 
         C_i ~ Categorical(m_1i, ..., m_Ki),   m = softmax_k(mask_logits)
         x_i ~ N(means_{C_i, i}, scale² I_C)
@@ -24,7 +24,7 @@ class SpatialGaussianMixture(TorchDistribution):
     so that  log p(x) = Σ_i log Σ_k m_ki N(x_i; means_ki, scale² I_C),  in nats.
 
     The component is chosen once per *pixel* and shared by its channels. Several public codes mix every channel
-    on its own; that is another model, with another likelihood.
+    separately; that is another model, with another likelihood.
 
     Args:
         means: (..., K, C, H, W), colours in [0, 1].
@@ -34,7 +34,7 @@ class SpatialGaussianMixture(TorchDistribution):
     Raises:
         ValueError: if the shapes do not fit together or the scale is not positive.
 
-    Two slots, black and white, of one pixel that belongs to either alike:
+    Two slots, black and white, share one pixel with equal probability:
 
     >>> means = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 3, 1, 1)
     >>> mixture = SpatialGaussianMixture(means, mask_logits=torch.zeros(2, 1, 1, 1), scale=0.1)
@@ -44,7 +44,7 @@ class SpatialGaussianMixture(TorchDistribution):
     >>> [round(float(mixture.log_prob(x)), 2) for x in (black, grey)]
     [3.46, -33.35]
 
-    The mean is that grey, which no slot would draw:
+    The mean is this grey, which neither slot would draw:
 
     >>> mixture.mean.flatten()
     tensor([0.5000, 0.5000, 0.5000])
@@ -90,7 +90,7 @@ class SpatialGaussianMixture(TorchDistribution):
 
     @lazy_property
     def log_masks(self) -> Tensor:
-        """Log mixing proportions log m, (..., K, H, W); sum to one over K."""
+        """Log mixing proportions log m, (..., K, H, W); the proportions sum to one over K."""
         return F.log_softmax(self.mask_logits.squeeze(-3), dim=-3)
 
     def component_log_prob(self, value: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class SpatialGaussianMixture(TorchDistribution):
         return self.pixel_log_prob(value).sum((-2, -1))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw images (*sample_shape, ..., C, H, W); not differentiable, the slot of a pixel is discrete."""
+        """Draw images (*sample_shape, ..., C, H, W). The slot of a pixel is discrete, so there is no gradient."""
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
             log_masks = self.log_masks.expand(shape + self.log_masks.shape[-3:])
@@ -122,11 +122,11 @@ class SpatialGaussianMixture(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """E[x] = Σ_k m_k means_k, (..., C, H, W): the reconstruction."""
+        """E[x] = Σ_k m_k means_k, (..., C, H, W), which is the reconstruction."""
         return (self.log_masks.exp().unsqueeze(-3) * self.means).sum(-4)
 
     @property
     def variance(self) -> Tensor:
-        """Var[x] per channel, (..., C, H, W): noise plus spread of the slots' means."""
+        """Var[x] per channel, (..., C, H, W): the noise plus the spread of the slots' means."""
         second_moment = (self.log_masks.exp().unsqueeze(-3) * self.means.square()).sum(-4)
         return second_moment - self.mean.square() + self.scale**2

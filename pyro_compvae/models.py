@@ -13,21 +13,22 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_compvae.checks import VIEWPOINT_DIM, check_images, check_views, describe, name_of
-from pyro_compvae.decoder import SpatialBroadcastDecoder, own_precision
+from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.mixture import SpatialGaussianMixture
+from pyro_compvae.precision import own_precision
 from pyro_compvae.programs import Program
 
 IMAGES_SCORED = "images_scored"
-"""Key in ``infer`` of a guide's site "z", true where the guide's factors hold the likelihood of the images.
+"""A key in ``infer`` of a guide's site "z", true if the guide's factors hold the likelihood of the images.
 
-Some published training objectives score images otherwise than the model does. A model that is replayed against the
-trace of such a guide leaves out the site "x", or masks it where it is to be simulated, or the images would count twice.
+Some published training objectives do not score images as the model does. A model that is replayed against the trace of
+such a guide leaves out the site "x", or masks it if it is to be simulated; otherwise the images would count twice.
 """
 
 
 PriorFactory = Callable[[Tensor], dist.TorchDistribution]
-"""Makes p(z) of one scene, event (K, D), on the device and of the precision of zeros (K, D)."""
+"""A function of zeros (K, D) that makes p(z) of one scene, event (K, D), on their device and in their precision."""
 
 
 def standard_normal(zeros: Tensor) -> dist.TorchDistribution:
@@ -38,13 +39,13 @@ def standard_normal(zeros: Tensor) -> dist.TorchDistribution:
 class SlotModel(Program):
     """K exchangeable slots with a standard normal prior, decoded one by one and composed pixel by pixel.
 
-    What `SceneModel` and `MultiViewSceneModel` share. σ is the same for all slots, so the joint is invariant under
-    permutations of the slots. There are no factors in it, in train mode or out of it, and calling the model works with
-    every Pyro inference algorithm. The site "x" is left out only where the model is replayed against a guide in train
-    mode whose objective scores the images itself (`IMAGES_SCORED`). ``num_slots`` may be changed at any time: no weight
-    depends on it.
+    `SceneModel` and `MultiViewSceneModel` extend it. σ is the same for all slots, so the joint is invariant under
+    permutations of the slots. The model has no factors, in train or in eval mode, and works with every Pyro inference
+    algorithm. The site "x" is left out only where the model is replayed against a guide in train mode whose objective
+    scores the images itself (`IMAGES_SCORED`). ``num_slots`` may be changed at any time: no weight depends on it.
 
-    ``make_prior`` makes p(z): the standard normal unless it is replaced, as `pyro_compvae.repulsion.repulsive` does.
+    ``make_prior`` makes p(z). It is the standard normal unless it is replaced, as `pyro_compvae.repulsion.repulsive`
+    does.
 
     Args:
         decoder: maps z (..., K, D) to means (..., K, 3, H, W) and mask logits (..., K, 1, H, W).
@@ -78,13 +79,13 @@ class SlotModel(Program):
         return SpatialGaussianMixture(means, mask_logits, self.scale)
 
     def likelihood(self, z: Tensor, *viewpoint: Tensor) -> SpatialGaussianMixture:
-        """p(x | z) of one image: slots (..., K, D), and viewpoints (..., 3) if the model has any."""
+        """p(x | z) of one image, for slots (..., K, D), and for viewpoints (..., 3) if the model has any."""
         raise NotImplementedError
 
     def _sample_slots(self) -> tuple[Tensor, bool]:
-        """The site "z", and whether a guide has drawn it that scores the images itself.
+        """The site "z", and whether the guide that has drawn it scores the images itself.
 
-        An ELBO replays the model against the guide's trace, and what the guide says of its site comes along.
+        An ELBO replays the model against the guide's trace, which carries what the guide has noted at its site.
         """
         with poutine.trace() as recorded:
             z = pyro.sample("z", self.prior())
@@ -165,7 +166,8 @@ class MultiViewSceneModel(SlotModel):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Keep the variance of z and of viewpoints from layer to layer; torch's default takes most of it away."""
+        """Keep the variance of z and of viewpoints from layer to layer; with torch's default most of it would be
+        lost."""
         for module in (*self.view_encoder, *self.projector):
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -205,7 +207,7 @@ class MultiViewSceneModel(SlotModel):
             if x is not None and images_scored:
                 return x.transpose(0, 1)
             if z.dim() > 3 and z.shape[-4] != 1:
-                # `Predictive(parallel=True)` puts draws from a guide, which knows no views, in their place.
+                # With `Predictive(parallel=True)` the draws come from a guide, which has no axis of views.
                 z = z.unsqueeze(-4)
             unscored = poutine.mask(mask=False) if images_scored else nullcontext()
             with pyro.plate("views", viewpoints.shape[1], dim=-2), unscored:

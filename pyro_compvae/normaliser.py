@@ -1,4 +1,4 @@
-"""log Z of slots that repel one another, N(z; 0, I) exp(s · L_NMS(z)): annealed once, and kept."""
+"""log Z of slots that repel one another, N(z; 0, I) exp(s · L_NMS(z)): annealed once, and kept in a cache."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pyro_compvae.lnms import lnms_log_density
 from pyro_compvae.runs.files import write_text
 
 CHAINS, TEMPERATURES, LEAPFROG_STEPS = 2048, 200, 5
-"""Effort of the annealing behind log Z: some seconds."""
+"""Effort of the annealing that estimates log Z, which takes some seconds."""
 
 PILOT_CHAINS = 32
-"""Chains that find temperatures and step sizes: they cost little, with a density this cheap."""
+"""Chains that find temperatures and step sizes; they cost little, because the density is cheap."""
 
 ANNEALING = 1
-"""Version of the annealing, to be raised whenever the same settings come to mean other numbers: what is in caches is
-computed again."""
+"""Version of the annealing. Raise it whenever the same settings give other numbers, so that cached ones are computed
+again."""
 
 
 class Normaliser(NamedTuple):
-    """log Z in nats, its standard error, and k̂ of the weights behind both, below 0.7 if they can be relied on."""
+    """log Z in nats, its standard error, and k̂ of the weights behind both, which are reliable if k̂ is below 0.7."""
 
     log_normaliser: float
     standard_error: float
@@ -40,20 +40,20 @@ class Normaliser(NamedTuple):
 
 
 class UnnormalisedRepulsion(NamedTuple):
-    """log N(z; 0, I) + s L_NMS(z); no Pyro program, as draws are made in the middle of one."""
+    """log N(z; 0, I) + s L_NMS(z). It is not a Pyro program, because it is evaluated in the middle of one."""
 
     event_shape: tuple[int, ...]
     strength: float
     scale: float
 
     def __call__(self, z: Tensor) -> Tensor:
-        """z (..., K, D) → (...), in nats."""
+        """Evaluate slots z (..., K, D); the result (...) is in nats."""
         log_normal = -0.5 * (z.square() + math.log(2 * math.pi)).sum((-2, -1))
         return log_normal + self.strength * lnms_log_density(z, self.scale)
 
 
 class RepulsionAnnealing(NamedTuple):
-    """A prior, and what is done to anneal to it."""
+    """A prior, and the effort of the annealing that leads to it."""
 
     num_slots: int
     latent_dim: int
@@ -64,7 +64,7 @@ class RepulsionAnnealing(NamedTuple):
     leapfrog_steps: int
 
     def run(self) -> Annealing:
-        """Chains from N(0, I) to N(0, I) exp(s L_NMS), of one scene."""
+        """Anneal the slots of one scene from N(0, I) to N(0, I) exp(s L_NMS)."""
         size = (self.num_slots, self.latent_dim)
         config = AnnealingConfig(
             num_chains=self.num_chains,
@@ -86,14 +86,14 @@ def estimate_log_normaliser(
     num_temperatures: int = TEMPERATURES,
     leapfrog_steps: int = LEAPFROG_STEPS,
 ) -> Normaliser:
-    """log Z(K, D, σ_c, s) by annealing s from 0, with chains of HMC; the random stream is left as it was.
+    """Estimate log Z(K, D, σ_c, s) by annealing s from 0 with chains of HMC, and leave the random stream as it was.
 
-    What was estimated once, with the same settings, is read from `cache_path`.
+    An estimate that was made before with the same settings is read from `cache_path`.
 
     Args:
         num_slots, latent_dim: K, D.
         strength, scale: s and σ_c of L-NMS.
-        num_chains, num_temperatures, leapfrog_steps: of the annealing.
+        num_chains, num_temperatures, leapfrog_steps: the effort of the annealing.
 
     Raises:
         ValueError: for counts below 1, K below 2, a negative strength or a scale that is not positive.
@@ -123,7 +123,7 @@ def _cached(annealing: RepulsionAnnealing) -> Normaliser:
     known = _read_cache()
     if key not in known:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # and not torch's own function, which seeds GPUs as well
+            torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs as well
             estimate = annealing.run().estimate
         numbers = (estimate.log_evidence, estimate.standard_error, estimate.khat)
         known = _read_cache() | {key: [float(number) for number in numbers]}
@@ -138,6 +138,6 @@ def _cached(annealing: RepulsionAnnealing) -> Normaliser:
 def _read_cache() -> dict[str, Any]:
     try:
         known = json.loads(cache_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: it will be written anew
+    except (OSError, ValueError):  # there is no cache yet, or it is damaged and will be written anew
         return {}
     return known if isinstance(known, dict) else {}

@@ -11,10 +11,11 @@ from torch import Tensor
 from pyro_compvae.errors import ArgumentError
 
 MAX_SLOTS = 16
-"""Largest matrix of `log_permanent`: its cost is K 2^(K-1) per matrix."""
+"""The largest K that `log_permanent` takes, since its cost is K 2^(K-1) per matrix."""
 
 ZERO = -1e30
-"""Stands for log 0: K of it still fit into float32, and no sum of real log densities comes near."""
+"""The number that stands for log 0. A sum of K of them still fits into float32, and no sum of log densities comes
+near."""
 
 
 def log_permanent(log_matrix: Tensor) -> Tensor:
@@ -25,8 +26,8 @@ def log_permanent(log_matrix: Tensor) -> Tensor:
 
         F_j(S) = Σ_{k ∈ S} F_{j-1}(S \ {k}) A_jk,      perm(A) = F_K({1..K})
 
-    in log space. Every term is positive, so nothing cancels, unlike in Ryser's formula. Exact; O(K 2^K) for each
-    matrix, batched, differentiable.
+    in log space. Every term is positive, so nothing cancels, unlike in Ryser's formula. The result is exact and
+    differentiable, batches are allowed, and the cost is O(K 2^K) for each matrix.
 
     Args:
         log_matrix: (..., K, K), the logarithms of entries >= 0; -inf is an entry of 0.
@@ -48,10 +49,10 @@ def log_permanent(log_matrix: Tensor) -> Tensor:
     K = log_matrix.shape[-1]
     if not 1 <= K <= MAX_SLOTS:
         raise ArgumentError(f"log_matrix: expected 1 to {MAX_SLOTS} slots, got {K}")
-    # Row by row, the largest entry is taken out: products of K entries stay within range in float32 as well.
+    # The largest entry of each row is taken out, so that products of K entries stay within the range of float32.
     largest = log_matrix.detach().amax(-1, keepdim=True)
     largest = torch.where(largest.isfinite(), largest, 0)
-    # An entry of zero gets a finite logarithm on the way: the gradient of logsumexp over nothing but -inf is NaN.
+    # Meanwhile an entry of zero has a finite logarithm, since the gradient of logsumexp over nothing but -inf is NaN.
     rows = (log_matrix - largest).clamp(min=ZERO).unbind(-2)
     sums = rows[0]
     for size in range(2, K + 1):
@@ -63,9 +64,9 @@ def log_permanent(log_matrix: Tensor) -> Tensor:
 
 @lru_cache(maxsize=128)
 def _subsets(num_columns: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For every set of `size` columns: its members, and the place of the set without each among the smaller sets.
+    """For every set of `size` columns: its members, and the index of the smaller set that is left without each of them.
 
-    Both (number of sets, size), in lexicographic order.
+    Both are of shape (number of sets, size), in lexicographic order.
     """
     smaller = {subset: index for index, subset in enumerate(combinations(range(num_columns), size - 1))}
     subsets = list(combinations(range(num_columns), size))
@@ -76,6 +77,6 @@ def _subsets(num_columns: int, size: int, device: torch.device) -> tuple[Tensor,
 
 @lru_cache(maxsize=32)
 def all_permutations(num_slots: int, device: torch.device | None = None) -> Tensor:
-    """The K! permutations of K slots, (K!, K), the identity first; to read, as all callers share them."""
+    """The K! permutations of K slots, (K!, K), the identity first. All callers share the tensor: do not write to it."""
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
         return torch.tensor(list(permutations(range(num_slots))), device=device)

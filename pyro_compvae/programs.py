@@ -1,4 +1,4 @@
-"""Pyro programs that hold weights, and what Pyro's parameter store makes of these."""
+"""Pyro programs that hold weights, and how Pyro's parameter store treats these."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
 
-from pyro_compvae.decoder import own_precision
 from pyro_compvae.errors import CompvaeError
+from pyro_compvae.precision import own_precision
 
 
 class ParameterStoreError(CompvaeError, RuntimeError):
-    """`pyro.infer.SVI` would train other tensors than those that a program computes with."""
+    """`pyro.infer.SVI` would train tensors that are not those with which a program computes."""
 
 
 class TrainModeWarning(UserWarning):
-    """The terms of a training objective are in numbers that nobody trains on."""
+    """Numbers that nobody trains on contain the terms of a training objective."""
 
 
 class Program(PyroModule):
-    """A Pyro program whose weights `pyro.infer.SVI` trains, all that are not frozen, or says that it cannot.
+    """A Pyro program that makes `pyro.infer.SVI` train all its weights that are not frozen, or refuses to run.
 
-    SVI trains what Pyro's parameter store holds under the names of a program's weights. Where the store has them from
-    elsewhere, or had to copy them, the program would go on computing with its own, which nobody trains; and Pyro itself
-    registers those only that a run happens to come across. So under SVI a program registers all of its own, and looks
-    at what the store has made of them. An autocast around a program has no effect on it.
+    SVI trains what Pyro's parameter store holds under the names of a program's weights. If the store has other tensors
+    under these names, or had to copy the weights, the program would go on computing with its own, which nobody trains;
+    and Pyro itself registers only those weights that a run happens to use. So under SVI a program registers all of its
+    weights, and checks what the store holds for them. An autocast around a program has no effect on it.
     """
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
@@ -86,7 +86,7 @@ def _named_by_pyro(module: PyroModule, prefix: str) -> Iterator[tuple[str, nn.Pa
     """The weights of a program under the names by which Pyro registers them."""
     prefix = f"{prefix}." if prefix else ""
     for name, parameter in module._parameters.items():
-        if parameter is not None and not name.endswith("_unconstrained"):  # which Pyro keeps in step itself
+        if parameter is not None and not name.endswith("_unconstrained"):  # Pyro updates these itself
             yield prefix + name, parameter
     for name, child in module._modules.items():
         if isinstance(child, PyroModule):
@@ -96,7 +96,7 @@ def _named_by_pyro(module: PyroModule, prefix: str) -> Iterator[tuple[str, nn.Pa
 
 
 def warn_of_train_mode(program: nn.Module) -> None:
-    """Warn where a program in train mode runs and nothing is trained: its objective's terms are in what follows."""
+    """Warn if a program in train mode runs without gradients: its results will contain the terms of its objective."""
     if program.training and not torch.is_grad_enabled():
         warnings.warn(
             f"{type(program).__name__} runs in train mode without gradients: what is computed holds the terms of its "
@@ -108,10 +108,10 @@ def warn_of_train_mode(program: nn.Module) -> None:
 
 @contextmanager
 def leaving_no_parameters() -> Iterator[None]:
-    """Run Pyro programs that may read Pyro's parameter store, and leave it as it was.
+    """A context for Pyro programs that may read Pyro's parameter store, which is left as it was.
 
-    A program registers its weights there whenever it runs, and they would be in the way of the next one's of the same
-    names.
+    A program registers its weights there whenever it runs, and they would conflict with the next program's weights of
+    the same names.
     """
     store = pyro.get_param_store()
     with store.scope(state=store.get_state()):
@@ -119,5 +119,5 @@ def leaving_no_parameters() -> Iterator[None]:
 
 
 def svi_records_parameters() -> bool:
-    """Whether somebody outside records parameters and nothing else, as `pyro.infer.SVI` does."""
+    """Whether an enclosing handler records parameters and nothing else, as `pyro.infer.SVI` does."""
     return any(isinstance(messenger, TraceMessenger) and messenger.param_only for messenger in _PYRO_STACK)

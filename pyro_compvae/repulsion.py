@@ -2,9 +2,9 @@ r"""L-NMS as a prior: slots that repel one another.
 
     p̃(z) = N(z; 0, I) exp(s · L_NMS(z)) / Z(K, D, σ_c, s)
 
-The paper adds s · L_NMS to a training objective and never normalises it. Normalised it is a model like any other, whose
-evidence can be held against that of independent slots. Z depends on no weight, so `repulsive` estimates it once, and
-the model that it returns never does.
+The paper adds s · L_NMS to a training objective and never normalises it. Normalised, it is the prior of a model like
+any other, whose evidence can be compared with that of independent slots. Z depends on no weight, so `repulsive`
+estimates it once, and the model that it returns never does.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from pyro_compvae.normaliser import (
 )
 
 SAMPLING_TEMPERATURES = 40
-"""Temperatures of the annealing behind draws."""
+"""Number of temperatures of the annealing that makes draws."""
 
 
 class RepulsivePrior(TorchDistribution):
-    """p̃(z) of K slots of D dimensions, event (K, D), in nats; exchangeable.
+    """p̃(z) of K exchangeable slots of D dimensions, event (K, D); log-densities are in nats.
 
     Args:
         num_slots, latent_dim: K, D.
@@ -69,12 +69,12 @@ class RepulsivePrior(TorchDistribution):
         return RepulsivePrior(*size, self.strength, self.scale, self.log_normaliser, self.like, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p̃(z): z (..., K, D) → (...)."""
+        """log p̃(z) in nats, for z (..., K, D)."""
         slots = UnnormalisedRepulsion((self.num_slots, self.latent_dim), self.strength, self.scale)
         return slots(value) - self.log_normaliser
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Ends of chains annealed from N(0, I), one for each draw: as close to p̃ as the chains got."""
+        """Draw the ends of chains annealed from N(0, I), one chain for each draw, as close to p̃ as the chains get."""
         shape = self._extended_shape(sample_shape)
         count = math.prod(shape[:-2])
         effort = (count, SAMPLING_TEMPERATURES, LEAPFROG_STEPS)
@@ -84,7 +84,7 @@ class RepulsivePrior(TorchDistribution):
 
 @dataclass(frozen=True)
 class Repulsion:
-    """What makes the `RepulsivePrior` of a model's slots: K, D, s, σ_c and log Z in nats, which belongs to these."""
+    """A maker of the `RepulsivePrior` of a model's slots, from K, D, s, σ_c and their log Z in nats."""
 
     num_slots: int
     latent_dim: int
@@ -93,7 +93,7 @@ class Repulsion:
     log_normaliser: float
 
     def __call__(self, zeros: Tensor) -> RepulsivePrior:
-        """p̃(z), on the device and of the precision of zeros (K, D).
+        """p̃(z) on the device and in the precision of zeros (K, D).
 
         Raises:
             ArgumentError: for another K or D.
@@ -113,11 +113,11 @@ Model = TypeVar("Model", bound=SlotModel)
 def repulsive(model: Model, strength: float, scale: float = 0.1) -> Model:
     """The same model, sharing its weights, with slots that repel one another: p(x | z) p̃(z) of `RepulsivePrior`.
 
-    This is what L-NMS would be were it part of the model. The evidence of such a model is a proper number, comparable
-    with that of independent slots. log Z is estimated here, in seconds, or read from `cache_path`.
+    This is what L-NMS would be if it were part of the model. The evidence of such a model can be compared with that of
+    independent slots. log Z is estimated here, in seconds, or read from `cache_path`.
 
     Args:
-        model: left as it is.
+        model: a model of independent slots, which stays as it is.
         strength, scale: s and σ_c of L-NMS.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, heeded when it suits."""
+"""Ctrl-C and SIGTERM, recorded for the program to act on at the next good moment."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 @contextmanager
 def stop_signals(second_interrupts: bool = True) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them.
+    """Collect SIGINT and SIGTERM instead of letting them end the program; the list of those received is yielded.
 
-    Python hands signals to the main thread alone; in another one there is nothing to collect.
+    Python hands signals to the main thread alone, so in another thread nothing is collected.
 
     Args:
         second_interrupts: whether a second Ctrl-C raises KeyboardInterrupt at once.

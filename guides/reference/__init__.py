@@ -1,9 +1,9 @@
 """The training losses of IODINE, MONet and MulMON in plain PyTorch, the way public codes write them.
 
-An executable specification: no Pyro, no shortcut in the decoder or the loss. MONet's attention and encoder are the
-guide's own modules. Slots are broadcast over the image and convolved in full. In IODINE and MulMON the decoder runs
-backwards twice per iteration (for the refinement inputs, then for the weights), and all graphs live until the end. The
-tests hold the guides against it, the benchmark takes it as its baseline.
+They are an executable specification, without Pyro and without shortcuts in the decoder or the loss. Only MONet's
+attention and encoder are the guide's own modules. Slots are broadcast over the image and convolved in full. In IODINE
+and MulMON the decoder runs backwards twice per iteration (for the refinement inputs, then for the weights), and all
+graphs live until the end. The tests compare the guides with this package, and the benchmark takes it as its baseline.
 """
 
 from pyro_compvae.guides.reference.iodine import plain_iodine_loss

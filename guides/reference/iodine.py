@@ -12,10 +12,10 @@ from pyro_compvae.guides.reference.terms import prior_kl
 
 
 def plain_iodine_loss(guide: IodineGuide, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
-    """−Σ_b Σ_{t=1..T} (t/T) [ log p(x_b | z_t) − β KL_t + s L_NMS(z_t) ], in nats, with the weights of `guide`.
+    """−Σ_b Σ_{t=1..T} (t/T) [ log p(x_b | z_t) − β KL_t + s L_NMS(z_t) ] in nats, with the weights of `guide`.
 
     Args:
-        guide: gives the networks, T, β, s and σ_c.
+        guide: the guide whose networks, T, β, s and σ_c are used.
         x: images (B, 3, H, W).
         noise: T+1 standard normal draws (B, K, D), one per evaluation.
     """

@@ -13,10 +13,10 @@ from pyro_compvae.guides.reference.terms import decode, lnms, log_components, pr
 def plain_monet_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
     """−Σ_b [ log Σ_k a_k N(x_b; μ_k, σ²) − β KL(q ‖ p) − γ KL(a ‖ m) + s L_NMS(z) ], in nats (`MonetGuide`).
 
-    Masks stay in log space throughout: in float32 a scope soon underflows.
+    Masks stay in log space throughout, since a scope soon underflows in float32.
 
     Args:
-        guide: gives the networks, β, γ, s and σ_c.
+        guide: the guide whose networks, β, γ, s and σ_c are used.
         x: images (B, 3, H, W).
         noise: a standard normal draw (B, K, D).
     """

@@ -18,13 +18,13 @@ from pyro_compvae.models import MultiViewSceneModel
 def plain_mulmon_loss(
     guide: MulmonGuide, x: Tensor, viewpoints: Tensor, num_observed: int, noise: Sequence[Tensor]
 ) -> Tensor:
-    """−Σ_b of MulMON's objective, in nats (`MulmonGuide`), the first views being observed and the rest queried.
+    """−Σ_b of MulMON's objective, in nats (`MulmonGuide`). The first n views are observed and the rest are queries.
 
     Args:
-        guide: gives the networks, T, β, s and σ_c.
-        x: views (B, V, 3, H, W).
-        viewpoints: (B, V, 3), with whatever noise they are to have.
-        num_observed: n.
+        guide: the guide whose networks, T, β, s and σ_c are used.
+        x: the views (B, V, 3, H, W).
+        viewpoints: the viewpoints (B, V, 3), noise included if they are to have any.
+        num_observed: n, the number of observed views.
         noise: n T + (V − n) standard normal draws (B, K, D), one per evaluation.
     """
     T, n, model = guide.num_iterations, num_observed, guide.model
@@ -50,7 +50,7 @@ def plain_mulmon_loss(
 
 
 def _seen_from(model: MultiViewSceneModel, viewpoint: Tensor) -> Projection:
-    """z (B, K, D) → what the decoder sees of it from viewpoints (B, 3)."""
+    """The map from z (B, K, D) to what the decoder sees of it from viewpoints (B, 3)."""
     code = model.view_encoder(viewpoint)[:, None].expand(-1, model.num_slots, -1)
     return lambda z: model.projector(torch.cat((z, code), dim=2))
 
@@ -59,7 +59,7 @@ def _divergence_from(prior_mean: Tensor, prior_scale: Tensor) -> Divergence:
     """Σ_b log q(z) − log q_{v−1}(z) at the sample."""
 
     def divergence(mean: Tensor, scale: Tensor, z: Tensor, t: int) -> Tensor:
-        if t == 0:  # the posterior is the prior, and so are their gradients
+        if t == 0:  # the posterior is the prior, and the gradients of both densities agree
             return z.new_zeros(())
         log_ratio = torch.log(prior_scale / scale)
         return (log_ratio + 0.5 * ((z - prior_mean) / prior_scale) ** 2 - 0.5 * ((z - mean) / scale) ** 2).sum()

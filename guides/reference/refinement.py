@@ -16,18 +16,18 @@ from pyro_compvae.guides.refinement.guide import RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 
 Projection = Callable[[Tensor], Tensor]
-"""What of slots (B, K, D) the decoder sees, (B, K, D)."""
+"""A function from slots (B, K, D) to what the decoder sees of them, (B, K, D)."""
 
 Divergence = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""Mean, scale and sample of a posterior, (B, K, D) each, and the iteration t → what the ELBO subtracts, summed over
-scenes."""
+"""The term that the ELBO subtracts, summed over scenes, as a function of the mean, scale and sample of a posterior, (B,
+K, D) each, and the iteration t."""
 
 
 class Decoded(NamedTuple):
-    """The mixture of an image, and how likely it makes the image.
+    """The mixtures that images are scored with, and their log-densities.
 
     means: (B, K, 3, H, W)
-    logits: (B, K, 1, H, W), of the masks
+    logits: mask logits, (B, K, 1, H, W)
     log_masks: (B, K, H, W)
     component: log N of each slot, (B, K, H, W)
     pixel: log p of each pixel, (B, H, W)
@@ -49,16 +49,16 @@ def refine(
     divergence: Divergence,
     context: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The weighted terms of the objective, summed, and the last λ; an update between any two evaluations.
+    """Refine λ between any two evaluations; returns the sum of the objective's weighted terms, and the last λ.
 
     Args:
-        guide: gives the networks, β, s and σ_c.
-        project: from slots to what the decoder sees of them.
+        guide: the guide whose networks, β, s and σ_c are used.
+        project: maps slots to what the decoder sees of them.
         x: images (B, 3, H, W).
         start: λ_0, mean and raw scale (B, K, D).
-        evaluations: weight in the objective, and standard normal draw (B, K, D), of each.
-        divergence: of q(z | λ_t) from its prior.
-        context: (B, context_dim) that the network sees besides, if it was built for one.
+        evaluations: for each evaluation its weight in the objective, and a standard normal draw (B, K, D).
+        divergence: the divergence of q(z | λ_t) from its prior.
+        context: (B, context_dim), a further input of the network if it was built for one.
     """
     mean, raw_scale = (part if part.requires_grad else part.detach().requires_grad_() for part in start)
     state = None
@@ -97,13 +97,13 @@ def _decoded(guide: RefinementGuide, z: Tensor, x: Tensor) -> Decoded:
 def _network_inputs(
     guide: RefinementGuide, x: Tensor, decoded: Decoded, means_gradient: Tensor, logits_gradient: Tensor
 ) -> Tensor:
-    """What the network sees in image space, (B, K, channels, H, W).
+    """The inputs of the network in image space, (B, K, channels, H, W).
 
-    Layer-normalised inputs are always detached; the other four are so unless the guide wants them attached.
+    Layer-normalised inputs are always detached; the other four are detached unless the guide has `attached_inputs`.
     """
     means, logits, log_masks, component, pixel = decoded
     kind, K = guide.network.layer_norm, means.shape[1]
-    without = []  # each slot
+    without = []  # log-likelihoods without each of the slots
     for k in range(K):
         others = [j for j in range(K) if j != k]
         without.append(torch.logsumexp(torch.log_softmax(logits[:, others, 0], dim=1) + component[:, others], dim=1))
@@ -122,7 +122,7 @@ def _network_inputs(
 
 
 def _features(network: RefinementNetwork, inputs: Tensor) -> Tensor:
-    """(B, K, channels, H, W) → (B K, features), the first convolution in full for every slot."""
+    """Features (B K, features) of inputs (B, K, channels, H, W), with the first convolution in full for every slot."""
     first = network.image_conv
     kernel = torch.cat((first.weight, network.slot_conv.weight), dim=1)
     convolved = F.conv2d(inputs.flatten(0, 1), kernel, first.bias, first.stride, first.padding)
@@ -130,12 +130,12 @@ def _features(network: RefinementNetwork, inputs: Tensor) -> Tensor:
 
 
 def _layer_norm(inputs: Tensor, kind: LayerNorm) -> Tensor:
-    """Zero mean and unit variance over (C, H, W); detached."""
+    """Normalise to zero mean and unit variance over (C, H, W); the result is detached."""
     return _standardise(inputs, (2, 3, 4), bessel=False, inside_root=kind != "mulmon")
 
 
 def _normalised_gradient(mean_gradient: Tensor, scale_gradient: Tensor, kind: LayerNorm) -> Tensor:
-    """The two halves of λ's gradient side by side, of zero mean and unit variance together or each; detached."""
+    """The two halves of λ's gradient side by side, normalised together or one by one; the result is detached."""
     if kind == "split":
         halves = (mean_gradient, scale_gradient)
         return torch.cat([_standardise(half, (2,), bessel=False, inside_root=True) for half in halves], dim=2)

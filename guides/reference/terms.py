@@ -1,4 +1,4 @@
-"""What all three losses are made of: the decoder, and densities of pixels and slots."""
+"""The parts of all three losses: the decoder, and the densities of pixels and slots."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def decode(decoder: SpatialBroadcastDecoder, z: Tensor) -> tuple[Tensor, Tensor]
 
 
 def sequential(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """The layers in turn; no activation works in place."""
+    """Apply the layers in turn, with no activation in place."""
     for layer in layers:
         x = type(layer)()(x) if isinstance(layer, nn.ELU | nn.ReLU) else layer(x)
     return x
 
 
 def log_components(x: Tensor, means: Tensor, sigma: float) -> Tensor:
-    """log N(x_i; means_ki, σ² I), (B, K, H, W)."""
+    """log N(x_i; means_ki, σ² I) of every pixel and slot, (B, K, H, W)."""
     squares = ((x[:, None] - means) / sigma) ** 2
     return (-0.5 * squares - math.log(sigma * math.sqrt(2 * math.pi))).sum(2)
 

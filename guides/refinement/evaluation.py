@@ -1,14 +1,14 @@
 """One evaluation of log p(x | z) with all its gradients, in one forward and one backward pass.
 
-One step of iterative refinement evaluates log p(x | z), shows the refinement network what went wrong where, and lets it
-update the posterior parameters λ. Public codes run the decoder backwards twice per step, once for the inputs of the
-refinement network and once for the weights, and keep all decoder graphs until the end. Where the inputs are detached,
-the gradient of term t reaches the decoder's weights through term t alone, and the refinement network through
-dL_t/dz_t alone. `evaluate` therefore takes all of them in one backward pass, frees the graph, and returns the term as a
-value with its gradient already attached.
+One step of iterative refinement evaluates log p(x | z), shows the refinement network where the image is explained
+badly, and lets it update the posterior parameters λ. Public codes run the decoder backwards twice per step, once for
+the inputs of the refinement network and once for the weights, and keep all decoder graphs until the end. Where the
+inputs are detached, the gradient of term t reaches the decoder's weights through term t alone, and the refinement
+network through dL_t/dz_t alone. `evaluate` therefore takes all of them in one backward pass, frees the graph, and
+returns the term as a value with its gradient already attached.
 
 The published codes of IODINE and MulMON detach the inputs that are layer-normalised, and leave means, mask logits,
-masks and mask posterior attached. `evaluate_attached` does that, at the price that the single pass saves.
+masks and mask posterior attached. `evaluate_attached` does that too, and pays the price that the single pass saves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pyro_compvae.guides.refinement.normalisation import normalise_images
 from pyro_compvae.mixture import SpatialGaussianMixture
 
 SLOT_CHANNELS = 11
-"""Means 3, mask logits 1, masks 1, mask posterior 1, gradients of means 3 and of mask logits 1, counterfactual 1."""
+"""Number of channels: means 3, mask logits 1, masks 1, mask posterior 1, gradients of means 3 and of mask logits 1,
+counterfactual 1."""
 
 
 class Evaluation(NamedTuple):
@@ -33,8 +34,8 @@ class Evaluation(NamedTuple):
 
     log_likelihood: (B,) nats, differentiable with respect to z and the decoder's weights
     gradient: d log p(x | z) / dz, (B, K, D), detached
-    means, mask_logits, log_masks, component_log_prob: of the mixture p(x | z), as `SpatialGaussianMixture` has them;
-        detached, but for `evaluate_attached`
+    means, mask_logits, log_masks, component_log_prob: those of the `SpatialGaussianMixture` p(x | z);
+        detached, except in `evaluate_attached`
     means_gradient, logits_gradient: d log p(x | z) with respect to the mixture's means and mask logits, detached
     """
 
@@ -49,10 +50,10 @@ class Evaluation(NamedTuple):
 
 
 class RefinementInputs(NamedTuple):
-    """What the refinement network sees of an evaluation in image space; what is layer-normalised is detached.
+    """The inputs of the refinement network in image space; those that are layer-normalised are detached.
 
-    image: the same for all slots, (B, 4, H, W)
-    slots: (B, K, SLOT_CHANNELS, H, W)
+    image: inputs that all slots share, (B, 4, H, W)
+    slots: inputs of each slot, (B, K, SLOT_CHANNELS, H, W)
     """
 
     image: Tensor
@@ -62,7 +63,7 @@ class RefinementInputs(NamedTuple):
 class _AttachGradient(torch.autograd.Function):
     """The identity on `value` (B,), with a gradient computed beforehand with respect to z (B, K, D) and the weights.
 
-    The weights' gradient is known only as a sum over scenes, so the incoming gradient must be the same for all.
+    The weights' gradient is known only as a sum over scenes, so the incoming gradient must be the same for all scenes.
     """
 
     @staticmethod
@@ -75,7 +76,7 @@ class _AttachGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        # Unlike an `if`, this does not make the host wait for a GPU, where a message has fewer than 255 characters.
+        # Unlike an `if`, this does not make the host wait for a GPU. There the message must be below 255 characters.
         torch._assert_async(
             (grad_output == grad_output[0]).all(),
             "expected scenes of equal weight: in train mode no RenyiELBO with several particles, poutine.mask or "
@@ -98,7 +99,7 @@ def evaluate(
         likelihood: z (B, K, D) → p(x | z).
         x: images (B, 3, H, W).
         z: slots (B, K, D), sampled from the posterior with reparameterisation.
-        weights: parameters of the likelihood that are to receive the gradient of the term; none in evaluation
+        weights: parameters of the likelihood that are to receive the gradient of the term. There are none in evaluation
             (and for terms of weight zero), which makes the pass cheaper. z receives its gradient in any case.
 
     Raises:
@@ -132,10 +133,10 @@ def evaluate_attached(likelihood: Callable[[Tensor], SpatialGaussianMixture], x:
     The decoder runs backwards a second time when the objective does, and all graphs of a training step live until then.
 
     Args:
-        likelihood, x, z: as there.
+        likelihood, x, z: as for `evaluate`.
 
     Raises:
-        RuntimeError: as there.
+        RuntimeError: as for `evaluate`.
     """
     _check_gradients()
     with torch.enable_grad():
@@ -177,7 +178,7 @@ def _check_gradients() -> None:
 
 
 def refinement_inputs(evaluation: Evaluation, x: Tensor, layer_norm: LayerNorm) -> RefinementInputs:
-    """Everything in image space that IODINE and MulMON show their network, for images x (B, 3, H, W)."""
+    """All inputs in image space that IODINE and MulMON give to their network, for images x (B, 3, H, W)."""
     component_log_prob, log_masks = evaluation.component_log_prob, evaluation.log_masks
     with torch.no_grad():
         joint = log_masks + component_log_prob  # (B, K, H, W)
@@ -203,9 +204,9 @@ def refinement_inputs(evaluation: Evaluation, x: Tensor, layer_norm: LayerNorm) 
 def leave_one_out_logsumexp(values: Tensor) -> Tensor:
     """log Σ_{j≠k} exp(values_j) for every k along dimension 1: (B, K, H, W) → (B, K, H, W).
 
-    Prefix and suffix sums, so nothing is subtracted and nothing cancels when one slot explains a pixel alone. A loop
-    over few slots; for many values `pyro_compvae.evidence.estimate` has cumulative sums, which take six times as long
-    to do this, and a quarter of the time for thousands of draws.
+    It adds prefix and suffix sums, so nothing is subtracted and nothing cancels when one slot explains a pixel alone.
+    The loop is for a few slots. The cumulative sums in `pyro_compvae.evidence.estimate` take six times as long here,
+    but a quarter of the time for thousands of draws.
     """
     slots = values.unbind(1)
     nothing = torch.full_like(slots[0], -torch.inf)

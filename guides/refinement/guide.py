@@ -1,4 +1,4 @@
-"""Iterative refinement: what IODINE and MulMON share."""
+"""The base class of guides with iterative refinement, which IODINE and MulMON share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import SlotModel
 
 Divergence = Callable[[Normal, Tensor, int], Tensor]
-"""What an ELBO subtracts, in nats: q, the sample z ~ q (B, K, D) and the iteration t → (B,)."""
+"""The term that an ELBO subtracts, (B,) in nats, as a function of q, the sample z ~ q (B, K, D) and the iteration t."""
 
 
 class Refinement(NamedTuple):
@@ -32,25 +32,25 @@ class Refinement(NamedTuple):
 class RefinementGuide(SceneGuide):
     """A guide that looks at an image several times and lets a network update the posterior each time.
 
-    Gradients flow through λ and the LSTM across iterations. L-NMS never enters the gradients that the refinement
+    Gradients flow through λ and the LSTM across iterations. L-NMS is never part of the gradients that the refinement
     network sees.
 
     *Departure from the published codes:* all that the refinement network sees in image space is detached. DeepMind's
     IODINE and MulMON detach layer-normalised inputs, and leave means, mask logits, masks and mask posterior attached,
     so that their training gradient also runs from an update of λ back through the decoder. Losses and λ are the same.
     What is left out of the gradient hardly agrees between batches, and the single pass of `evaluate` rests on leaving
-    it out; "Mathematics" in the documentation has the measurement. ``attached_inputs`` puts it back, in a quarter more
-    time at 64×64 pixels, and four to six times the memory, which grows with T.
+    it out; "Mathematics" in the documentation has the measurement. ``attached_inputs`` puts it back. That takes a
+    quarter more time at 64×64 pixels, and four to six times the memory, which then grows with T.
 
     Args:
-        model: the generative model; its decoder is trained along.
-        network: f.
-        num_iterations: T.
+        model: the generative model, whose decoder is trained along with the guide.
+        network: the refinement network f.
+        num_iterations: T, the number of refinement steps.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
 
     Attributes:
-        attached_inputs: whether the training gradient is the published one, through the inputs that are not normalised;
-            may be set at any time.
+        attached_inputs: whether the training gradient is the published one, which also runs through the inputs that are
+            not normalised. It may be set at any time.
     """
 
     network: RefinementNetwork
@@ -83,7 +83,7 @@ class RefinementGuide(SceneGuide):
         num_updates: int,
         context: Tensor | None = None,
     ) -> Refinement:
-        """Evaluate λ_0, λ_1, ... on images x (B, 3, H, W), one evaluation per weight, with updates in between.
+        """Evaluate λ_0, λ_1, ... on images x (B, 3, H, W): one evaluation per weight, with updates in between.
 
             L_t = log p(x | z_t) − β divergence_t,   z_t ~ q(z | λ_t)
             λ_{t+1} = λ_t + f(x, decoder outputs and gradients at z_t, λ_t, dL_t/dλ_t; LSTM state)
@@ -92,12 +92,12 @@ class RefinementGuide(SceneGuide):
 
         Args:
             likelihood: z → p(x | z).
-            x: images.
+            x: the images.
             parameters: λ_0.
-            divergence: of q(z | λ_t) from its prior.
-            weights: of the evaluations in the objective.
-            num_updates: as many as evaluations, or one less.
-            context: (B, context_dim) that f sees besides, if it was built for one.
+            divergence: the divergence of q(z | λ_t) from its prior.
+            weights: the weight of each evaluation in the objective.
+            num_updates: the number of updates, which is that of the evaluations, or one less.
+            context: (B, context_dim), a further input of f if it was built for one.
         """
         trained = tuple(p for p in self.model.parameters() if p.requires_grad)
         state = None

@@ -10,25 +10,26 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pyro_compvae.architectures import RefinementNetworkConfig
-from pyro_compvae.decoder import ACTIVATIONS, channels_last, convolution_precision, coordinate_grid
+from pyro_compvae.decoder import ACTIVATIONS, channels_last, coordinate_grid
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guides.gaussian import Gaussian
 from pyro_compvae.guides.refinement.evaluation import SLOT_CHANNELS, RefinementInputs
 from pyro_compvae.guides.refinement.normalisation import normalise_gradient
+from pyro_compvae.precision import convolution_precision
 
 
 class RefinementNetwork(nn.Module):
     """λ ← λ + f(inputs, state): strided convolutions, an MLP and a hidden layer, the same for every slot.
 
-    Greff et al. 2019 (arXiv 1903.00450, Appendix B). The first convolution of inputs that all slots share is computed
-    once per scene.
+    Greff et al. 2019 (arXiv 1903.00450, Appendix B). The first convolution of the inputs that all slots share is
+    computed once per scene.
 
     Args:
         latent_dim: D.
         image_size: (H, W).
         config: sizes and forms of the layers.
-        context_dim: width of what else the hidden layer sees of a scene; 0 in the papers.
-        precision: of the convolutions, "float32" or "bfloat16".
+        context_dim: width of a further input of the hidden layer for each scene; 0 in the papers.
+        precision: the precision of the convolutions, "float32" or "bfloat16".
     """
 
     coordinates: Tensor
@@ -50,7 +51,7 @@ class RefinementNetwork(nn.Module):
         conv = partial(nn.Conv2d, kernel_size=config.kernel_size, stride=2, padding=padding)
         self.image_conv = conv(4 + len(coordinates), config.channels[0])
         self.slot_conv = conv(SLOT_CHANNELS, config.channels[0], bias=False)
-        layers: list[nn.Module] = [act()]  # not in place: of a view, that would copy the gradient
+        layers: list[nn.Module] = [act()]  # not in place, which would copy the gradient of a view
         for c_in, c_out in pairwise(config.channels):
             layers += [conv(c_in, c_out), act(inplace=True)]
         pixels = _pixels_left(image_size, config, padding)
@@ -62,7 +63,7 @@ class RefinementNetwork(nn.Module):
         dense: list[nn.Module] = []
         for f_in, f_out in pairwise(widths):
             dense += [nn.Linear(f_in, f_out), act()]
-        self.mlp = nn.Sequential(*dense[:-1])  # the last one is linear, in DeepMind's code and in MulMON's
+        self.mlp = nn.Sequential(*dense[:-1])  # the last layer is linear in DeepMind's code and in MulMON's
 
         seen = widths[-1] + 4 * latent_dim + context_dim
         layer = nn.LSTMCell(seen, hidden) if config.recurrent else nn.Linear(seen, hidden)
@@ -72,7 +73,7 @@ class RefinementNetwork(nn.Module):
         with torch.no_grad():
             self.update.bias[latent_dim:] -= config.contraction
             if context_dim:
-                # Among a thousand features torch's default would hardly let it be seen.
+                # With torch's default the context would hardly have an effect among a thousand features.
                 weight = layer.weight_ih if isinstance(layer, nn.LSTMCell) else layer.weight
                 nn.init.normal_(weight[:, -context_dim:], std=context_dim**-0.5)
         self.layer_norm = config.layer_norm
@@ -87,13 +88,13 @@ class RefinementNetwork(nn.Module):
         state: tuple[Tensor, Tensor] | None,
         context: Tensor | None = None,
     ) -> tuple[Gaussian, tuple[Tensor, Tensor] | None]:
-        """One refinement: λ (B, K, D), d ELBO/dλ (detached), the LSTM state, if any, and context (B, context_dim),
-        if any → the new λ and state."""
+        """Refine λ once: from λ (B, K, D), d ELBO/dλ (detached), the LSTM state, if any, and context (B, context_dim),
+        if any, to the new λ and state."""
         B, K, _ = parameters.mean.shape
         image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
-        # Once here; otherwise forward, recomputation and backward would each change the layout again.
+        # The layout is changed once here; otherwise forward, recomputation and backward would each change it again.
         shared, slots = channels_last(image), channels_last(inputs.slots.flatten(0, 1))
-        # Activations of all iterations would wait for the end; computing them again costs little beside the decoder.
+        # The activations of all iterations would stay in memory until the end; computing them again costs little.
         features = checkpoint(self._features, shared, slots, use_reentrant=False, preserve_rng_state=False)
         flat = torch.cat((*parameters, normalise_gradient(*gradient, self.layer_norm)), dim=-1)
         if context is not None:
@@ -103,7 +104,7 @@ class RefinementNetwork(nn.Module):
         return Gaussian(parameters.mean + mean_step, parameters.raw_scale + scale_step), state
 
     def _features(self, image: Tensor, slots: Tensor) -> Tensor:
-        """(B, C, H, W) and (B K, SLOT_CHANNELS, H, W) → (B K, features)."""
+        """Convolve shared images (B, C, H, W) and slots (B K, SLOT_CHANNELS, H, W); returns (B K, features)."""
         with convolution_precision(image.device, self.precision):
             first = self.slot_conv(slots).unflatten(0, (len(image), -1)) + self.image_conv(image).unsqueeze(1)
             convolved = self.convs(first.flatten(0, 1))
@@ -121,10 +122,10 @@ class RefinementNetwork(nn.Module):
 
 
 def _pixels_left(image_size: tuple[int, int], config: RefinementNetworkConfig, padding: int) -> int:
-    """Pixels of the last feature map.
+    """The number of pixels of the last feature map.
 
     Raises:
-        ArgumentError: where there are none.
+        ArgumentError: if there are none.
     """
     height, width = image_size
     for _ in config.channels:

@@ -1,4 +1,4 @@
-"""Layer normalisation of what the refinement network sees, in the forms that the published codes have."""
+"""Layer normalisation of the refinement network's inputs, in the forms of the published codes."""
 
 from __future__ import annotations
 
