@@ -75,12 +75,12 @@ def train_run(args: Arguments, given: list[str]) -> None:
     """Train, evaluate on unseen scenes, and print the summary; `given` is what `args` were parsed from."""
     folder = RunFolder(args.run_dir or Path("runs") / run_name(new_config(args)))
     config = resumed_config(args, given, folder) if args.resume else new_config(args)
-    command = ("experiments/run_svi.py", *given)
+    script = ("-m", "pyro_compvae", "train") if sys.argv[0].startswith("compvae ") else ("experiments/run_svi.py",)
     done = train(
         config,
         folder.path,
         options=TrainOptions(
-            args.resume, args.device, args.compile, args.cuda_graph, command, partial(print, flush=True)
+            args.resume, args.device, args.compile, args.cuda_graph, (*script, *given), partial(print, flush=True)
         ),
     )
     if not is_first_worker():

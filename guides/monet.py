@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.checks import check_images
-from pyro_compvae.decoder import own_precision
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import SceneGuide, Weight
 from pyro_compvae.guides.gaussian import Gaussian
 from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
 from pyro_compvae.models import SceneModel
+from pyro_compvae.precision import own_precision
 
 
 class MonetGuide(SceneGuide):

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_compvae.architectures import AttentionNetworkConfig, ComponentEncoderConfig
-from pyro_compvae.decoder import convolution_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guides.gaussian import inverse_softplus
+from pyro_compvae.precision import convolution_precision
 
 
 class AttentionNetwork(nn.Module):

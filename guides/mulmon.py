@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.checks import check_views
-from pyro_compvae.decoder import own_precision
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
@@ -22,6 +21,7 @@ from pyro_compvae.guides.refinement.evaluation import evaluate
 from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import MultiViewSceneModel
+from pyro_compvae.precision import own_precision
 
 if TYPE_CHECKING:  # data sets need libraries that guides do without
     from pyro_compvae.data.records import Scene
@@ -136,11 +136,11 @@ class MulmonGuide(RefinementGuide):
     def planned(  # type: ignore[override]
         self, x: Tensor, viewpoints: Tensor, *, generator: torch.Generator | None = None
     ) -> Iterator[Hashable]:
-        """Draw n beforehand, for all calls in this context."""
+        """Draw n beforehand, for all calls in this context; T is decided anyhow."""
         before = self.num_observed
         self.num_observed = self._draw_number(x.shape[1], generator)
         try:
-            yield self.num_observed
+            yield self.num_iterations, self.num_observed
         finally:
             self.num_observed = before
 

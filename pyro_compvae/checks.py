@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from pyro_compvae.errors import ArgumentError, ConfigError
 
-if TYPE_CHECKING:
-    from pyro_compvae.models import SlotModel
-
 VIEWPOINT_DIM = 3
 """How many numbers describe a viewpoint."""
+
+
+class ImageModel(Protocol):
+    """What the checks of images ask of a model."""
+
+    image_size: tuple[int, int]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
 
 
 def check_counts(**counts: int) -> None:
@@ -27,7 +34,7 @@ def check_counts(**counts: int) -> None:
             raise ArgumentError(f"{name}: expected at least 1, got {value}")
 
 
-def check_images(x: Tensor, model: SlotModel) -> None:
+def check_images(x: Tensor, model: ImageModel) -> None:
     """Refuse anything but a batch of colour images of the model's size and precision.
 
     Raises:
@@ -40,7 +47,7 @@ def check_images(x: Tensor, model: SlotModel) -> None:
         )
 
 
-def check_views(x: Tensor, viewpoints: Tensor | None, model: SlotModel) -> None:
+def check_views(x: Tensor, viewpoints: Tensor | None, model: ImageModel) -> None:
     """Refuse anything but a batch of scenes of several views with their viewpoints, of the model's size and precision.
 
     Raises:

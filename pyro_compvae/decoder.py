@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_compvae.architectures import Activation, DecoderConfig
 from pyro_compvae.errors import ArgumentError
+from pyro_compvae.precision import convolution_precision
 
 
 def coordinate_grid(image_size: tuple[int, int], num_frequencies: int = 0) -> Tensor:
@@ -40,35 +39,6 @@ def channels_last(images: Tensor) -> Tensor:
     `pyro.infer.SVI` would train the copy.
     """
     return images.contiguous(memory_format=torch.channels_last)
-
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def own_precision(method: Method) -> Method:
-    """Decorate a method of a module, so that an autocast around it has no effect: its networks choose their precision.
-
-    Programs do this for their calls; methods that users call directly, such as posteriors and likelihoods, need it too.
-    A log-likelihood rounded to bfloat16 would be wrong by several nats.
-    """
-
-    @wraps(method)
-    def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
-            return method(self, *args, **kwargs)
-
-    return wrapped  # type: ignore[return-value]
-
-
-def convolution_precision(device: torch.device, precision: str) -> torch.autocast:
-    """A context in which convolutions compute in "float32" or "bfloat16"; weights and everything else stay as they are.
-
-    Raises:
-        ValueError: for any other precision.
-    """
-    if precision not in ("float32", "bfloat16"):
-        raise ArgumentError(f"precision: expected float32 or bfloat16, got {precision!r}")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
@@ -136,9 +106,9 @@ class BroadcastConv(nn.Module):
 class SpatialBroadcastDecoder(nn.Module):
     """Decode every slot on its own: z (..., K, D) → means (..., K, 3, H, W) and mask logits (..., K, 1, H, W).
 
-    z is broadcast over the image beside the coordinates, and convolutions follow. The last one is linear with 4
-    channels: 3 for the mean, through a sigmoid so that colours lie in [0, 1], and 1 for the mask logit. IODINE (Greff
-    et al. 2019, arXiv 1903.00450) and MulMON leave the means linear; design section 2 asks for [0, 1].
+    z is broadcast over the image beside the coordinates, and convolutions follow. The last one is linear, with three
+    channels for the mean, through a sigmoid so that colours lie in [0, 1], and one for the mask logit. IODINE (Greff et
+    al. 2019, arXiv 1903.00450) and MulMON leave the means linear; design section 2 asks for [0, 1].
 
     Args:
         latent_dim: D.

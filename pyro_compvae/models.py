@@ -13,9 +13,10 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_compvae.checks import VIEWPOINT_DIM, check_images, check_views, describe, name_of
-from pyro_compvae.decoder import SpatialBroadcastDecoder, own_precision
+from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.mixture import SpatialGaussianMixture
+from pyro_compvae.precision import own_precision
 from pyro_compvae.programs import Program
 
 IMAGES_SCORED = "images_scored"

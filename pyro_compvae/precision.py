@@ -1,12 +1,16 @@
-"""The precision of float32 products: they may be rounded in training where that is allowed, but not for densities."""
+"""The precision of convolutions and products: rounded in training where that is allowed, but not for densities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
+
+from pyro_compvae.errors import ArgumentError
 
 
 def allow_tf32(allow: bool) -> None:
@@ -59,3 +63,32 @@ def _settings() -> list[tuple[Any, str, Any, Any]]:
         return [(owner, "allow_tf32", True, False) for owner in (torch.backends.cuda.matmul, _GPU)]
     owners: tuple[Any, ...] = (torch.backends.cuda.matmul, _GPU.conv, _GPU.rnn, *ON_CPU)
     return [(owner, "fp32_precision", "tf32", "ieee") for owner in owners]
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def own_precision(method: Method) -> Method:
+    """Decorate a method of a module, so that an autocast around it has no effect: its networks choose their precision.
+
+    Programs do this for their calls; methods that users call directly, such as posteriors and likelihoods, need it too.
+    A log-likelihood rounded to bfloat16 would be wrong by several nats.
+    """
+
+    @wraps(method)
+    def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            return method(self, *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def convolution_precision(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which convolutions compute in "float32" or "bfloat16"; weights and everything else stay as they are.
+
+    Raises:
+        ValueError: for any other precision.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ArgumentError(f"precision: expected float32 or bfloat16, got {precision!r}")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -15,8 +15,8 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
 
-from pyro_compvae.decoder import own_precision
 from pyro_compvae.errors import CompvaeError
+from pyro_compvae.precision import own_precision
 
 
 class ParameterStoreError(CompvaeError, RuntimeError):

@@ -158,7 +158,7 @@ def train(name: Any, folder: Path, steps: int, device: torch.device) -> dict[str
     """The weights of a tiny run after so many steps, going on where the folder's checkpoint is."""
     folder.mkdir(exist_ok=True)
     config = preset("tiny", name).replace({"training.steps": steps, "training.checkpoint_every": 4})
-    scenes = load_scenes(config.data, "train", multi_view=name == "mulmon")
+    scenes = load_scenes(config.data, "train", multi_view=config.multi_view)
     torch.manual_seed(0)
     guide = build_guide(config).to(device)
     trainer = Trainer(guide, config, scenes, RunFolder(folder))

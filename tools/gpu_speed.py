@@ -32,7 +32,7 @@ def make_inputs(
     """Images of noise, and viewpoints with several views; the same on every device."""
     generator = torch.Generator().manual_seed(3)
     H, V = config.data.image_size, config.data.num_views
-    multi_view = config.guide == "mulmon"
+    multi_view = config.multi_view
     x = torch.rand((batch, V, 3, H, H) if multi_view else (batch, 3, H, H), generator=generator, dtype=torch.float64)
     viewpoints = (torch.rand(batch, V, 3, generator=generator, dtype=torch.float64),) if multi_view else ()
     return tuple(argument.to(device, dtype) for argument in (x, *viewpoints))

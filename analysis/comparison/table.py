@@ -42,10 +42,10 @@ def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared:
     if missing:
         lines.append(f"  {left_out(missing)}")
     if parts is None:
-        lines.append("  (for the parts of Δ gap, run gap_ladder.py on every run, with the same settings)")
+        lines.append("  (for the parts of Δ gap, run compvae ladder on every run, with the same settings)")
     else:
         n = parts.sizes["scene"]
-        lines.append(f"  its parts, by gap_ladder.py with an estimate of log p(x) of its own, in {n} scenes:")
+        lines.append(f"  its parts, by compvae ladder with an estimate of log p(x) of its own, in {n} scenes:")
         for name in parts["gap_name"].values:
             lines.append(_row(f"  {NAMES[str(name)]}", parts.sel(gap_name=name), "gap", 2, False))
         lines.append(_row("  all parts", parts.sum("gap_name"), "gap", 2, False))

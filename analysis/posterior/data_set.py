@@ -106,13 +106,13 @@ def load_groups(path: Path, *names: str) -> Groups:
         InferenceDataError: if the file or a group is missing.
     """
     if not path.is_file():
-        raise InferenceDataError(f"{path}: expected draws, found no such file; python experiments/diagnose.py makes it")
+        raise InferenceDataError(f"{path}: expected draws, found no such file; `compvae diagnose` makes it")
     groups = {}
     for name in names:
         try:
             groups[name] = xarray.load_dataset(path, group=name, engine="h5netcdf")
         except OSError as error:
             raise InferenceDataError(
-                f"{path}: expected the group {name!r}, found none ({error}); was it written by diagnose.py?"
+                f"{path}: expected the group {name!r}, found none ({error}); was it written by `compvae diagnose`?"
             ) from error
     return groups

@@ -46,9 +46,9 @@ class ReportedRun:
     run: Run | None
     problem: str
 
-    def command(self, script: str, *options: str) -> str:
+    def command(self, subcommand: str, *options: str) -> str:
         """How to compute what is missing."""
-        return " ".join(("python", f"experiments/{script}.py", self.quoted, *options))
+        return " ".join(("compvae", subcommand, self.quoted, *options))
 
     @property
     def quoted(self) -> str:
@@ -62,7 +62,7 @@ class ReportedRun:
             Missing: if the run has not finished.
         """
         if not self.folder.is_finished:
-            command = f"python experiments/run_svi.py --resume --run-dir {self.quoted}"
+            command = f"compvae train --resume --run-dir {self.quoted}"
             raise Missing("The run has not finished: there is no summary.json.", command)
         try:
             return self.folder.summary()

@@ -113,7 +113,7 @@ def _shareable(config: RunConfig) -> RunConfig:
 
 def _summary(folder: RunFolder, step: int) -> dict[str, Any]:
     path = folder.summary_file
-    resume = "Finish the run: python experiments/run_svi.py --resume --run-dir RUN_DIR"
+    resume = "Finish the run: compvae train --resume --run-dir RUN_DIR"
     if not folder.is_finished:
         raise ExportError(f"{folder.path}: expected a finished run with a summary.json, found none. {resume}")
     try:

@@ -15,8 +15,9 @@ from pyro_compvae import DecoderConfig, SceneGuide, SceneModel, SpatialBroadcast
 from pyro_compvae.analysis import evaluate
 from pyro_compvae.checks import check_images
 from pyro_compvae.data import SceneSet, make_sprites
-from pyro_compvae.decoder import coordinate_grid, own_precision
+from pyro_compvae.decoder import coordinate_grid
 from pyro_compvae.evidence import importance_log_evidence
+from pyro_compvae.precision import own_precision
 
 
 class SlotAttention(nn.Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,11 @@ class RefinementGuide(SceneGuide):
         super().__init__(model, lnms_strength, lnms_scale)
         self.network = network
         self.num_iterations = num_iterations
+
+    @contextmanager
+    def planned(self, *arguments: Tensor, generator: torch.Generator | None = None) -> Iterator[Hashable]:
+        """T is decided, whether it is scheduled or not."""
+        yield self.num_iterations
 
     def _refine(
         self,

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pyro_compvae.architectures import RefinementNetworkConfig
-from pyro_compvae.decoder import ACTIVATIONS, channels_last, convolution_precision, coordinate_grid
+from pyro_compvae.decoder import ACTIVATIONS, channels_last, coordinate_grid
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guides.gaussian import Gaussian
 from pyro_compvae.guides.refinement.evaluation import SLOT_CHANNELS, RefinementInputs
 from pyro_compvae.guides.refinement.normalisation import normalise_gradient
+from pyro_compvae.precision import convolution_precision
 
 
 class RefinementNetwork(nn.Module):

@@ -16,7 +16,7 @@ from pyro_compvae.runs.sections import DataConfig
 
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
 ROOTS = {
-    "file": "a file of scenes that make_data.py convert has made",
+    "file": "a file of scenes that `compvae data convert` has made",
     "clevr-mv": "the folder that holds clevr_mv/",
     "dolphin": "the folder that holds clevr_aug/",
 }

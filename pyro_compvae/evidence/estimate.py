@@ -55,7 +55,7 @@ class EvidenceEstimate(NamedTuple):
         return self.khat < reliable_khat(len(self.log_weights))
 
     def iwae(self, num_samples: int) -> Tensor:
-        """The importance-weighted bound with this many samples (Burda et al. 2016), (B,), averaged over groups of draws.
+        """The importance-weighted bound with this many samples (Burda et al. 2016), (B,), a mean over groups of draws.
 
         Raises:
             ValueError: unless num_samples is from 1 to L.

@@ -40,35 +40,52 @@ SECTIONS = {"iodine": ("refinement",), "monet": ("attention",), "mulmon": ("refi
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The configuration of one run.
-
-    guide: the name of the guide, which also decides the model.
-    preset: the name of the preset from which the configuration was made.
-    lnms: whether L-NMS is part of the objective.
-    seed: the seed of initialisation, minibatches and noise; the data have a separate seed.
-    frozen_model: a run folder whose generative model this run takes over unchanged; only the guide is trained.
-    num_slots, latent_dim: K and D.
-    scale: σ, the standard deviation of a colour channel.
-    refinement: the section of IODINE and MulMON.
-    attention: the section of MONet.
-    views: the section of MulMON.
-    """
+    """The configuration of one run."""
 
     guide: GuideName
+    """The name of the guide, which also decides the model."""
+
     preset: str = "paper"
+    """The name of the preset from which the configuration was made."""
+
     lnms: bool = True
+    """Whether L-NMS is part of the objective."""
+
     seed: int = 0
+    """The seed of initialisation, minibatches and noise; the data have a separate seed."""
+
     frozen_model: str | None = None
+    """A run folder whose generative model this run takes over unchanged; only the guide is trained."""
+
     num_slots: int = 7
+    """K, the number of slots of a scene."""
+
     latent_dim: int = 16
+    """D, the number of latent dimensions of a slot."""
+
     scale: float = 0.1
+    """σ, the standard deviation of a colour channel."""
+
     data: DataConfig = field(default_factory=DataConfig)
+    """The scenes of the run."""
+
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """The decoder, which every model has."""
+
     refinement: RefinementConfig | None = None
+    """The refinement of IODINE and MulMON."""
+
     attention: AttentionConfig | None = None
+    """The attention and the encoder of MONet."""
+
     views: ViewsConfig | None = None
+    """The views of MulMON."""
+
     lnms_prior: LnmsConfig = field(default_factory=LnmsConfig)
+    """The strength and scale of L-NMS, if it is part of the objective."""
+
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The optimiser, its schedule, and how often to log, evaluate and save."""
 
     def __post_init__(self) -> None:
         positive(self, "latent_dim", "scale")
@@ -82,11 +99,13 @@ class RunConfig:
                 f"got {'one' if there else 'none'}",
             )
         if self.multi_view and self.refinement is not None:
-            require(
-                self.refinement.num_iterations >= 2,
-                f"RefinementConfig.num_iterations: expected at least 2 with guide {self.guide}, where updates lie "
-                f"between evaluations, got {self.refinement.num_iterations}",
-            )
+            for name in ("num_iterations", "early_iterations"):
+                given = getattr(self.refinement, name)
+                require(
+                    given is None or given >= 2,
+                    f"RefinementConfig.{name}: expected at least 2 with guide {self.guide}, where updates lie between "
+                    f"evaluations, got {given}",
+                )
 
     @property
     def multi_view(self) -> bool:

@@ -36,7 +36,7 @@ def write_environment(path: Path, command: Sequence[str], device: torch.device, 
     calls = read_environment(path)
     cpu = f"{processor()}, {torch.get_num_threads()} threads"
     launcher = ["python"] if num_workers == 1 else ["torchrun", "--nproc-per-node", str(num_workers)]
-    made_by = shlex.join([*launcher, *command]) if command[0].endswith(".py") else " ".join(command)
+    made_by = shlex.join([*launcher, *command]) if command[0].endswith((".py", "-m")) else " ".join(command)
     packages: dict[str, str | None] = {name: _version(name) for name in PACKAGES}
     if device.type == "cuda":
         packages |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}

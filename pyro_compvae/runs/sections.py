@@ -58,6 +58,12 @@ class RefinementConfig(RefinementNetworkConfig):
     """T, counted as in the papers: the number of updates in IODINE; in MulMON the number of evaluations per view, which
     is one more than that of updates."""
 
+    early_iterations: int | None = None
+    """T in the first ``early_steps`` steps of training, which makes these cheaper; by default T is always the same."""
+
+    early_steps: int = 0
+    """Number of training steps with ``early_iterations``."""
+
     initial_scale: float = 1.0
     """Scale of q(z | λ_0) at the start of training. MulMON starts from the prior and does not use it."""
 
@@ -71,6 +77,9 @@ class RefinementConfig(RefinementNetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "num_iterations", "initial_scale")
+        not_negative(self, "early_steps")
+        if self.early_iterations is not None:
+            positive(self, "early_iterations")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def load_weights(path: Path) -> dict[str, Any]:
         ) from error
     if metadata.get("pyro_compvae") != FORMAT:
         raise CheckpointError(
-            f"{path}: expected weights written by experiments/export.py in format {FORMAT}, got "
+            f"{path}: expected weights written by `compvae export` in format {FORMAT}, got "
             + (f"format {metadata['pyro_compvae']}" if "pyro_compvae" in metadata else "those of another program")
             + ". Export the run again with this version."
         )

@@ -32,20 +32,37 @@ def mask_strength(config: RunConfig, step: int) -> float:
     return config.attention.mask_strength * _ramp(step, config.attention.mask_warmup_steps)
 
 
+def num_iterations(config: RunConfig, step: int) -> int:
+    """T, the number of refinement steps, at a step of training."""
+    refinement = config.refinement
+    assert refinement is not None
+    if refinement.early_iterations is None or step >= refinement.early_steps:
+        return refinement.num_iterations
+    return refinement.early_iterations
+
+
 Schedule = Callable[[RunConfig, int], float]
-"""A weight of the objective as a function of the step."""
+"""A weight of the objective, or T, as a function of the step."""
 
 
 def schedules(config: RunConfig) -> dict[str, Schedule]:
-    """The weights that are set on the guide of a run before every step, by the name of the guide's attribute."""
-    common: dict[str, Schedule] = {"kl_weight": kl_weight, "lnms_strength": lnms_strength}
-    return common if config.attention is None else common | {"mask_strength": mask_strength}
+    """The schedules of a run, by the attributes of the guide that they set before every step."""
+    found: dict[str, Schedule] = {"kl_weight": kl_weight, "lnms_strength": lnms_strength}
+    if config.attention is not None:
+        found["mask_strength"] = mask_strength
+    if config.refinement is not None and config.refinement.early_iterations is not None:
+        found["num_iterations"] = num_iterations
+    return found
 
 
 def changing(config: RunConfig) -> tuple[str, ...]:
-    """The schedules that are not constant throughout a run. They only rise, so comparing both ends is enough."""
+    """The weights of the objective that are not constant throughout a run, which their ends show, since they only rise.
+
+    T is not among them: it decides which operations are computed, and belongs to the guide's plan.
+    """
     end = config.training.steps
-    return tuple(name for name, schedule in schedules(config).items() if schedule(config, 0) != schedule(config, end))
+    weights = {name: schedule for name, schedule in schedules(config).items() if schedule is not num_iterations}
+    return tuple(name for name, schedule in weights.items() if schedule(config, 0) != schedule(config, end))
 
 
 def _ramp(step: int, length: int) -> float:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("quick_pilot")
 def script() -> Iterator[ModuleType]:
     """With short trajectories of NUTS."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diagnosis, "nuts_draws", partial(diagnosis.nuts_draws, max_tree_depth=3))
+        patch.setattr(diagnosis, "NutsConfig", partial(diagnosis.NutsConfig, max_tree_depth=3))
         yield load_script("diagnose")
 
 
@@ -127,7 +127,7 @@ def test_bad_input_is_one_line(
     for stage in ("checks", "nuts"):
         assert script.main([str(run), *TINY, "--stages", stage]) == 1
         message = capsys.readouterr().err
-        assert "expected draws, found no such file; python experiments/diagnose.py makes it" in message
+        assert "expected draws, found no such file; `compvae diagnose` makes it" in message
         assert "Traceback" not in message
     assert script.main([str(run), *TINY, "--stages", "draws", "nuts", "--nuts-scene", "7"]) == 1
     assert "nuts_scene: expected one of the 2 scenes, from 0 on, got 7" in capsys.readouterr().err

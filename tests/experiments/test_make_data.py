@@ -163,10 +163,8 @@ def test_errors_are_one_paragraph(script: ModuleType, tmp_path: Path, capsys: py
     run = ["--preset", "tiny", "--dataset", "file", "--run-dir", str(tmp_path / "run")]
     assert load_script("run_svi").main(run) == 1
     error = capsys.readouterr().err
-    assert (
-        "data.root: expected a file of scenes that make_data.py convert has made, got nothing (--data-root). Known are"
-        in error
-    )
+    wanted = "data.root: expected a file of scenes that `compvae data convert` has made"
+    assert f"{wanted}, got nothing (--data-root). Known are" in error
     assert load_script("run_svi").main([*run, "--data-root", str(tmp_path / "a.h5")]) == 1
     assert "a.h5, no file (--data-root). Known are Tetrominoes" in capsys.readouterr().err
 
@@ -175,7 +173,7 @@ def test_clumsy_users(script: ModuleType, tmp_path: Path, capsys: pytest.Capture
     formats.efficient_morl(tmp_path / "a.h5", {"train": 2})
     source, target = str(tmp_path / "a.h5"), str(tmp_path / "b.h5")
     assert script.main(["convert", source, target]) == 0
-    assert "no scenes for test; run_svi.py wants all three" in capsys.readouterr().out
+    assert "no scenes for test; training wants all three" in capsys.readouterr().out
     for arguments, message in [
         (["convert", source, str(tmp_path / "c.h5"), "--image-size", "-3"], "image_size: expected 1 or more, got -3"),
         (

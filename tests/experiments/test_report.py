@@ -55,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]
     samples = ["--num-samples", "20", "--symmetry-samples", "20", "--ais-chains", "2", "--ais-temperatures", "2"]
     with undrawn(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ladder, "FIT_SAMPLES", 8)
-        patch.setattr(diagnosis, "nuts_draws", partial(diagnosis.nuts_draws, max_tree_depth=3))
+        patch.setattr(diagnosis, "NutsConfig", partial(diagnosis.NutsConfig, max_tree_depth=3))
         run_script("estimate_evidence", full, *FIT, "--num-samples", "40", *ais, *bdmc)
         run_script("gap_ladder", full, "--num-scenes", "2", *steps, *samples, "--device", "cpu")
         run_script("diagnose", full, *DIAGNOSE)
@@ -99,9 +99,9 @@ def test_what_is_there_is_shown_and_what_is_not_is_said(script: ModuleType, runs
         "--no-lnms",
     ):
         assert words in page.text
-    for script_name in ("estimate_evidence", "gap_ladder", "diagnose"):
-        assert f"python experiments/{script_name}.py {runs / 'bare'}" in page.text
-        assert f"python experiments/{script_name}.py {runs / 'full'}" not in page.text
+    for subcommand in ("evidence", "ladder", "diagnose"):
+        assert f"compvae {subcommand} {runs / 'bare'}" in page.text
+        assert f"compvae {subcommand} {runs / 'full'}" not in page.text
     assert "lnms" in page.text, "where the configurations differ"
     assert "Views left out" not in page.text
     assert Counter(tag for tag, _ in page.tags)["svg"] >= 6
@@ -244,7 +244,7 @@ def test_a_run_that_is_not_finished_or_without_weights(script: ModuleType, runs:
     page = Page(report(script, tmp_path / "page.html", tmp_path / "part"))
     assert "The run cannot be loaded" in page.text
     assert "Has the run saved one yet?" in page.text
-    assert f"python experiments/run_svi.py --resume --run-dir {tmp_path / 'part'}" in page.text
+    assert f"compvae train --resume --run-dir {tmp_path / 'part'}" in page.text
     assert "There is no metrics.csv" in page.text
     assert "Command and environment were not recorded" in page.text
 
@@ -292,7 +292,7 @@ def test_comparisons_are_shown_of_these_very_runs(
     shutil.copytree(tiny_run("iodine"), full)
     shutil.copytree(tiny_run("iodine", "--no-lnms"), bare)
     page = Page(report(script, tmp_path / "page.html", bare, full))
-    assert f"python experiments/compare.py {bare} {full}" in page.text
+    assert f"compvae compare {bare} {full}" in page.text
     quick = ["--num-samples", "30", "--cover-samples", "4", "--num-scenes", "8", "--device", "cpu"]
     run_script("compare", str(bare), str(full), "--fit-steps", "2", "--cover-steps", "1", *quick)
     page = Page(report(script, tmp_path / "page.html", bare, full))

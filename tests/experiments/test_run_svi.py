@@ -331,13 +331,16 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_takes_over_its_model_
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_commands_and_environment_are_recorded(script: ModuleType, tmp_path: Path) -> None:
+def test_commands_and_environment_are_recorded(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["--preset", "tiny", "--steps", "1", "--run-dir", str(tmp_path / "a run")]
     assert script.main(arguments) == 0
+    monkeypatch.setattr(sys, "argv", ["compvae train"])  # as the command sets it
     assert script.main([*arguments[2:], "--resume"]) == 0
     first, second = json.loads((tmp_path / "a run" / "environment.json").read_text())
     assert shlex.split(first["command"]) == ["python", "experiments/run_svi.py", *arguments]
-    assert second["command"].endswith("--resume")
+    assert shlex.split(second["command"]) == ["python", "-m", "pyro_compvae", "train", *arguments[2:], "--resume"]
     assert first["packages"]["torch"] == version("torch")
     assert first["device"]
     assert first["python"] == platform.python_version()

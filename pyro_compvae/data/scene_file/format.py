@@ -72,7 +72,7 @@ def read_info(file: h5py.File, path: Path) -> FileInfo:
         DataError: as for `file_info`.
     """
     if file.attrs.get("format") != FORMAT:
-        raise DataError(f"{path}: expected a file of scenes, got other HDF5. `make_data.py convert` makes one.")
+        raise DataError(f"{path}: expected a file of scenes, got other HDF5. `compvae data convert` makes one.")
     if file.attrs.get("version") != VERSION:
         found = file.attrs.get("version")
         raise DataError(f"{path}: expected version {VERSION} of the format, got {found}. Convert again.")

@@ -72,7 +72,7 @@ def test_with_one_model_the_sentence_speaks_of_the_posterior_alone() -> None:
 
 def test_the_table_divides_the_gap_if_there_are_ladders() -> None:
     found = data(3.0, 5.0, pairs=2)
-    assert "run gap_ladder.py on every run" in comparison_table(found, None, False)
+    assert "run compvae ladder on every run" in comparison_table(found, None, False)
     gaps = np.zeros((2, 2, 2, 8))
     gaps[:, 1, 0] = -1.5
     coords = {"side": ["0", "+"], "gap_name": ["amortisation", "independence"]}

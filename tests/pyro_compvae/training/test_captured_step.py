@@ -184,6 +184,16 @@ def test_afterwards_weights_are_numbers(tmp_path: Path) -> None:
         assert isinstance(trainer.guide.kl_weight, float)
 
 
+@pytest.mark.filterwarnings("ignore:cuda_graph")
+def test_every_number_of_iterations_has_its_graph() -> None:
+    config = scheduled("iodine").replace({"refinement.early_iterations": 1, "refinement.early_steps": 6})
+    recorder, recorded = trained(RecordedOperations, config)
+    assert len(recorder.recordings) == 2
+    assert recorder.repeats == STEPS - 2 * WARM_STEPS
+    assert same(trained(Refusing, config)[1], recorded)
+    assert not same(trained(Refusing, scheduled("iodine"))[1], recorded)
+
+
 def test_several_workers_record_nothing(tmp_path: Path) -> None:
     config = preset("tiny", "iodine")
     scenes, folder, workers = load_scenes(config.data, "train"), RunFolder(tmp_path), Workers(0, 2)
@@ -196,6 +206,10 @@ def test_schedules_that_change() -> None:
     assert changing(config) == ()
     assert set(changing(config.replace({**SCHEDULED, "attention.mask_warmup_steps": 3}))) == set(schedules(config))
     assert changing(config.replace({**SCHEDULED, "lnms": False})) == ("kl_weight",)
+    early = preset("tiny", "iodine").replace({"refinement.early_iterations": 1, "refinement.early_steps": 6})
+    assert changing(early) == ()
+    assert [schedules(early)["num_iterations"](early, step) for step in (0, 5, 6, 100)] == [1, 1, 2, 2]
+    assert "num_iterations" not in schedules(preset("tiny", "iodine"))
 
 
 def test_a_run_that_began_on_a_gpu_goes_on_without_one(tmp_path: Path) -> None:

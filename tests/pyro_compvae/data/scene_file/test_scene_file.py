@@ -128,7 +128,7 @@ def attribute(group: str, name: str, value: object) -> Callable[[h5py.File], Non
     ("message", "change"),
     [
         (
-            r"expected a file of scenes, got other HDF5\. `make_data.py convert` makes one",
+            r"expected a file of scenes, got other HDF5\. `compvae data convert` makes one",
             attribute("/", "format", "x"),
         ),
         (r"expected version 1 of the format, got 9", attribute("/", "version", 9)),
