@@ -1,4 +1,4 @@
-"""The command ``compvae``: every script of this folder as a subcommand, for those who installed a wheel."""
+"""The command ``compvae``, which has every script of this folder as a subcommand, for users who installed a wheel."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ COMMANDS = {
     "evidence": ("estimate_evidence", "estimate log p(x) of a run's test scenes"),
     "ladder": ("gap_ladder", "divide the gap between a guide's ELBO and log p(x) into named parts"),
     "compare": ("compare", "compare runs without and with L-NMS, image by image"),
-    "diagnose": ("diagnose", "posterior draws for ArviZ, predictive checks, NUTS, calibration"),
-    "prior": ("repulsive_prior", "L-NMS as a normalised prior, held against independent slots"),
-    "report": ("report", "one page that shows what runs are, and what has been found of them"),
+    "diagnose": ("diagnose", "make posterior draws for ArviZ, predictive checks, NUTS and calibration"),
+    "prior": ("repulsive_prior", "compare L-NMS as a normalised prior with independent slots"),
+    "report": ("report", "write one page that shows runs and the results of their analysis"),
     "export": ("export", "write the weights of a finished run for others, with a model card"),
     "data": ("make_data", "convert, verify or render scenes"),
-    "reproduce": ("reproduce", "the paper's tables and figures"),
-    "benchmark": ("benchmark", "time and memory of training steps and of evidence estimates"),
+    "reproduce": ("reproduce", "reproduce the paper's tables and figures"),
+    "benchmark": ("benchmark", "measure time and memory of training steps and of evidence estimates"),
 }
-"""Subcommands: the module of each, and what it does."""
+"""The subcommands, with the module of each and what it does."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,11 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     if given[0] not in COMMANDS:
         print(f"error: expected one of {', '.join(COMMANDS)}, got {given[0]}", file=sys.stderr)
         return 2
-    sys.argv[0] = f"compvae {given[0]}"  # what its own help calls it
+    sys.argv[0] = f"compvae {given[0]}"  # the name of the command in its own help
     return import_module(f"pyro_compvae.experiments.{COMMANDS[given[0]][0]}").main(given[1:])
 
 
 def usage() -> str:
-    """The subcommands, a line each."""
+    """The list of subcommands, with a line for each."""
     lines = [f"    {name:12}{does}" for name, (_, does) in COMMANDS.items()]
-    return "\n".join(["usage: compvae COMMAND ...", "", *lines, "", "compvae COMMAND --help tells the options of one."])
+    return "\n".join(["usage: compvae COMMAND ...", "", *lines, "", "compvae COMMAND --help lists its options."])

@@ -1,10 +1,10 @@
 """Time and memory of training steps and importance samples: ``python experiments/benchmark.py --quick``.
 
-Every measurement runs in a fresh process, because peak memory is a process's. The rounds go over all variants in turn,
-so that a busy machine slows all of them alike. MulMON draws how many views it observes; here all steps of all variants
-observe the same number, the median of what it may draw, so that their times can be compared.
+Every measurement runs in a fresh process, because peak memory belongs to a process. The rounds go over all variants in
+turn, so that a busy machine slows all of them alike. MulMON draws how many views it observes. Here all steps of all
+variants observe the same number, the median of the possible ones, so that their times can be compared.
 
-The file that --json writes has
+The file that --json writes has these entries:
 
     machine                     processor, threads, torch, load_average (of the last minute, at the start)
     rounds                      processes per variant
@@ -36,11 +36,11 @@ from pyro_compvae.runs.files import write_text
 
 @dataclass
 class Arguments:
-    """Compare ways to compute a training step and importance samples: time, peak memory, and what memory grows with."""
+    """Compare ways to compute a training step and importance samples by their time, peak memory, and growth."""
 
     benchmark: tyro.conf.OmitArgPrefixes[BenchmarkConfig] = field(default_factory=BenchmarkConfig)
     json: Path | None = None
-    """File for the numbers."""
+    """A file for the numbers."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def benchmark(args: Arguments) -> None:
-    """Measure everything, print it, and keep it where --json says."""
+    """Measure everything, print it, and write it to the file of --json."""
     if args.json is not None and not args.json.parent.is_dir():
         raise ConfigError(f"--json: expected a file in an existing folder, got {args.json}")
     content = run_benchmark(args.benchmark)

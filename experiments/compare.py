@@ -1,12 +1,12 @@
 """Compare runs without and with L-NMS: ``python experiments/compare.py RUN_0 RUN_PLUS [RUN_0 RUN_PLUS ...]``.
 
-It writes into a folder of its own
+It writes these files into a new folder:
 
     comparison.nc               ELBO, log p̂(x), gap and metrics of every scene, side and pair (group "sample_stats")
     comparison.png              the paper's Figure 5, and ΔL⁺ against Δ log p̂(x) and −Δ gap
     comparison.txt              the table and the sentence that are printed
 
-and comparison.nc into every run folder: log weights, from which a call with other pairs goes on.
+It also writes comparison.nc with log weights into every run folder, which calls with other pairs reuse.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from pyro_compvae.runs.files import write_text
 
 @dataclass
 class Arguments:
-    """Tell apart what L-NMS does to the model, to the posterior, and to the decomposition."""
+    """Separate the effects of L-NMS on the model, on the posterior, and on the decomposition."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders in pairs: without, with, without, with, ..., such as of several seeds."""
+    """Run folders in pairs of a run without L-NMS and a run with it, for example one pair per seed."""
     num_scenes: int = 256
-    """Test scenes, the first ones."""
+    """How many test scenes to use, from the first on."""
     batch_scenes: int = 16
-    """Scenes whose evidence is estimated together, and saved together."""
+    """How many scenes' evidence is estimated and saved together."""
     evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=lambda: QUICK)
     out: Path | None = None
-    """Where to write; by default against-NAME in the folder of the first RUN_PLUS, NAME being that of its RUN_0, or
-    against-NAME-and-N-more with more pairs."""
+    """The folder to write; by default against-NAME in the folder of the first RUN_PLUS, where NAME is that of its
+    RUN_0, or against-NAME-and-N-more with more pairs."""
     seed: int = 0
-    """Seed of all random numbers."""
+    """The seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU when there is one."""
+    """The device to compute on; auto takes a GPU if there is one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    return run(Arguments, compare_pairs, arguments, "interrupted; the same call goes on")
+    return run(Arguments, compare_pairs, arguments, "interrupted; the same call continues")
 
 
 def compare_pairs(args: Arguments) -> None:
-    """Compare all pairs; write and print what comes out."""
+    """Compare all pairs, and write and print the results."""
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
     if len(args.runs) < 2 or len(args.runs) % 2:
         raise ComparisonError(f"expected run folders in pairs, RUN_0 RUN_PLUS, got {len(args.runs)}")
@@ -79,12 +79,12 @@ def compare_pairs(args: Arguments) -> None:
 
 
 def describe(pair: tuple[Run, Run]) -> str:
-    """The names of a pair."""
+    """A text with the names of a pair."""
     return f"0: {pair[0].path.name}, +: {pair[1].path.name}"
 
 
 def warn(pair: tuple[Run, Run]) -> list[str]:
-    """What is to be kept in mind of a pair."""
+    """Lines that warn of differences of a pair other than L-NMS."""
     lines = []
     if others := check_comparable(pair):
         lines.append(f"  the two differ in more than L-NMS: {'; '.join(others)}. Their nats are of the same images.")

@@ -1,11 +1,11 @@
 """Estimate log p(x) of a run's test scenes: ``python experiments/estimate_evidence.py RUN_DIR``.
 
-It writes into the run folder
+It writes these files into the run folder:
 
     evidence.nc                 log weights of every estimator (chain, draw, scene), in the group "sample_stats"
     figures/evidence.png        the estimates against the number of draws
     sandwich.nc                 with --bdmc: both bounds and the importance estimate of every simulated scene
-    evidence/                   batches that are done; the same call goes on from them
+    evidence/                   batches that are done, from which the same call continues
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ class Arguments:
     """Estimate the log-evidence of test scenes under a trained run, and say how far to believe it."""
 
     run_dir: tyro.conf.Positional[Path]
-    """Run folder."""
+    """The run folder."""
     num_scenes: int = 64
-    """Test scenes, the first ones."""
+    """How many test scenes to use, from the first on."""
     batch_scenes: int = 16
-    """Scenes that are estimated together, and saved together; memory grows with it and with --chunk-size."""
+    """How many scenes are estimated and saved together; memory grows with it and with --chunk-size."""
     evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=EvidenceConfig)
     bdmc: bool = False
-    """Whether to sandwich log p(x) of scenes simulated from the model, too."""
+    """Whether to sandwich log p(x) of scenes simulated from the model as well."""
     bdmc_scenes: int = 16
-    """Scenes that --bdmc simulates."""
+    """How many scenes --bdmc simulates."""
     seed: int = 0
-    """Seed of all random numbers."""
+    """The seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU when there is one."""
+    """The device to compute on; auto takes a GPU if there is one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    return run(Arguments, estimate, arguments, "interrupted; the same call goes on")
+    return run(Arguments, estimate, arguments, "interrupted; the same call continues")
 
 
 def estimate(args: Arguments) -> None:
-    """Estimate batch by batch, shared among the workers; what an interrupted call had done is not done again."""
+    """Estimate batch by batch, shared among the workers; batches of an interrupted call are not computed again."""
     check_counts(bdmc_scenes=args.bdmc_scenes)
     device = choose_device(args.device)
     with joined_workers(device) as workers:
@@ -76,7 +76,7 @@ def estimate(args: Arguments) -> None:
 
 
 def tell(run: Run, scenes: SceneSet, estimates: dict[str, EvidenceEstimate]) -> None:
-    """Draw and print the estimates, and how far to believe each."""
+    """Draw and print the estimates, and print how far to believe each."""
     title = f"{run.path.name}, {len(estimates['guide'].log_evidence)} test scenes"
     evidence_figure(run.folder.figure("evidence.png"), estimates, title)
     print(evidence_table(estimates, 3 * run.config.data.image_size**2 * (scenes.num_views or 1)))
@@ -89,7 +89,7 @@ def certify(args: Arguments, run: Run, scenes: SceneSet) -> None:
     with tqdm(unit="transition") as bar:
 
         def show(step: int, total: int, acceptance: Tensor) -> None:
-            if step == 1:  # of either direction
+            if step == 1:  # once for each direction
                 bar.reset(total)
             bar.update()
 

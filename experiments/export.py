@@ -1,11 +1,11 @@
-"""Make a trained run fit to be shared: ``python experiments/export.py RUN_DIR``.
+"""Export a trained run for sharing: ``python experiments/export.py RUN_DIR``.
 
-It writes a folder of its own, RUN_DIR/export by default, which every other script takes for a run folder:
+It writes a new folder, by default RUN_DIR/export, which every other script takes like a run folder:
 
     model.safetensors           weights of guide and model; nothing in it can run
     config.yaml, summary.json   as in the run, without places on this machine
-    environment.json            the commands and packages that made the run, where they were recorded
-    README.md                   a model card, as the Hugging Face Hub reads it
+    environment.json            the commands and packages that made the run, if they were recorded
+    README.md                   a model card in the form of the Hugging Face Hub
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Arguments:
     """Write weights as safetensors, with a model card. Nothing is ever overwritten."""
 
     run_dir: tyro.conf.Positional[Path]
-    """Run folder of a finished run."""
+    """The run folder of a finished run."""
     out: Path | None = None
-    """Folder to write, new or empty; RUN_DIR/export by default."""
+    """The folder to write, new or empty; by default RUN_DIR/export."""
     license: str | None = None
-    """Licence of the weights, such as cc-by-4.0; by default mit on data that this project makes, else other."""
+    """The licence of the weights, such as cc-by-4.0; by default mit for data that this project makes, else other."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,10 +1,10 @@
 """Divide the gap between a run's ELBO and log p(x) into named parts: ``python experiments/gap_ladder.py RUN_DIR``.
 
-It writes into the run folder
+It writes these files into the run folder:
 
     ladder.nc                   every rung, gap and log p̂(x) of every scene, in the group "sample_stats"
-    figures/ladder.png          the parts of the gap, stacked, per scene and in mean
-    ladder/                     batches that are done; the same call goes on from them
+    figures/ladder.png          the parts of the gap as stacked bars, for every scene and for their mean
+    ladder/                     batches that are done, from which the same call continues
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from pyro_compvae.training.distributed import joined_workers
 
 @dataclass
 class Arguments:
-    """Fit better and better posteriors to test scenes under a trained run, and name what each gains."""
+    """Fit better and better posteriors to test scenes under a trained run, and say what each of them gains."""
 
     run_dir: tyro.conf.Positional[Path]
-    """Run folder."""
+    """The run folder."""
     num_scenes: int = 32
-    """Test scenes, the first ones."""
+    """How many test scenes to use, from the first on."""
     batch_scenes: int = 16
-    """Scenes that are fitted together, and saved together; memory grows with it and with --chunk-size."""
+    """How many scenes are fitted and saved together; memory grows with it and with --chunk-size."""
     ladder: tyro.conf.OmitArgPrefixes[LadderConfig] = field(default_factory=LadderConfig)
     seed: int = 0
-    """Seed of all random numbers."""
+    """The seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU when there is one."""
+    """The device to compute on; auto takes a GPU if there is one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    return run(Arguments, climb, arguments, "interrupted; the same call goes on")
+    return run(Arguments, climb, arguments, "interrupted; the same call continues")
 
 
 def climb(args: Arguments) -> None:
-    """The ladder of all scenes, batch by batch, shared among the workers."""
+    """Climb the ladder for all scenes, batch by batch, shared among the workers."""
     device = choose_device(args.device)
     with joined_workers(device) as workers:
         batches = Batches(args.num_scenes, args.batch_scenes, args.seed, workers)

@@ -1,8 +1,8 @@
-"""Make files of scenes.
+"""Make, check and render files of scenes.
 
 ``python experiments/make_data.py convert SOURCE TARGET.h5`` turns a public data set, or a folder of images, into a file
-that ``run_svi.py --dataset file --data-root TARGET.h5`` trains on; ``verify PATH`` checks such a file and shows what is
-in it; ``render FOLDER`` makes multi-view scenes of solids in the format of CLE-MV.
+that ``run_svi.py --dataset file --data-root TARGET.h5`` trains on. ``verify PATH`` checks such a file and shows its
+content. ``render FOLDER`` makes multi-view scenes of solids in the format of CLE-MV.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SHEET_SCENES = 12
 
 @dataclass
 class Convert:
-    """Turn a data set of others into a file of scenes (HDF5). Nothing is ever overwritten."""
+    """Convert a public data set, or your images, to a file of scenes (HDF5). Nothing is ever overwritten."""
 
     source: tyro.conf.Positional[Path]
-    """TFRecords of multi_object_datasets, HDF5 of object-centric-library or EfficientMORL, a folder in the format of
-    CLE-MV, or a folder of images."""
+    """The data: TFRecords of multi_object_datasets, HDF5 of object-centric-library or EfficientMORL, a folder in the
+    format of CLE-MV, or a folder of images."""
     target: tyro.conf.Positional[Path]
     """The new file."""
     config: Annotated[ConvertConfig, tyro.conf.arg(name="")] = field(default_factory=ConvertConfig)
@@ -46,12 +46,12 @@ class Convert:
 
 @dataclass
 class Verify:
-    """Check a file of scenes, print what is in it, and draw the first scenes of every split."""
+    """Check a file of scenes, print its content, and draw the first scenes of every split."""
 
     path: tyro.conf.Positional[Path]
-    """The file."""
+    """The file of scenes."""
     out: Path | None = None
-    """Folder for the pictures, FILE.SPLIT.png; beside the file by default."""
+    """The folder for the pictures, FILE.SPLIT.png; by default that of the file."""
 
 
 @dataclass
@@ -59,19 +59,19 @@ class Render:
     """Make multi-view scenes of solids, with masks and cameras, as files. Nothing is ever overwritten."""
 
     out_dir: tyro.conf.Positional[Path]
-    """Folder to make the set in, as OUT_DIR/NAME."""
+    """The folder in which the set is made, as OUT_DIR/NAME."""
     name: Literal["clevr_mv", "clevr_aug"] = "clevr_mv"
-    """Name of the set: run_svi.py reads clevr_mv as --dataset clevr-mv, and clevr_aug as --dataset dolphin."""
+    """The name of the set: run_svi.py reads clevr_mv as --dataset clevr-mv, and clevr_aug as --dataset dolphin."""
     preset: Literal["default", "cle-mv"] = "default"
-    """default: 2-3 large bright objects, 6 views, 32x32; cle-mv: 3-6 objects, 10 views, 64x64, as published."""
+    """default: 2-3 large bright objects, 6 views, 32x32 pixels; cle-mv: 3-6 objects, 10 views, 64x64, as published."""
     num_train: int = 1500
-    """Scenes to train on."""
+    """Number of scenes to train on."""
     num_test: int = 200
-    """Unseen scenes."""
+    """Number of unseen scenes for the test."""
     seed: int = 0
-    """Seed of the scenes."""
+    """The seed of the scenes."""
     meshes: Path | None = None
-    """Folder of .obj, .ply or .stl files (watertight, z up), whose shapes join those of the preset."""
+    """A folder of .obj, .ply or .stl files (watertight, z up), whose shapes are added to those of the preset."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make(args: Convert | Verify | Render) -> None:
-    """Convert, verify or render, and say what came out."""
+    """Convert, verify or render, and print the result."""
     if isinstance(args, Convert):
         info = convert(args.source, args.target, args.config, show=True)
         print(describe(args.target, info))
@@ -98,10 +98,10 @@ def make(args: Convert | Verify | Render) -> None:
 
 
 def check(args: Verify) -> None:
-    """Verify a file, and draw what is in it.
+    """Verify a file, and draw its first scenes.
 
     Raises:
-        DataError: if it is damaged.
+        DataError: if the file is damaged.
     """
     info = verify(args.path)
     print(describe(args.path, info))
@@ -113,7 +113,7 @@ def check(args: Verify) -> None:
 
 
 def describe(path: Path, info: FileInfo) -> str:
-    """What a file holds, as text."""
+    """The content of a file as text."""
     rows = []
     for split, about in info.splits.items():
         *_, height, width, _ = about.shapes["images"]
@@ -126,7 +126,7 @@ def describe(path: Path, info: FileInfo) -> str:
 
 
 def render(args: Render) -> Path:
-    """Draw, render and write both splits; returns the folder of the set.
+    """Draw scenes, render them and write both splits; returns the folder of the set.
 
     Raises:
         DataError: if the folder holds files, or the meshes are unusable.
@@ -142,7 +142,7 @@ def render(args: Render) -> Path:
 
 
 def with_bar(scenes: Iterator[SolidScene], split: str, size: int) -> Iterator[SolidScene]:
-    """The scenes, with a progress bar that appears with the first of them."""
+    """The scenes, with a progress bar that appears with the first one."""
     yield from tqdm(scenes, split, size, unit="scene")
 
 

@@ -1,7 +1,8 @@
 """Report on runs: ``python experiments/report.py RUN_DIR [RUN_DIR ...]`` writes one HTML page that needs no network.
 
-It shows what is in the run folders, runs side by side: training, decompositions, evidence, the gap ladder, posterior,
-calibration, configuration and commands. What has not been computed is said there, and how to.
+The page shows the content of the run folders, with runs side by side: training, decompositions, evidence, the gap
+ladder, posterior, calibration, configuration and commands. It also says what has not been computed, and how to compute
+it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class Arguments:
     """Write a page about one run, or about several side by side."""
 
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
+    """The run folders."""
     out: Path | None = None
-    """HTML file; by default report.html in the first run folder."""
+    """The HTML file; by default report.html in the first run folder."""
     num_scenes: int = 16
-    """Decompositions of test scenes to leaf through."""
+    """Number of decompositions of test scenes to leaf through."""
 
 
 def main(arguments: list[str] | None = None) -> int:

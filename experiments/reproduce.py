@@ -1,10 +1,10 @@
 """Reproduce a table or a figure of the paper: ``python experiments/reproduce.py table1 --data-root DATA``.
 
-Every cell of a study is an ordinary run folder in the folder of the study. What is done there is not done again, and
-what was stopped goes on. Beside the runs, and a log of each, there are
+Every cell of a study is an ordinary run folder in the folder of the study. The same call does not repeat finished runs,
+and continues stopped ones. Beside the runs, each with a log, the folder gets these files:
 
     table1      table1.csv (a row per run), table1.txt (the paper's Table 1, with its numbers), table1.png, and
-                figure3.png (an image as all models decompose it, the paper's Figures 3 and 4)
+                figure3.png (an image decomposed by all models, the paper's Figures 3 and 4)
     figure6     figure6.csv (a row per run and number of slots in testing), figure6.txt (means), figure6.png
 """
 
@@ -20,12 +20,12 @@ from pyro_compvae.cli import run
 STUDIES = tyro.extras.subcommand_type_from_defaults({"table1": Table1(), "figure6": Figure6()})
 
 TRAIN = (sys.executable, "-m", "pyro_compvae.experiments.run_svi", "--resume")
-"""What trains a run, in a process of its own."""
+"""The command that trains a run in a separate process."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    return run(STUDIES, reproduce, arguments, "interrupted; the same call goes on")
+    return run(STUDIES, reproduce, arguments, "interrupted; the same call continues")
 
 
 def reproduce(study: Study) -> int:

@@ -1,10 +1,10 @@
 """L-NMS as a prior of the model: ``python experiments/repulsive_prior.py RUN_DIR``.
 
-It writes into the run folder
+It writes these files into the run folder:
 
     repulsive_prior.nc          log p̂(x) of every scene under both priors, and their Bayes factor (group "sample_stats")
     figures/repulsive_prior.png scenes drawn from both priors
-    prior_independent.nc, prior_repulsive.nc    log weights, from which the same call goes on
+    prior_independent.nc, prior_repulsive.nc    log weights, from which the same call continues
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from pyro_compvae.evidence.estimate import RELIABLE
 from pyro_compvae.normaliser import Normaliser, estimate_log_normaliser
 
 DRAWN_SCENES = 10
-"""Scenes in the picture, from each prior."""
+"""Number of scenes from each prior in the picture."""
 
 
 @dataclass
 class Arguments:
-    """Hold the evidence of repelling slots against that of independent ones, with the weights of a trained run."""
+    """Compare the evidence of repelling slots with that of independent ones, with the weights of a trained run."""
 
     run_dir: tyro.conf.Positional[Path]
-    """Run folder."""
+    """The run folder."""
     num_scenes: int = 32
-    """Test scenes, the first ones."""
+    """How many test scenes to use, from the first on."""
     strength: float | None = None
-    """s, instead of the run's."""
+    """s, the strength of L-NMS, instead of the run's."""
     scale: float | None = None
-    """σ_c, instead of the run's."""
+    """σ_c, the scale of L-NMS, instead of the run's."""
     tabulate: bool = False
-    """Whether to print log Z for other K and s, too."""
+    """Whether to print log Z for other K and s as well."""
     batch_scenes: int = 16
-    """Scenes whose evidence is estimated together, and saved together."""
+    """How many scenes' evidence is estimated and saved together."""
     evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=lambda: QUICK)
     seed: int = 0
-    """Seed of all random numbers."""
+    """The seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU when there is one."""
+    """The device to compute on; auto takes a GPU if there is one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    return run(Arguments, hold_against, arguments, "interrupted; the same call goes on")
+    return run(Arguments, hold_against, arguments, "interrupted; the same call continues")
 
 
 def hold_against(args: Arguments) -> None:
@@ -81,7 +81,7 @@ def hold_against(args: Arguments) -> None:
 
 
 def tabulate(num_slots: int, latent_dim: int, strength: float, scale: float) -> None:
-    """Print log Z for numbers of slots up to two more, and strengths about the one asked for."""
+    """Print log Z for up to two more slots, and for strengths around the one asked for."""
     strengths = [factor * strength for factor in (0.25, 0.5, 1.0, 2.0)]
     print("log Z " + "".join(f"{f's = {s:g}':>18}" for s in strengths))
     for K in range(2, num_slots + 3):
@@ -90,7 +90,7 @@ def tabulate(num_slots: int, latent_dim: int, strength: float, scale: float) -> 
 
 
 def show(normaliser: Normaliser) -> str:
-    """log Z and its standard error, with a mark where k̂ does not bear it out."""
+    """A text with log Z and its standard error, and with a mark if they are not reliable by k̂."""
     mark = "" if normaliser.khat < RELIABLE else " (k̂!)"
     return f"{normaliser.log_normaliser:.3f} ± {normaliser.standard_error:.3f}{mark}"
 

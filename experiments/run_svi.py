@@ -25,54 +25,53 @@ class Arguments:
     """Train a multi-object VAE with a Pyro guide. Every run gets a folder; nothing is ever overwritten."""
 
     guide: GuideName = "iodine"
-    """Model and guide."""
+    """The model with its guide."""
     lnms: bool = True
-    """Whether the L-NMS correlation prior is in the objective."""
+    """Whether the L-NMS correlation prior is part of the objective."""
     preset: str = "default"
-    """Named configuration: default (two CPU cores), paper (Tables 2-4), tiny (seconds, to try things)."""
+    """The preset: default (for two CPU cores), paper (its Tables 2-4), or tiny (for seconds, to try things)."""
     dataset: DatasetName | None = None
-    """Sprites and solids (several views) are made on the spot, the others are read from --data-root; by default
-    sprites, and solids with --guide mulmon."""
+    """The data set. Sprites and solids (several views) are made on the spot, and the others are read from --data-root;
+    by default sprites, and solids with --guide mulmon."""
     data_root: Path | None = None
-    """Folder that holds clevr_mv/ or clevr_aug/; for --dataset file, a file that make_data.py convert has made."""
+    """The folder that holds clevr_mv/ or clevr_aug/; for --dataset file, a file that make_data.py convert has made."""
     steps: int | None = None
-    """Training steps, instead of the preset's. On --resume it may extend the run."""
+    """Number of training steps, instead of the preset's. With --resume it may extend the run."""
     batch_size: int | None = None
-    """Scenes per step, instead of the preset's."""
+    """Number of scenes per step, instead of the preset's."""
     slots: int | None = None
-    """K, instead of the preset's."""
+    """K, the number of slots, instead of the preset's."""
     seed: int = 0
-    """Seed of initialisation, minibatches and noise."""
+    """The seed of initialisation, minibatches and noise."""
     frozen_model: Path | None = None
-    """Run folder whose generative model is taken over and left as it is; only the guide is trained. Two guides of one
+    """A run folder whose generative model is taken over unchanged; only the guide is trained. Two guides of the same
     model differ in nothing but their gaps."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """Precision of the convolutions, instead of the preset's."""
+    """The precision of the convolutions, instead of the preset's."""
     compile: bool = False
-    """Whether torch.compile fuses the elementwise work of the decoder and the guide's networks, where it can; takes a
-    minute or two at the start. For its worth, see docs/performance.md."""
+    """Whether torch.compile fuses the elementwise operations of the decoder and the guide's networks, if it works; this
+    takes a minute or two at the start. docs/performance.md says how much it gains."""
     cuda_graph: bool = True
-    """Whether a GPU gets a training step in one piece, several times as fast, instead of kernel by kernel; not with
-    several workers."""
+    """Whether a single worker sends training steps to a GPU in one piece, which is several times as fast."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU when there is one."""
+    """The device to train on; auto takes a GPU if there is one."""
     run_dir: Path | None = None
-    """Run folder; runs/GUIDE-DATASET-lnms-seedS by default."""
+    """The run folder; by default runs/GUIDE-DATASET-lnms-seedS."""
     resume: bool = False
     """Continue the run in the run folder from its checkpoint, or from the start if it has none yet."""
     set: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
-    """Any other field of the configuration, such as --set training.learning_rate=1e-3 (repeatable)."""
+    """Set any other field of the configuration, such as --set training.learning_rate=1e-3 (repeatable)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    when_interrupted = "interrupted; what the last checkpoint holds is kept, --resume continues from it"
+    when_interrupted = "interrupted; the last checkpoint is kept, and --resume continues from it"
     return run(Arguments, lambda args: train_run(args, given), given, when_interrupted)
 
 
 def train_run(args: Arguments, given: list[str]) -> None:
-    """Train, evaluate on unseen scenes, and print the summary; `given` is what `args` were parsed from."""
+    """Train, evaluate on unseen scenes, and print the summary; `args` were parsed from `given`."""
     folder = RunFolder(args.run_dir or Path("runs") / run_name(new_config(args)))
     config = resumed_config(args, given, folder) if args.resume else new_config(args)
     script = ("-m", "pyro_compvae", "train") if sys.argv[0].startswith("compvae ") else ("experiments/run_svi.py",)
@@ -92,13 +91,13 @@ def train_run(args: Arguments, given: list[str]) -> None:
 
 
 def new_config(args: Arguments) -> RunConfig:
-    """The preset with what the command line changes."""
+    """The preset's configuration with the changes of the command line."""
     changes = {"seed": args.seed, "lnms": args.lnms} | named_fields(args)
     return preset(args.preset, args.guide, args.dataset).replace(changes)
 
 
 def named_fields(args: Arguments) -> dict[str, Any]:
-    """Fields of the configuration that the command line sets on top of the preset, by name."""
+    """The fields of the configuration that the command line sets on top of the preset, by name."""
     options = {
         "num_slots": args.slots,
         "frozen_model": None if args.frozen_model is None else str(args.frozen_model.resolve()),
@@ -111,7 +110,7 @@ def named_fields(args: Arguments) -> dict[str, Any]:
 
 
 def resumed_config(args: Arguments, given: list[str], folder: RunFolder) -> RunConfig:
-    """The configuration of the run to resume, with which all flags that were given must agree."""
+    """The configuration of the run to resume; all flags that were given must agree with it."""
     flags = {argument.partition("=")[0].removeprefix("--").removeprefix("no-") for argument in given}
     fields = {"preset": "preset", "dataset": "data.name", "seed": "seed", "lnms": "lnms"}
     changes = named_fields(args) | {fields[flag]: getattr(args, flag) for flag in flags & set(fields)}

@@ -1,9 +1,9 @@
-"""What a machine with a GPU is for: does the GPU agree with the CPU, how long is a step, what bounds it.
+"""Checks on a machine with a GPU: whether it agrees with the CPU, how long a step takes, and what limits it.
 
     python tools/gpu_check.py --out FOLDER [--device cuda] [--budget 200] [--tiny]
 
-Sections are independent, each with errors of its own; what is done is in FOLDER/check.json after every section. With
-``--device cpu --tiny`` all but graphs and kernels runs, so that the script can be tried where there is no GPU.
+Sections are independent, and an error ends only its own section. Results are in FOLDER/check.json after every section.
+With ``--device cpu --tiny`` everything but graphs and kernels runs, so that the script can be tried without a GPU.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def noise_of_the_cpu(seed: int) -> Iterator[None]:
-    """All random numbers come from one CPU stream, whatever the device: the same noise on both."""
+    """A context in which all random numbers come from one CPU stream, so that every device gets the same noise."""
     generator = torch.Generator().manual_seed(seed)
     permute = torch.randperm
 
@@ -83,7 +83,7 @@ def loss_and_gradients(
 
 
 def agreement(device: torch.device, tiny: bool) -> dict[str, Any]:
-    """Loss and all gradients against float64 on the CPU: relative errors, the CPU's float32 beside the GPU's."""
+    """Compare loss and gradients with float64 on the CPU: relative errors of the CPU's float32 and of the GPU."""
     found = {}
     for name in GUIDES:
         for size, batch in (("tiny", 2),) if tiny else (("default", 4), ("paper", 2)):
@@ -105,8 +105,8 @@ def agreement(device: torch.device, tiny: bool) -> dict[str, Any]:
 
 
 def evidence(device: torch.device, tiny: bool) -> dict[str, Any]:
-    """Trained runs on the CPU and on the device, with the same noise and TF32 allowed: largest differences, nats."""
-    allow_tf32(True)  # as after training; densities have to see to themselves
+    """Compare trained runs on CPU and device with the same noise, TF32 allowed: largest differences in nats."""
+    allow_tf32(True)  # as after training; densities must switch it off themselves
     found = {}
     for name in ("iodine-sprites-lnms-seed0", "monet-sprites-lnms-seed0"):
         on_cpu = evidence_of_run(name, CPU, 2 if tiny else 8)
@@ -124,7 +124,7 @@ def evidence_of_run(name: str, device: torch.device, num_scenes: int) -> dict[st
     with noise_of_the_cpu(1):
         log_joint = LogJoint(run.model, *arguments)
         start = load_run(RESULTS / name).guide.posterior(*(argument.cpu() for argument in arguments))
-    q = Normal(start.loc.detach().to(device), start.scale.detach().to(device))  # the same z on both
+    q = Normal(start.loc.detach().to(device), start.scale.detach().to(device))  # both get the same z
     with noise_of_the_cpu(2):
         z = normal_proposal(q).rsample(16)
         log_p, gradient = value_and_gradient(log_joint, z, 16)
@@ -142,7 +142,7 @@ def evidence_of_run(name: str, device: torch.device, num_scenes: int) -> dict[st
 
 
 def repeatability(device: torch.device, tiny: bool) -> dict[str, Any]:
-    """Are two runs the same bit by bit, and does a resumed one go on bit by bit? Largest differences of weights."""
+    """Compare two runs, and a run with a resumed one, bit by bit: the largest differences of weights."""
     found: dict[str, Any] = {}
     for name in GUIDES:
         with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +155,7 @@ def repeatability(device: torch.device, tiny: bool) -> dict[str, Any]:
 
 
 def train(name: Any, folder: Path, steps: int, device: torch.device) -> dict[str, Tensor]:
-    """The weights of a tiny run after so many steps, going on where the folder's checkpoint is."""
+    """Train a tiny run up to some step from the folder's checkpoint, if there is one; returns its weights."""
     folder.mkdir(exist_ok=True)
     config = preset("tiny", name).replace({"training.steps": steps, "training.checkpoint_every": 4})
     scenes = load_scenes(config.data, "train", multi_view=config.multi_view)
@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
                 began = time.perf_counter()
                 if row and began - started > args.budget:
                     break
-        except Exception:  # the other sections are to run all the same
+        except Exception:  # the other sections must run in any case
             save(section.__name__, traceback.format_exc()[-1500:], began)
 
 

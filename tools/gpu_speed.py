@@ -1,4 +1,4 @@
-"""How long a training step and an evaluation of log p(x, z) take, and what bounds them: part of `gpu_check`."""
+"""The time of training steps and of evaluations of log p(x, z), and what limits it: a part of `gpu_check`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GUIDES: tuple[GuideName, ...] = get_args(GuideName)
 def make_inputs(
     config: RunConfig, batch: int, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, ...]:
-    """Images of noise, and viewpoints with several views; the same on every device."""
+    """Make images of noise, and viewpoints if there are several views; they are the same on every device."""
     generator = torch.Generator().manual_seed(3)
     H, V = config.data.image_size, config.data.num_views
     multi_view = config.multi_view
@@ -39,7 +39,7 @@ def make_inputs(
 
 
 def make_guide(config: RunConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> SceneGuide:
-    """The guide of a configuration in train mode, its weights the same on every device."""
+    """Make the guide of a configuration in train mode, with the same weights on every device."""
     torch.manual_seed(0)
     guide = build_guide(config).to(device, dtype)
     guide.train()
@@ -48,15 +48,15 @@ def make_guide(config: RunConfig, device: torch.device, dtype: torch.dtype = tor
 
 
 def make_step(config: RunConfig, device: torch.device, batch: int, captured: bool = False) -> Callable[[], Tensor]:
-    """A training step as `Trainer` takes it, on images of noise.
+    """Make a training step like those of `Trainer`, on images of noise.
 
-    MulMON observes half of the views in all of them.
+    MulMON observes the same number of views in all steps (`num_observed`).
 
     Args:
-        config: of the run.
-        device: where.
-        batch: scenes per step.
-        captured: whether it is recorded as a CUDA graph.
+        config: the run's configuration.
+        device: the device to compute on.
+        batch: the number of scenes per step.
+        captured: whether the step is recorded as a CUDA graph.
     """
     guide = make_guide(config, device)
     arguments = make_inputs(config, batch, device)
@@ -74,7 +74,7 @@ def _refuse(message: str) -> None:
 
 
 def timed(step: Callable[[], Any], on_gpu: bool, repeats: int = 12, warm: int = 4) -> dict[str, float]:
-    """Milliseconds per step, one after the other as in training, and those until the host has launched one."""
+    """Milliseconds per step, one after the other as in training, and those that the host takes to launch one."""
     for _ in range(warm):
         step()
     wait = torch.cuda.synchronize if on_gpu else lambda: None
@@ -90,7 +90,7 @@ def timed(step: Callable[[], Any], on_gpu: bool, repeats: int = 12, warm: int = 
 
 
 def kernels(step: Callable[[], Any]) -> dict[str, Any]:
-    """The kernels of a step: how many, their time on the GPU, and the longest by name."""
+    """The kernels of a step: their number, their time on the GPU, and the longest ones by name."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
@@ -108,7 +108,7 @@ def kernels(step: Callable[[], Any]) -> dict[str, Any]:
 
 
 def step_times(device: torch.device, tiny: bool) -> Iterator[tuple[str, Any]]:
-    """Steps of all guides, eager and as CUDA graphs, with peak memory and kernels."""
+    """Time steps of all guides, eager and as CUDA graphs, with peak memory and kernels."""
     cases: list[tuple[GuideName, str, str, int | None]]
     if tiny:
         cases = [(name, "tiny", "float32", None) for name in GUIDES]
@@ -149,7 +149,7 @@ def _replay_time(config: RunConfig, device: torch.device, batch: int) -> dict[st
 
 
 def or_why_not(measure: Callable[..., Any], *arguments: Any) -> Any:
-    """What is measured, or the error in a line: whatever it is, the other cases are to be measured too."""
+    """The measurement, or any error as one line, so that the other cases are measured too."""
     try:
         return measure(*arguments)
     except Exception as error:
@@ -159,7 +159,7 @@ def or_why_not(measure: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def graphs_equal_eager(device: torch.device, tiny: bool) -> dict[str, Any]:
-    """Losses of captured steps beside those of eager ones, from the same weights and the same random numbers."""
+    """The losses of captured steps and of eager ones, from the same weights and the same random numbers."""
     found: dict[str, Any] = {}
     for name in GUIDES:
         config, losses = preset("tiny", name).replace({"lnms": True}), {}
@@ -172,7 +172,7 @@ def graphs_equal_eager(device: torch.device, tiny: bool) -> dict[str, Any]:
 
 
 def evidence_times(device: torch.device, tiny: bool) -> Iterator[tuple[str, Any]]:
-    """log p(x, z) and its gradient: microseconds per draw and scene, and peak memory, by draws held at a time."""
+    """Time log p(x, z) and its gradient: microseconds per draw and scene, and peak memory, by draws held at a time."""
     cases: list[tuple[GuideName, str]] = [("iodine", "tiny")] if tiny else [(g, s) for g in GUIDES for s in SIZES]
     for name, size in cases:
         config = preset(size, name)
