@@ -1,4 +1,4 @@
-"""Runs: training them, loading them, and what can be said of them, from decompositions to evidence and posteriors."""
+"""Training, loading and analysis of runs, from decompositions to evidence and posteriors."""
 
 from pyro_compvae.analysis.calibration.compute import calibrate
 from pyro_compvae.analysis.comparison.compute import compare

@@ -16,11 +16,10 @@ from pyro_compvae.runs.files import write_bytes
 def write_netcdf(path: Path, groups: Mapping[str, xarray.Dataset], compressed: bool = False) -> None:
     """Write data sets as groups of a file, atomically.
 
-    The file is put together in memory: where HDF5 finds a disk full, it cannot close its file and takes the process
-    down.
+    The file is built in memory: if HDF5 finds a disk full, it cannot close its file and crashes the process.
 
     Raises:
-        DiskFullError: if there is no room for it.
+        DiskFullError: if the disk has no room for the file.
     """
     content = io.BytesIO()
     with h5netcdf.File(content, "w") as file:

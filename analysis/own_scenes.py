@@ -1,4 +1,4 @@
-"""A user's own images, to train on."""
+"""Training on a user's own images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from pyro_compvae.training.distributed import Workers
 def own_scenes(
     scenes: SceneSet | Tensor | NDArray | None, viewpoints: Tensor | NDArray | None, resumed: bool
 ) -> SceneSet | None:
-    """The set of the scenes that `train` was given, or None where it was given none.
+    """The scenes that `train` was given as a set, or None if it was given none.
 
     Raises:
-        ArgumentError: for what is no images, viewpoints without images or beside a set, and scenes of a resumed run.
+        ArgumentError: for arrays that are no images, viewpoints without images or beside a set, and scenes for a
+            resumed run.
     """
     if scenes is None:
         if viewpoints is not None:
@@ -38,7 +39,7 @@ def with_own_scenes(folder: RunFolder, config: RunConfig, scenes: SceneSet) -> R
     """The configuration of a run on a user's own scenes, which `keep_scenes` writes into its folder.
 
     Raises:
-        ArgumentError: for scenes that are too few, not square, or of one view where several are wanted.
+        ArgumentError: for scenes that are too few, not square, or have one view where the guide needs several.
     """
     height, width = scenes.image_size
     if height != width:
@@ -52,7 +53,7 @@ def with_own_scenes(folder: RunFolder, config: RunConfig, scenes: SceneSet) -> R
 
 
 def keep_scenes(folder: RunFolder, scenes: SceneSet, workers: Workers) -> None:
-    """Write the scenes into the run folder: eight tenths to train on, one for validation, and the last for the test."""
+    """Write the scenes into the run folder: eight tenths for training, one for validation, the last for the test."""
     if workers.is_first:
         folder.path.mkdir(parents=True, exist_ok=True)
         tenth = max(len(scenes) // 10, 1)

@@ -1,4 +1,4 @@
-"""Numbers of many scenes, computed and saved batch by batch: what an interrupted call had done is not done again."""
+"""Numbers of many scenes, computed and saved batch by batch, so that an interrupted call is not repeated in full."""
 
 from __future__ import annotations
 
@@ -18,53 +18,54 @@ from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.training.distributed import ALONE, Workers
 
 ShowProgress = Callable[[str], object]
-"""Shows how far a batch is."""
+"""A function that shows the progress of a batch as a text."""
 
 Compute = Callable[[int, int, ShowProgress], xarray.Dataset]
-"""The numbers of the scenes from start to stop, with the dimension "scene"."""
+"""A function that computes the numbers of the scenes from start to stop, with the dimension "scene"."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The first scenes of a set, batch by batch."""
+    """The first scenes of a set, in batches."""
 
     num_scenes: int
-    """How many scenes."""
+    """How many scenes are computed."""
     batch_scenes: int = 16
-    """How many of them are computed together, and saved together."""
+    """How many scenes are computed and saved together."""
     seed: int = 0
-    """Seed of the random numbers; every batch has a stream of its own."""
+    """Seed of the random numbers; every batch has its own stream."""
     workers: Workers = ALONE
-    """This process among those that share the batches."""
+    """This process, and how many share the batches."""
 
     def __post_init__(self) -> None:
         check_counts(num_scenes=self.num_scenes, batch_scenes=self.batch_scenes)
 
     def of(self, scenes: Sized) -> Batches:
-        """The same of a set that may have fewer scenes."""
+        """The same batches for a set that may have fewer scenes."""
         return replace(self, num_scenes=min(self.num_scenes, len(scenes)))
 
     @property
     def ends(self) -> list[tuple[int, int]]:
-        """Where batches start and stop."""
+        """The numbers of the scenes at which batches start and stop."""
         total, size = self.num_scenes, self.batch_scenes
         return [(start, min(start + size, total)) for start in range(0, total, size)]
 
 
 def in_batches(path: Path, compute: Compute, batches: Batches, settings: str) -> xarray.Dataset:
-    """Compute scenes in batches, shared among the workers, and put them together in a file of their own.
+    """Compute scenes in batches, which the workers share, and join them in one file.
 
     Args:
-        path: the file of all scenes; batches are kept in the folder of that name without its suffix.
-        compute: called once for every batch that is not there yet, with a random stream of the batch's own.
-        batches: which scenes, and how many at a time.
-        settings: whatever the numbers depend on besides the scenes; batches of other settings are computed again.
+        path: the file of all scenes; batches are kept in a folder of the same name without the suffix.
+        compute: called once for every batch that has not been saved yet, with the batch's own random stream.
+        batches: how many scenes, and how many at a time.
+        settings: everything besides the scenes that the numbers depend on; batches of other settings are computed
+            again.
 
     Returns:
-        All scenes; on workers but the first, nothing.
+        The numbers of all scenes; on workers other than the first, an empty data set.
 
     Raises:
-        DiskFullError: if there is no room for a batch; those before it are kept.
+        DiskFullError: if the disk has no room for a batch; the batches before it are kept.
     """
     workers = batches.workers
     folder = path.with_suffix("")
@@ -88,10 +89,10 @@ def in_batches(path: Path, compute: Compute, batches: Batches, settings: str) ->
 
 
 def is_of(path: Path, settings: str) -> bool:
-    """Whether a file is there, can be read, and is of these settings."""
+    """Whether a file exists, can be read, and was computed with these settings."""
     try:
         return path.is_file() and read(path).attrs.get("settings") == settings
-    except Exception:  # of many kinds, for a file that is damaged or without the group: to be computed again
+    except Exception:  # damaged files raise many kinds of errors; such a file is computed again
         return False
 
 
@@ -99,12 +100,12 @@ def check_identity(path: Path, settings: str | None, identity: Mapping[str, str 
     """Refuse numbers that were computed from other weights than those of a run.
 
     Args:
-        path: where they are from.
-        settings: of the file.
-        identity: of the run.
+        path: the file of the numbers.
+        settings: the settings that the file records.
+        identity: the run's identity.
 
     Raises:
-        IdentityError: if they are.
+        IdentityError: if the numbers are of other weights.
     """
     try:
         found = json.loads(settings or "{}")
@@ -127,5 +128,5 @@ def save(path: Path, data: xarray.Dataset) -> None:
 
 
 def read(path: Path) -> xarray.Dataset:
-    """What `save` wrote."""
+    """Read a data set that `save` wrote."""
     return xarray.load_dataset(path, group="sample_stats", engine="h5netcdf")

@@ -1,4 +1,4 @@
-"""Run folders and exports of them, ready for evaluation."""
+"""Loading of run folders, and of their exports, for evaluation."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pyro_compvae.training.schedules import kl_weight
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, in eval mode: model and guide are plain Pyro.
+    """A trained run, whose model and guide are in eval mode and so are plain Pyro.
 
     path: the run folder, or an export of it.
-    config: as in its ``config.yaml``, but for the K asked for.
-    step: training steps behind the weights.
+    config: the configuration in its ``config.yaml``, with the K that was asked for.
+    step: the number of training steps that led to the weights.
     """
 
     path: Path
@@ -45,21 +45,21 @@ class Run:
         return RunFolder(self.path)
 
     def scenes(self, split: str) -> SceneSet:
-        """The scenes of a split, "train", "validation" or "test", as the run had them.
+        """The scenes of a split, "train", "validation" or "test", that the run used.
 
         Raises:
-            DataError: if they are on disk and no longer where they were, or are malformed.
+            DataError: if they are on disk and have been moved or removed, or are malformed.
         """
         return load_scenes(self.config.data, split, multi_view=self.config.multi_view)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     @cached_property
     def identity(self) -> dict[str, str | int]:
-        """What tells this run from all others in the files computed from it: a hash of its weights, K, and its step."""
+        """The identity of this run in the files computed from it: a hash of its weights and K, and its step."""
         digest = hashlib.sha256(str(self.model.num_slots).encode())
         for name, value in self.guide.state_dict().items():
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
@@ -67,16 +67,17 @@ class Run:
 
 
 def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: int | None = None) -> Run:
-    """Load a run folder, or what `analysis.export_run` made of one, for evaluation.
+    """Load a run folder, or an export of one (`analysis.export_run`), for evaluation.
 
-    The weights are in checkpoint.pt or in model.safetensors, whichever is there; both in one folder are refused. With
-    the K of training or another: no weight depends on K.
+    The weights are in checkpoint.pt or in model.safetensors; a folder with both is refused. ``num_slots`` may differ
+    from the K of training, since no weight depends on K.
 
-    Weights come in the precision that they were trained in, on the device asked for, whatever torch's defaults are.
+    Weights are loaded in the precision in which they were trained, on the device asked for, whatever torch's defaults
+    are.
 
     Raises:
-        CheckpointError: if the folder is no run, or its weights are missing, cannot be opened, are damaged or of
-            another configuration.
+        CheckpointError: if the folder holds no run, or its weights are missing, cannot be opened, are damaged, or
+            belong to another configuration.
         ConfigError: if this machine has no such device.
     """
     folder, device = RunFolder(Path(path)), check_device(device)
@@ -94,7 +95,7 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
     _check_weights(file, content["guide"], guide.state_dict())
     guide.load_state_dict(content["guide"])
     guide.to(device)
-    # The refinement network was trained on gradients of the ELBO at this β; constant once the warm-up is over.
+    # The refinement network was trained on gradients of the ELBO at this β, which is constant after the warm-up.
     guide.kl_weight = kl_weight(config, max(content["step"] - 1, 0))
     if num_slots is not None:
         config = config.replace({"num_slots": num_slots})
@@ -117,12 +118,12 @@ def _weights_file(folder: RunFolder) -> Path:
 def _config_of(file: Path, text: Any) -> RunConfig:
     try:
         return from_yaml(text)
-    except (ConfigError, AttributeError) as error:  # of what is no text
+    except (ConfigError, AttributeError) as error:  # an AttributeError if the text is no string
         raise CheckpointError(f"{file}: expected a configuration beside the weights, but {error}") from error
 
 
 def _check_weights(file: Path, found: Any, expected: dict[str, Tensor]) -> None:
-    """Refuse weights that are not those of the guide which the configuration describes."""
+    """Refuse weights that do not fit the guide that the configuration describes."""
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: expected weights by name, got {type(found).__name__}")
     kinds = [
@@ -149,7 +150,7 @@ def take_over_model(guide: SceneGuide, config: RunConfig) -> None:
     """Give a guide the generative model of the run that ``config.frozen_model`` names.
 
     Raises:
-        CheckpointError: if that is no run.
+        CheckpointError: if the folder holds no run.
         ConfigError: if its model is not the one that the configuration describes.
     """
     assert config.frozen_model is not None

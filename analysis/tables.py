@@ -1,4 +1,4 @@
-"""Tables for terminals and pages."""
+"""Tables for terminals and for pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyro_compvae.errors import ArgumentError
 
 
 def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows of values under their heads as the text of a CSV file; what is NaN is empty."""
+    """The text of a CSV file with rows of values under their heads; NaN becomes an empty cell."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(heads)
@@ -24,7 +24,7 @@ def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, each as long as the heads; the first cell names the row. As a string, aligned columns.
+    """Rows of cells under their heads, where the first cell names the row. As a string, columns are aligned.
 
     Raises:
         ValueError: if a row has more or fewer cells than there are heads.
@@ -55,5 +55,5 @@ class Table:
 
 
 def _width(cell: str) -> int:
-    """Columns that a terminal gives to it: the hat of k̂ takes none."""
+    """The number of columns that a cell takes in a terminal: the hat of k̂ takes none."""
     return sum(not unicodedata.combining(character) for character in cell)

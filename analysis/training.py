@@ -1,4 +1,4 @@
-"""Training a run: what ``run_svi.py`` does, from Python."""
+"""Training of a run from Python, which is also what ``run_svi.py`` does."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ from pyro_compvae.training.distributed import Workers, joined_workers
 from pyro_compvae.training.trainer import Look, Trainer
 
 VALIDATION_SCENES = 64
-"""Scenes that are evaluated during training, spread over the validation split."""
+"""How many scenes are evaluated during training; they are spread over the validation split."""
 
 FIGURE_SCENES = 6
-"""Images in the figures that are drawn during training."""
+"""How many images the figures show that are drawn during training."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train, which makes no difference to what a run is."""
+    """Options of training that are no part of a run's configuration."""
 
     resume: bool = False
     """Continue the run in the folder from its checkpoint, or from the start if it has none yet."""
     device: str | torch.device = "auto"
-    """Where to compute; auto takes a GPU when there is one."""
+    """The device to compute on; auto takes a GPU if there is one."""
     compile: bool = False
-    """Whether torch.compile fuses the elementwise work of the decoder and the guide's networks, where it can."""
+    """Whether torch.compile fuses the elementwise operations of the decoder and the guide's networks, if it works."""
     cuda_graph: bool = True
-    """Whether a GPU gets a training step in one piece, several times as fast; not with several workers."""
+    """Whether a single worker sends training steps to a GPU in one piece, which is several times as fast."""
     command: tuple[str, ...] = ("from Python:", "pyro_compvae.analysis.train")
-    """What environment.json says the run was made by: a script and its arguments, or these words."""
+    """The command that environment.json records for the run: a script and its arguments, or these words."""
     say: Callable[[str], object] = lambda line: None
-    """What is done with lines for the user, such as print."""
+    """A function that shows lines to the user, such as print."""
 
 
 def train(
@@ -66,24 +66,24 @@ def train(
     viewpoints: Tensor | NDArray | None = None,
     options: TrainOptions | None = None,
 ) -> Run:
-    """Train a run in a folder of its own, which every script then takes; returns it, ready for evaluation.
+    """Train a run in its own folder, which every script then takes, and return the run ready for evaluation.
 
-    Ctrl-C and SIGTERM stop training after a checkpoint, and the run is returned as far as it is.
+    Ctrl-C and SIGTERM stop training after a checkpoint, and the run is returned as it is then.
 
     Args:
-        config: of the run.
-        run_dir: a new or empty folder, or with ``options.resume`` that of the run to continue.
-        scenes: a user's own, instead of those that the configuration names: images (N, 3, H, H), or (N, V, 3, H, H) of
-            V views, as bytes or as floats in [0, 1]; or a `SceneSet`, which may have true masks. Eight tenths are
-            trained on, a tenth is for a look during training, and the last tenth for the test. They are kept in the run
-            folder.
-        viewpoints: (N, V, 3), of V views.
-        options: how to train.
+        config: the run's configuration.
+        run_dir: a new or empty folder, or with ``options.resume`` the folder of the run to continue.
+        scenes: a user's own scenes, instead of those that the configuration names: images (N, 3, H, H), or (N, V, 3, H,
+            H) of V views, as bytes or as floats in [0, 1]; or a `SceneSet`, which may have true masks. Eight tenths are
+            for training, a tenth for evaluations during training, and the last tenth for the test. They are kept in the
+            run folder.
+        viewpoints: the viewpoints of V views, (N, V, 3).
+        options: options of training.
 
     Raises:
-        ConfigError: if the configuration cannot be built, or not on this machine.
-        CheckpointError: if the folder holds other files or, to resume, another run or none.
-        ArgumentError: for scenes that are none, too few, not square, or given to a run that is resumed.
+        ConfigError: if the configuration is impossible, or impossible on this machine.
+        CheckpointError: if the folder holds other files, or with ``options.resume`` another run or none.
+        ArgumentError: for scenes that are no images, too few, or not square, or are given for a run that is resumed.
         DataError: if data on disk are missing or malformed.
         DivergenceError: if the loss is not finite or has exploded; the last checkpoint is kept.
 
@@ -105,14 +105,14 @@ def train(
             own = own_scenes(scenes, viewpoints, options.resume)
             if own is not None:
                 config = with_own_scenes(folder, config, own)
-                # What cannot be trained is refused before anything is written.
+                # A configuration that cannot be trained is refused before anything is written.
                 _guide(folder, config, torch.device("cpu"))
                 keep_scenes(folder, own, workers)
             try:
                 trainer, splits = _trainer(folder, config, options, device, workers)
             except CompvaeError:
                 if own is not None and workers.is_first:
-                    folder.scenes.unlink(missing_ok=True)  # so that the call may be mended and given again
+                    folder.scenes.unlink(missing_ok=True)  # so that the corrected call finds an empty folder
                 raise
             _begin(trainer, options)
             if trainer.run() and workers.is_first:
@@ -122,10 +122,10 @@ def train(
 
 
 def _begin(trainer: Trainer, options: TrainOptions) -> None:
-    """Make the folder that of the run, from where it was if it is resumed, and say where it is trained."""
+    """Restore a resumed run, write the run's configuration and environment into its folder, and say where it trains."""
     folder, device, workers = trainer.folder, trainer.device, trainer.workers
     if options.resume:
-        read_environment(folder.environment)  # a damaged one is refused before anything is written
+        read_environment(folder.environment)  # a damaged file is refused before anything is written
         trainer.restore()
     if workers.is_first:
         with naming_full_disk(folder.path):
@@ -137,7 +137,7 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
 
 @contextmanager
 def _as_it_was(device: torch.device) -> Iterator[None]:
-    """Train with torch's own defaults, and leave defaults, random numbers and warnings as they were."""
+    """A context with torch's own defaults, which restores defaults, random numbers and warnings at the end."""
     with (
         torch_defaults(),
         torch.enable_grad(),
@@ -161,7 +161,7 @@ def _trainer(
             if workers.is_first:
                 options.say(f"compile: networks stay as they are, torch.compile does not work here ({error})")
     _check_scenes(config, splits["train"], options)
-    # Neighbours are views of one scene in multi-view data, so the scenes to look at are spread over the split.
+    # In multi-view data neighbours are views of one scene, so the evaluated scenes are spread over the split.
     validation = splits["validation"] = splits["validation"].spread(VALIDATION_SCENES)
     shown = _shown(validation, device)
 
@@ -178,10 +178,10 @@ def _guide(folder: RunFolder, config: RunConfig, device: torch.device) -> SceneG
     torch.manual_seed(config.seed)
     try:
         guide = build_guide(config).to(device)
-    except ArgumentError as error:  # which speaks of a network's argument, as the configuration does
+    except ArgumentError as error:  # the message names a network's argument, which the configuration has too
         raise ConfigError(str(error)) from error
     if config.frozen_model is not None:
-        if not folder.checkpoint.exists():  # which holds the model too
+        if not folder.checkpoint.exists():  # a checkpoint would hold the model too
             take_over_model(guide, config)
         guide.model.requires_grad_(False)
         warnings.filterwarnings("ignore", message=".*not registered in the param store because requires_grad=False")
@@ -193,7 +193,7 @@ def _shown(scenes: SceneSet, device: torch.device) -> Any:
 
 
 def _check_scenes(config: RunConfig, scenes: SceneSet, options: TrainOptions) -> None:
-    """Warn where a scene has more objects than there are slots beside the background's, or no true masks."""
+    """Warn if there are no true masks, or if a scene has more objects than slots besides the background's."""
     if scenes.max_objects is None:
         options.say(f"no masks in {scenes.origin}: {', '.join(MASK_METRICS)} are left out")
     elif config.num_slots < scenes.max_objects + 1:
@@ -205,7 +205,7 @@ def _check_scenes(config: RunConfig, scenes: SceneSet, options: TrainOptions) ->
 
 
 def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any]:
-    """Metrics on all test scenes, with what they are of; None for those that want masks where there are none."""
+    """The metrics on all test scenes, and the run that they are of; without masks, metrics that need them are None."""
     config, device, scenes = trainer.config, trainer.device, splits["test"]
     torch.manual_seed(config.seed)
     trainer.guide.eval()

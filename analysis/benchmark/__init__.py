@@ -1,1 +1,1 @@
-"""Time, memory and arithmetic of training steps and of evidence estimates."""
+"""Measurements of time, memory and arithmetic of training steps and of evidence estimates."""

@@ -1,4 +1,4 @@
-"""Time and memory of importance samples, beside Pyro's own way; each measurement in a process of its own."""
+"""Time and memory of importance samples, ours and Pyro's; each measurement has its own process."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Way = Literal["pyro.infer.Importance", "ours"]
 PYRO_WAY: Way = "pyro.infer.Importance"
 OURS_WAY: Way = "ours"
 WAYS = (PYRO_WAY, OURS_WAY)
-"""A loop over traces of one sample each, and `proposal_log_evidence` with the exact permanent."""
+"""The two ways: Pyro's loop over traces of one sample each, and `proposal_log_evidence` with the exact permanent."""
 
 
 class SamplingCost(NamedTuple):
-    """Seconds of all samples, of which for q̄ (0 where it is not computed), and bytes at the peak beyond the start."""
+    """The seconds of all samples, those of them for q̄ (0 without it), and the bytes at the peak beyond the start."""
 
     seconds: float
     symmetric_seconds: float
@@ -40,7 +40,7 @@ class SamplingCost(NamedTuple):
 
 @dataclass(frozen=True)
 class SamplingCase:
-    """What one process measures: L samples of one scene from IODINE's preset of a size, weights untrained."""
+    """The task of one process: L samples of one scene from IODINE's preset of some size, with untrained weights."""
 
     size: str
     way: Way
@@ -49,18 +49,18 @@ class SamplingCase:
 
 
 def measure_in_new_process(case: SamplingCase) -> SamplingCost:
-    """`measure` in a process of its own."""
+    """Call `measure` in a new process."""
     return SamplingCost(*in_new_process("pyro_compvae.analysis.benchmark.evidence_cost", asdict(case)))
 
 
 @torch.no_grad()
 def measure(case: SamplingCase) -> SamplingCost:
-    """Warm up by a few samples, then time all of them; the peak is beyond what the process held before the warm-up."""
+    """Warm up by a few samples, then time all samples; the peak is relative to the memory before the warm-up."""
     config = preset(case.size, "iodine")
     torch.manual_seed(config.seed)
     guide = build_guide(config).to(case.device).eval()
     x = torch.rand(1, 3, *guide.model.image_size, device=case.device)
-    # The posterior is computed once for all samples, which is more than a loop over traces of the guide would do.
+    # The posterior is computed once for all samples, which a loop over traces of the guide would not do.
     q = guide.posterior(x)
     run, proposal = sampler(case.way, guide.model, q, x)
     on_gpu = case.device == "cuda"
@@ -84,7 +84,7 @@ def _wait(on_gpu: bool) -> None:
 
 
 class TimedProposal:
-    """A proposal that remembers how long q̄ took."""
+    """A proposal that records how long q̄ takes."""
 
     def __init__(self, proposal: Proposal) -> None:
         self.proposal = proposal
@@ -94,7 +94,7 @@ class TimedProposal:
         self.seconds = 0.0
 
     def symmetric_log_prob(self, z: Tensor) -> Tensor:
-        """That of the proposal."""
+        """Evaluate the proposal's log q̄, and add the time that it takes to `seconds`."""
         _wait(z.is_cuda)
         started = time.perf_counter()
         log_prob = self.proposal.symmetric_log_prob(z)
@@ -104,7 +104,7 @@ class TimedProposal:
 
 
 def sampler(way: Way, model: SlotModel, q: Normal, x: Tensor) -> tuple[Callable[[int], Any], TimedProposal]:
-    """What draws and weighs that many samples, and the proposal that it draws from."""
+    """A function that draws and weighs some number of samples, and the proposal from which it draws."""
     proposal = TimedProposal(normal_proposal(q))
     if way == OURS_WAY:
         log_joint = LogJoint(model, x)

@@ -1,4 +1,4 @@
-"""How time, memory and arithmetic of a training step grow with its sizes."""
+"""The growth of a training step's time, memory and arithmetic with its sizes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ AXES = {
     "D": "latent_dim",
     "H and W": "data.image_size",
 }
-"""What may grow, and the field of the configuration that says so."""
+"""The sizes that may grow, with their fields in the configuration."""
 
 FACTORS = (1, 2, 4)
-"""Factors by which a size grows from that of the preset."""
+"""The factors by which a size grows from that of the preset."""
 
 
 def growth_cases(size: str, guide: GuideName, variant: str, axis: str, device: str) -> list[Case]:
-    """A preset with one of its sizes multiplied by each of FACTORS."""
+    """The cases of a preset with one of its sizes multiplied by each of FACTORS."""
     start: Any = reduce(getattr, AXES[axis].split("."), preset(size, guide))
     return [Case(size, guide, variant, device, ((AXES[axis], factor * start),)) for factor in FACTORS]
 
 
 def exponent(values: Sequence[float]) -> float:
-    """a of the power law y ∝ x^a that goes best through positive values at FACTORS, by least squares of the logs."""
+    """The exponent a of the power law y ∝ x^a that fits positive values at FACTORS best, in least squares of logs."""
     return float(np.polyfit(np.log(FACTORS), np.log(values), 1)[0])
 
 
 def growth_row(case: Case, axis: str, measured: dict[str, list[float]]) -> dict[str, Any]:
-    """Numbers at all FACTORS, by name, with the exponents they grow with; `case` is the smallest."""
+    """The numbers at all FACTORS, by name, with their exponents; `case` is the smallest one."""
     exponents = {f"{name}_exponent": exponent(values) for name, values in measured.items()}
     ((_, start),) = case.changes
     sizes = [factor * start for factor in FACTORS]

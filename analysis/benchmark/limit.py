@@ -1,4 +1,4 @@
-"""What a computation would take if it did nothing but its convolutions and matrix products."""
+"""The time that a computation would take if it did nothing but its convolutions and matrix products."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import flop_registry
 
 PRODUCTS = {"convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm"}
-"""What counts as arithmetic; all else is overhead."""
+"""The operations that count as arithmetic; all others are overhead."""
 
 
 class Limit(NamedTuple):
-    """flops: floating-point operations, a multiplication with an addition being two. seconds: on this machine, now."""
+    """The arithmetic of a computation.
+
+    flops: floating-point operations; a multiplication with an addition counts as two.
+    seconds: the time that they take on this machine, now.
+    """
 
     flops: int
     seconds: float
@@ -27,7 +31,7 @@ class Limit(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorLike:
-    """What of a tensor decides how long an operation takes."""
+    """The properties of a tensor that decide how long an operation takes."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -35,12 +39,12 @@ class TensorLike:
     device: torch.device
 
     def make(self) -> Tensor:
-        """Such a tensor, of ones."""
+        """Make such a tensor, filled with ones."""
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device).fill_(1)
 
 
 class ProductCalls(TorchDispatchMode):
-    """Collects calls of PRODUCTS: by function and arguments, how often; and their floating-point operations."""
+    """A mode that counts the calls of PRODUCTS by function and arguments, and their floating-point operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,13 +62,13 @@ class ProductCalls(TorchDispatchMode):
 
 
 def measure_limit(step: Callable[[], object], min_run_time: float = 0.05) -> Limit:
-    """Run a step once to see what it multiplies, then time each of these products alone, on tensors of the same layout.
+    """Run a step once to find its products, then time each of these alone, on tensors of the same layout.
 
-    The ratio of these seconds to those of the step is what the step reaches of what its products, as they are, allow.
+    The ratio of these seconds to those of the step says how close the step is to the limit that its products set.
 
     Args:
         step: the computation.
-        min_run_time: seconds for every different product.
+        min_run_time: the seconds that are spent on every different product.
     """
     with ProductCalls() as products:
         step()
@@ -81,11 +85,11 @@ def measure_limit(step: Callable[[], object], min_run_time: float = 0.05) -> Lim
 
 GPU_REPEATS = 10
 CACHE_BYTES = 2**28
-"""More than the largest cache of a GPU."""
+"""A size in bytes that is larger than the largest cache of a GPU, to flush it."""
 
 
 def _seconds_on_gpu(func: Callable[..., Any], args: tuple[Any, ...]) -> float:
-    """Median seconds of a product whose factors come from the GPU's memory, as in a step, and not from its cache."""
+    """The median seconds of a product whose factors come from the GPU's memory, as in a step, not from its cache."""
     flush = torch.empty(CACHE_BYTES, dtype=torch.int8, device="cuda")
     func(*args)
     marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(GPU_REPEATS)]

@@ -1,4 +1,4 @@
-"""Time and memory of a training step, computed in several ways; each measurement in a process of its own."""
+"""Time and memory of a training step, computed in several ways; each measurement has its own process."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ VARIANTS = {
     "ours, bfloat16": "bfloat16",
     COMPILED: "float32",
 }
-"""Precision of the convolutions. "plain" is `pyro_compvae.guides.reference`, "ours" the Pyro guide. COMPILED
-takes a minute or two before its first step."""
+"""The variants, with the precision of their convolutions. "plain" is `pyro_compvae.guides.reference`, and "ours" is the
+Pyro guide. COMPILED takes a minute or two before its first step."""
 STEPS = 3
-"""Timed steps per process on a CPU."""
+"""Number of timed steps per process on a CPU."""
 GPU_WARM_STEPS, GPU_STEPS = 5, 30
-"""Steps before those that are timed on a GPU, and these, which are as short there as what disturbs them."""
+"""Numbers of warm-up steps and of timed steps on a GPU. Many are timed, because steps there are as short as
+disturbances."""
 
 
 class Measurement(NamedTuple):
-    """What one process measured.
+    """The measurements of one process.
 
-    seconds: of each timed step.
-    peak_bytes: at the peak beyond what the process held before its first step.
-    flops, limit_seconds: of a step's convolutions and matrix products, and what they take alone (see `limit`).
+    seconds: the time of each timed step.
+    peak_bytes: the peak memory beyond what the process held before its first step.
+    flops, limit_seconds: the operations of a step's convolutions and products, and their time alone (see `limit`).
     """
 
     seconds: list[float]
@@ -59,7 +60,7 @@ class Measurement(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """What one process measures: a preset, computed in one way, perhaps with other values of some fields."""
+    """The task of one process: a preset, computed in one way, perhaps with other values of some fields."""
 
     size: str
     guide: GuideName
@@ -68,24 +69,24 @@ class Case:
     changes: tuple[tuple[str, Any], ...] = ()
 
     def config(self) -> RunConfig:
-        """The preset with L-NMS, and with the changes."""
+        """The preset's configuration with L-NMS and with the changes."""
         fixed = {"lnms": True, "training.precision": VARIANTS[self.variant]}
         return preset(self.size, self.guide).replace(fixed | dict(self.changes))
 
 
 def measure_in_new_process(case: Case) -> Measurement:
-    """`measure` in a process of its own."""
+    """Call `measure` in a new process."""
     return Measurement(*in_new_process("pyro_compvae.analysis.benchmark.step_cost", asdict(case)))
 
 
 def in_new_process(module: str, case: dict[str, Any]) -> list[Any]:
-    """What a module prints as JSON when it is run with a case as its argument."""
+    """Run a module with a case as its argument, and parse the JSON that it prints."""
     command = [sys.executable, "-m", module, json.dumps(case)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def measure(case: Case) -> Measurement:
-    """Warm up, then time some steps, then what they multiply."""
+    """Warm up, time some steps, and then time their products alone."""
     allow_tf32(True)  # as in training
     step = training_step(case)
     if case.device == "cuda":
@@ -101,7 +102,7 @@ def measure(case: Case) -> Measurement:
 
 
 def _seconds_on_gpu(step: Callable[[], object]) -> list[float]:
-    """Seconds of every step, one after the other as in training: the host is never waited for in between."""
+    """The seconds of every step, taken one after the other as in training, without waiting for the host in between."""
     for _ in range(GPU_WARM_STEPS):
         step()
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(1 + GPU_STEPS)]
@@ -114,21 +115,22 @@ def _seconds_on_gpu(step: Callable[[], object]) -> list[float]:
 
 
 def make_guide(case: Case) -> SceneGuide:
-    """The guide, in train mode; its weights are the same for all variants of a size."""
+    """Make the guide, in train mode; its weights are the same for all variants of a size."""
     config = case.config()
     torch.manual_seed(config.seed)
     guide = build_guide(config).to(case.device)
-    if case.variant == BASELINE and isinstance(guide, MonetGuide):  # whose networks the reference takes as they are
+    if case.variant == BASELINE and isinstance(guide, MonetGuide):  # the reference uses the guide's networks
         guide.attention.layout = guide.encoder.layout = torch.contiguous_format
     guide.kl_weight = config.training.kl_weight
     return guide
 
 
 def training_step(case: Case) -> Callable[[], Tensor]:
-    """Loss, backward, clipping and the optimiser's step on a batch of noise; a step costs the same on any images.
+    """Make a training step on a batch of noise: loss, backward, clipping and the optimiser's step, for images of noise.
 
-    The step returns its loss in nats per scene. Every step begins with the same seed, so that all variants compute the
-    same loss; MulMON, which draws how many views it observes, always observes `num_observed` of them.
+    A step costs the same for any images. It returns its loss in nats per scene. Every step begins with the same seed,
+    so that all variants compute the same loss; MulMON, which otherwise draws how many views it observes, always
+    observes `num_observed` of them.
     """
     config = case.config()
     guide = make_guide(case)
@@ -152,7 +154,7 @@ def training_step(case: Case) -> Callable[[], Tensor]:
 
 
 def plain_loss(guide: SceneGuide, x: Tensor, *viewpoints: Tensor) -> Tensor:
-    """The reference's loss, summed over scenes in nats, on the random numbers that the guide would draw."""
+    """The reference's loss, summed over scenes in nats, with the random numbers that the guide would draw."""
 
     def draw(number: int) -> list[Tensor]:
         shape = (len(x), guide.model.num_slots, guide.model.latent_dim)
@@ -165,7 +167,7 @@ def plain_loss(guide: SceneGuide, x: Tensor, *viewpoints: Tensor) -> Tensor:
     assert isinstance(guide, MulmonGuide)
     noisy, order, n = guide.draw_views(*viewpoints)
     noise = draw(n * guide.num_iterations)
-    draw(1)  # the guide's site "z", of which only the density matters
+    draw(1)  # stands for the guide's site "z", of which only the density matters
     noise += draw(len(order) - n)
     return plain_mulmon_loss(guide, x[:, order], noisy[:, order], n, noise)
 
@@ -177,9 +179,9 @@ def num_observed(config: RunConfig) -> int:
 
 
 def resident(field: str) -> int:
-    """Resident memory of this process in bytes: "VmRSS" now, "VmHWM" at its peak. Linux only.
+    """The resident memory of this process in bytes, "VmRSS" now and "VmHWM" at its peak; on Linux only.
 
-    Not getrusage, whose peak starts at that of the parent process.
+    The peak of getrusage is no use, because it starts at that of the parent process.
     """
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

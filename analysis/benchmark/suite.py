@@ -1,4 +1,4 @@
-"""Measurements of all guides, sizes and variants, in turn."""
+"""The benchmark: measurements of all guides, sizes and variants in turn."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ from pyro_compvae.runs.environment import processor
 from pyro_compvae.runs.sections import GuideName
 
 NUM_SAMPLES = 40
-"""Importance samples that are timed at every size."""
+"""Number of importance samples that are timed at every size."""
 
 
 GROWTH_SAMPLES = (100, 10_000)
-"""L in the table of memory against L, which is of the last size: it takes minutes at "paper"."""
+"""Values of L in the table of memory against L, which is for the last size and takes minutes at "paper"."""
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """What is measured, and how often."""
+    """The measurements to make, and how often."""
 
     quick: bool = False
-    """Only the tiny size, whatever --sizes: shows that everything runs, says nothing about real sizes."""
+    """Measure only the tiny size, whatever --sizes says, to see that everything runs; the numbers mean nothing."""
     rounds: int = 1
-    """Processes per variant; one round of everything takes some half an hour on two cores."""
+    """Number of processes per variant; one round of everything takes about half an hour on two cores."""
     compile: bool = False
     """Whether to measure compiled networks too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU when there is one."""
+    """The device to measure; auto takes a GPU if there is one."""
     guides: tuple[GuideName, ...] = ("iodine", "monet", "mulmon")
-    """Guides to measure."""
+    """The guides to measure."""
     sizes: tuple[Literal["paper", "default"], ...] = ("paper", "default")
-    """Presets to measure; growth is of the last one."""
+    """The presets to measure; growth is measured for the last one."""
 
     def check(self) -> None:
-        """Refuse, before minutes of measuring, what cannot work.
+        """Refuse settings that cannot work, before minutes of measuring.
 
         Raises:
-            ConfigError: naming the argument.
+            ConfigError: with the name of the argument.
         """
         if self.rounds < 1:
             raise ConfigError(f"rounds: expected at least 1, got {self.rounds}")
@@ -68,14 +68,14 @@ class BenchmarkConfig:
 
 
 def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
-    """Measure everything; the content is that of the file which ``benchmark.py --json`` writes."""
+    """Measure everything, and return the content of the file that ``benchmark.py --json`` writes."""
     config.check()
     sizes: tuple[str, ...] = ("tiny",) if config.quick else config.sizes
     device = choose_device(config.device).type
     machine = describe_machine(device)
     variants = [variant for variant in VARIANTS if config.compile or variant != COMPILED]
     tables = [[Case(size, guide, variant, device) for variant in variants] for size in sizes for guide in config.guides]
-    # MulMON refines each view in the same way and would take several times as long to show the same.
+    # MulMON refines each view like IODINE and would take several times as long to show the same.
     growth = {
         (variant, axis): growth_cases(sizes[-1], "iodine", variant, axis, device)
         for variant in (BASELINE, OURS)
@@ -86,7 +86,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     grown = [case for some in growth.values() for case in some]
     results: dict[Case, list[Measurement]] = {case: [] for case in (*cases, *grown)}
     jobs = [*cases * config.rounds, *grown]
-    # Numbers of the tiny size mean nothing, so two processes may disturb each other there.
+    # The numbers of the tiny size mean nothing, so two processes may disturb each other.
     with ThreadPoolExecutor(2 if config.quick else 1) as pool:
         measurements = pool.map(measure_in_new_process, jobs)
         for case, measured in zip(jobs, tqdm(measurements, "measuring", len(jobs), unit="process"), strict=True):
@@ -114,7 +114,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def sample(sizes: tuple[str, ...], device: str) -> list[dict[str, Any]]:
-    """Importance samples of one scene, in one process each: both ways at every size, and many of ours at the last."""
+    """Time importance samples of one scene, a process each: both ways at every size, and many of ours at the last."""
     cases = [SamplingCase(size, way, NUM_SAMPLES, device) for size in sizes for way in WAYS]
     cases += [SamplingCase(sizes[-1], OURS_WAY, num_samples, device) for num_samples in GROWTH_SAMPLES]
     rows = []
@@ -126,7 +126,7 @@ def sample(sizes: tuple[str, ...], device: str) -> list[dict[str, Any]]:
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """What the numbers were measured on, and how busy it was."""
+    """The machine on which the numbers were measured, and its load."""
     return {
         "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads(),
@@ -136,7 +136,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def compare(results: dict[Case, list[Measurement]]) -> list[dict[str, Any]]:
-    """Medians of the variants of one guide and size, and their ratios to the baseline, which comes first."""
+    """The medians of the variants of one guide and size, and their ratios to the baseline, which comes first."""
     rows: list[dict[str, Any]] = []
     for case, measurements in results.items():
         milliseconds, memory_mib = step_ms(measurements), peak_mib(measurements)
@@ -152,10 +152,10 @@ def compare(results: dict[Case, list[Measurement]]) -> list[dict[str, Any]]:
 
 
 def step_ms(measurements: list[Measurement]) -> float:
-    """Median of the steps in milliseconds."""
+    """The median time of the steps in milliseconds."""
     return 1000 * median(second for measured in measurements for second in measured.seconds)
 
 
 def peak_mib(measurements: list[Measurement]) -> float:
-    """Median of the peaks in MiB."""
+    """The median of the memory peaks in MiB."""
     return median(measured.peak_bytes for measured in measurements) / 2**20

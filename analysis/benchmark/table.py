@@ -1,4 +1,4 @@
-"""Measurements as tables for people."""
+"""Tables of a benchmark's measurements for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyro_compvae.runs.sections import GuideName
 
 
 def report(content: dict[str, Any]) -> str:
-    """The numbers as tables for people."""
+    """The measurements as text with tables."""
     machine = content["machine"]
     lines = [
         f"{machine['processor']}, {machine['threads']} CPU threads, torch {machine['torch']}, "
@@ -48,7 +48,7 @@ def report(content: dict[str, Any]) -> str:
 
 
 def describe_case(size: str, guide: GuideName) -> str:
-    """One line on a preset's sizes."""
+    """A line with a preset's sizes."""
     config = preset(size, guide)
     side = config.data.image_size
     parts = [

@@ -1,12 +1,12 @@
-r"""Simulation-based calibration: does a posterior know what it does not know?
+r"""Simulation-based calibration, which tests whether a posterior is as uncertain as it should be.
 
 Draw z* from the prior and x from p(x | z*). Then z* is one more draw from p(z | x), and the rank of any number T(z*, x)
 among those of draws from a posterior is uniform if that posterior is exact (Cook, Gelman & Rubin 2006; Talts et al.
 2018). T may depend on x (Modrák et al. 2023); the log-likelihood finds faults that functions of z alone do not. Slots
-are exchangeable, so T has to be invariant under their permutations: a rank of "slot 2" means nothing.
+are exchangeable, so T has to be invariant under their permutations: the rank of "slot 2" means nothing.
 
-With T the posterior's own density, the rank says in which of its regions of highest density z* lies: the expected
-coverage (Hermans et al. 2022).
+If T is the posterior's own density, the rank says in which of its regions of highest density z* lies, which gives the
+expected coverage (Hermans et al. 2022).
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ QUANTITIES = {
     "largest_cosine": "cosine of the two slots most alike",
     "total": "sum of all slots and latents",
 }
-"""What is ranked, all invariant under permutations of the slots; in words, for figures."""
+"""The quantities that are ranked, all invariant under permutations of the slots, with their titles in figures."""
 
 FEW_DRAWS = 8
-"""Draws resampled by importance, among which an exact draw is ranked."""
+"""Number of draws resampled by importance, among which an exact draw is ranked."""
 
 COVERAGE = {"guide": "log_guide", "importance": "log_joint"}
-"""The density whose regions are meant by the coverage of either kind of draws, up to a constant."""
+"""The density, up to a constant, whose regions define the coverage of each kind of draws."""
 
 
 def invariants(log_joint: LogJoint, q: Normal, z: Tensor, chunk_size: int = 16) -> dict[str, Tensor]:
-    """The numbers T(z, x) of `QUANTITIES`, of draws z (L, B, K, D): (L, B) each.
+    """The numbers T(z, x) of `QUANTITIES` at draws z (L, B, K, D), (L, B) each.
 
     Args:
-        log_joint: of the scenes x.
-        q: the guide's posterior, batch shape (B, K, D).
-        z: draws.
-        chunk_size: of them at a time.
+        log_joint: log p(x, z) of the scenes x.
+        q: the guide's posterior, of batch shape (B, K, D).
+        z: the draws.
+        chunk_size: how many draws are evaluated at a time.
     """
     K = z.shape[-2]
     log_prior = Normal(0.0, 1.0).log_prob(z).sum((-2, -1))
@@ -75,23 +75,23 @@ def invariants(log_joint: LogJoint, q: Normal, z: Tensor, chunk_size: int = 16) 
 
 
 def ranks(exact: Tensor, draws: Tensor) -> Tensor:
-    """Where the exact draw stands among the others, in [0, 1]: uniform if it is one more of them. Ties at random.
+    """The rank of an exact draw among others, in [0, 1], which is uniform if it is one more of them; ties are random.
 
     Args:
-        exact: (B,).
-        draws: (L, B).
+        exact: the exact draw's numbers, (B,).
+        draws: the others' numbers, (L, B).
     """
     below, equal = (draws < exact).sum(0), (draws == exact).sum(0)
     return (below + torch.rand(exact.shape, dtype=torch.float64, device=exact.device) * (equal + 1)) / (len(draws) + 1)
 
 
 def scene_ranks(log_joint: LogJoint, q: Normal, z_exact: Tensor, z: Tensor) -> Tensor:
-    """The ranks of all `QUANTITIES` of simulated scenes, (quantity, B).
+    """The ranks of all `QUANTITIES` for simulated scenes, (quantity, B).
 
     Args:
-        log_joint: of the scenes.
-        q: the guide's posterior, batch shape (B, K, D).
-        z_exact: what the scenes were simulated from, (B, K, D).
+        log_joint: log p(x, z) of the scenes.
+        q: the guide's posterior, of batch shape (B, K, D).
+        z_exact: the slots from which the scenes were simulated, (B, K, D).
         z: draws from any posterior, (L, B, K, D).
     """
     exact, drawn = invariants(log_joint, q, z_exact[None].to(z)), invariants(log_joint, q, z)
@@ -108,24 +108,24 @@ def calibrate(
     batch_scenes: int = 16,
     progress: Callable[[int], object] = lambda scenes: None,
 ) -> xarray.Dataset:
-    """Ranks of scenes simulated from a run's model, among draws of its guide, and of annealed chains resampled.
+    """Rank the exact draws of scenes simulated from a run's model among draws of its guide, and of resampled chains.
 
-    rank: (source, quantity, scene), sources "guide" and "importance".
-    num_draws: (source), among how many. Few of importance: ranks ask for independent draws, and there are no more than
-        the effective sample size.
-    khat: (scene), of the weights that were resampled, ``num_weights`` of them; draws of importance are only as good as
-        these are small.
+    rank: (source, quantity, scene), for the sources "guide" and "importance".
+    num_draws: (source), the number of draws. Importance has few: ranks need independent draws, and there are no more
+        of them than the effective sample size.
+    khat: (scene), k̂ of the ``num_weights`` weights by which chains were resampled. Draws of importance are good only if
+        it is small.
 
-    Slots drawn from the prior make scenes that no guide was trained on. So this is a hard test, and the only one whose
+    Slots drawn from the prior make scenes on which no guide was trained. So this is a hard test, but the only one whose
     truth is known.
 
     Args:
-        run: with a prior of independent slots.
-        num_scenes: simulated.
-        num_draws: from the guide.
-        config: of fits and annealed chains; None leaves importance out.
-        viewpoints: (num_scenes, V, 3), if the model has any.
-        batch_scenes: at a time.
+        run: the run, whose prior must have independent slots.
+        num_scenes: the number of simulated scenes.
+        num_draws: the number of draws from the guide.
+        config: the effort of fits and annealed chains; None leaves importance out.
+        viewpoints: the viewpoints (num_scenes, V, 3), if the model has any.
+        batch_scenes: how many scenes are computed at a time.
         progress: called with the number of scenes of every batch that is done.
 
     Raises:
@@ -161,7 +161,7 @@ def calibrate(
 
 
 def _resampled_chains(log_joint: LogJoint, q: Normal, config: EvidenceConfig) -> tuple[Tensor, Tensor]:
-    """Some of the chains annealed from fits that start at q, by their weights: draws (L, B, K, D), and k̂ (B,)."""
+    """Draws (L, B, K, D) by their weights from chains annealed from fits that start at q, and k̂ (B,)."""
     refined = config.refined()
     chains = annealed_from(log_joint, fit_and_cover(log_joint, q, refined), refined)
     return resample(chains.z, chains.log_weights, FEW_DRAWS)[0], chains.estimate.khat

@@ -1,4 +1,4 @@
-"""Ranks and coverage, drawn against what is uniform."""
+"""A figure of ranks and coverage against the uniform distribution."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pyro_compvae.analysis.calibration.uniformity import uniformity
 from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
 
 PROBABILITY = 0.99
-"""Probability that the band holds the whole curve: a calibrated posterior leaves that of one quantity by chance one
-time in a hundred."""
+"""Probability that the band contains the whole curve. A calibrated posterior's curve for one quantity leaves it by
+chance one time in a hundred."""
 
 
 COLOURS = {"guide": PALETTE[0], "importance": PALETTE[5]}
@@ -26,13 +26,13 @@ COLOURS = {"guide": PALETTE[0], "importance": PALETTE[5]}
 def calibration_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
     """Draw ECDF differences of every quantity with simultaneous 99 % bands, and expected coverage in the last panel.
 
-    A line below the band: ranks too large, the draws are too small. S-shaped, first above and then below: draws too
-    narrow; the other way round: too wide.
+    If a line is below the band, ranks are too large, so the draws are too small. If it is S-shaped, first above and
+    then below, the draws are too narrow; the other way round, they are too wide.
 
     Args:
-        path: picture file, written atomically.
-        data: see `calibrate`.
-        title: above the picture.
+        path: the picture file, written atomically.
+        data: the result of `calibrate`.
+        title: the title above the picture.
     """
     figure = Figure(figsize=(12, 5), dpi=120, layout="constrained")
     axes = figure.subplots(2, 5, sharex=True).ravel()
@@ -61,7 +61,7 @@ def _ecdf_difference(axis: Axes, values: NDArray, source: str) -> None:
     ends = (0.0, 1.0)
     points = np.concatenate((ends[:1], found.points, ends[1:]))
     lower, upper, difference = (np.pad(line, 1) for line in (found.lower, found.upper, found.difference))
-    if not axis.lines:  # the band depends on nothing but the number of scenes
+    if not axis.lines:  # the band depends on the number of scenes only, so it is drawn once
         axis.fill_between(points, lower, upper, step="mid", color="0.6", alpha=0.35, linewidth=0, label="99 % band")
         axis.axhline(0, color="0.5", linewidth=0.8)
     style = "-" if source == "guide" else "--"

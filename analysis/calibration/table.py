@@ -1,4 +1,4 @@
-"""Calibration in a table."""
+"""Tables of calibration, and how to read them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pyro_compvae.analysis.tables import Table
 from pyro_compvae.evidence.estimate import reliable_khat
 
 FEW = 8
-"""Scenes of which nothing is told apart."""
+"""Number of scenes below which the scenes that are reliable by k̂ get no table of their own."""
 
 LEVELS = (0.5, 0.8, 0.95)
-"""At which coverage is told."""
+"""The levels at which coverage is reported."""
 
 
 def ranks_by_source(data: xarray.Dataset) -> dict[str, xarray.DataArray]:
-    """The ranks (quantity, scene) of every source; of importance also for those scenes alone that k̂ calls reliable.
+    """The ranks (quantity, scene) of every source; for importance also those of the reliable scenes (by k̂) alone.
 
-    k̂ is of the very draws that are ranked, but knows nothing of the exact one: ranks of an exact posterior stay nearly
+    k̂ depends on the chains behind the draws, but not on the exact draw, so ranks of an exact posterior stay nearly
     uniform among these scenes.
 
     Args:
-        data: see `calibrate`.
+        data: the result of `calibrate`.
     """
     found = {str(source): data["rank"].sel(source=source) for source in data["source"].values}
     if "khat" in data:
@@ -37,10 +37,10 @@ def ranks_by_source(data: xarray.Dataset) -> dict[str, xarray.DataArray]:
 
 
 def calibration_rows(data: xarray.Dataset) -> Table:
-    """A row for every quantity: mean rank and the p-value of uniformity, of every source.
+    """A row for every quantity, with the mean rank and the p-value of uniformity for every source.
 
     Args:
-        data: see `calibrate`.
+        data: the result of `calibrate`.
     """
     sources = ranks_by_source(data)
     heads = ("quantity", *(f"{source}: {head}" for source in sources for head in ("mean rank", "p")))
@@ -55,16 +55,16 @@ def calibration_rows(data: xarray.Dataset) -> Table:
 
 
 def calibration_table(data: xarray.Dataset) -> str:
-    """Ranks of every quantity, expected coverage, and how to read them.
+    """The ranks of every quantity, the expected coverage, and how to read them.
 
     Args:
-        data: see `calibrate`.
+        data: the result of `calibrate`.
     """
     return "\n".join([str(calibration_rows(data)), *calibration_sentences(data), how_to_read(data)])
 
 
 def calibration_sentences(data: xarray.Dataset) -> list[str]:
-    """How often regions of highest density hold the exact draw, for every source."""
+    """Sentences on how often regions of highest density contain the exact draw, for every source."""
     lines = []
     for source, ranks in ranks_by_source(data).items():
         found = coverage(ranks, source)
@@ -74,22 +74,23 @@ def calibration_sentences(data: xarray.Dataset) -> list[str]:
 
 
 def how_to_read(data: xarray.Dataset) -> str:
-    """What ranks and coverage mean."""
+    """A text that says what ranks and coverage mean."""
     draws = " and ".join(f"{int(data['num_draws'].sel(source=name))} of {name}" for name in data["source"].values)
     return HOW_TO_READ.format(scenes=data.sizes["scene"], draws=draws)
 
 
 HOW_TO_READ = """\
-{scenes} scenes simulated from the model; ranks among draws, {draws}. Those of an exact posterior are uniform: mean 0.5,
-and p, of their ECDF, below 0.01 one time in a hundred per line. Coverage below its level: draws too narrow, or
-elsewhere; above: exact draws have a higher density than these, which are too wide, or in a worse mode."""
+{scenes} scenes simulated from the model; ranks among draws, {draws}. The ranks of an exact posterior are uniform: their
+mean is 0.5, and p, which tests their ECDF, is below 0.01 one time in a hundred per line. If coverage is below its
+level, the draws are too narrow, or elsewhere. If it is above, exact draws have a higher density than these, which are
+too wide, or in a worse mode."""
 
 
 def coverage(ranks: xarray.DataArray, source: str) -> NDArray:
-    """Level of the smallest region of highest density that holds the exact draw, per scene: uniform if right.
+    """The level of the smallest region of highest density that contains the exact draw, per scene; ideally uniform.
 
     Args:
-        ranks: (quantity, scene).
-        source: of `COVERAGE`, which says whose density is meant, and whatever follows a comma.
+        ranks: the ranks, (quantity, scene).
+        source: a source in `COVERAGE`, which names the density, perhaps with more text after a comma.
     """
     return 1 - ranks.sel(quantity=COVERAGE[source.partition(",")[0]]).values

@@ -1,6 +1,7 @@
-"""Are these numbers uniform? ECDF differences with simultaneous bands (Säilynoja, Bürkner & Vehtari 2022).
+"""A test of uniformity by ECDF differences with simultaneous bands (Säilynoja, Bürkner & Vehtari 2022).
 
-ArviZ has such bands from 1.x on, which wants Python 3.12; this serves all versions, and gives a p-value too.
+ArviZ has such bands from 1.x on, which needs Python 3.12. This module works with all versions, and also gives a
+p-value.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from pyro_compvae.errors import ArgumentError
 Array = NDArray[np.float64]
 
 MAX_POINTS = 100
-"""The most points at which an ECDF is looked at."""
+"""Largest number of points at which an ECDF is compared."""
 
 SIMULATIONS = 4000
-"""Draws of the null distribution; p-values are no smaller than one over their number."""
+"""Number of draws of the null distribution; p-values are no smaller than one over this number."""
 
 
 class Uniformity(NamedTuple):
     """The ECDF of N numbers in [0, 1] against that of the uniform distribution.
 
-    points: where it was looked at.
-    difference: ECDF − uniform CDF, at these points.
-    lower, upper: the band that holds the whole difference of uniform numbers with the probability asked for.
-    p_value: of the widest excursion, for one set of numbers.
+    points: the points at which it was compared.
+    difference: ECDF − uniform CDF at these points.
+    lower, upper: the band that contains the whole difference of uniform numbers with the probability asked for.
+    p_value: the p-value of the widest excursion, for one set of numbers.
     """
 
     points: Array
@@ -47,15 +48,15 @@ class Uniformity(NamedTuple):
 def uniformity(values: Array, probability: float = 0.95) -> Uniformity:
     """Compare numbers with the uniform distribution.
 
-    The statistic is the smallest pointwise tail probability of the ECDF, a binomial one; its distribution under
-    uniformity is simulated, always the same way.
+    The statistic is the smallest pointwise tail probability of the ECDF, which is binomial; its distribution under
+    uniformity is simulated, always with the same random numbers.
 
     Args:
-        values: N numbers in [0, 1], continuous.
-        probability: of the band, simultaneously at all points.
+        values: N continuous numbers in [0, 1].
+        probability: the probability of the band, simultaneously at all points.
 
     Raises:
-        ValueError: for no numbers, numbers outside of [0, 1], or a probability that is none.
+        ValueError: for no numbers, numbers outside of [0, 1], or a probability outside of (0, 1).
     """
     values = np.asarray(values, dtype=np.float64).ravel()
     if len(values) == 0 or not bool(((values >= 0) & (values <= 1)).all()):
@@ -76,14 +77,14 @@ def uniformity(values: Array, probability: float = 0.95) -> Uniformity:
 
 @lru_cache(maxsize=16)
 def _null_distribution(N: int) -> tuple[Array, Array]:
-    """The points for N numbers, and the statistic of so many simulated sets of uniform ones."""
+    """The points for N numbers, and the statistics of SIMULATIONS simulated sets of N uniform numbers."""
     num_points = min(N, MAX_POINTS)
     points = np.arange(1, num_points + 1) / (num_points + 1)
-    # The counts of N uniform numbers up to every point are sums of multinomial ones between the points.
+    # The counts of N uniform numbers up to every point are sums of multinomial counts between the points.
     between = np.random.default_rng(0).multinomial(N, np.full(num_points + 1, 1 / (num_points + 1)), SIMULATIONS)
     return points, _smallest_tail(between.cumsum(1)[:, :-1], N, points)
 
 
 def _smallest_tail(counts: NDArray[np.int64], N: int, points: Array) -> Array:
-    """min over points of P(Bin ≤ count) and P(Bin ≥ count): counts (M, points) → (M,)."""
+    """The smallest of P(Bin ≤ count) and P(Bin ≥ count) over points, (M,), for counts (M, points)."""
     return np.minimum(binom.cdf(counts, N, points), binom.sf(counts - 1, N, points)).min(1)

@@ -1,1 +1,1 @@
-"""Two kinds of runs, image by image."""
+"""Comparisons of two kinds of runs, image by image."""

@@ -1,9 +1,9 @@
-r"""Two kinds of runs, image by image: does L-NMS change the model or the posterior?
+r"""Comparisons of two kinds of runs, image by image: does L-NMS change the model or the posterior?
 
     ΔL⁺ = L[q⁺] − L[q⁰] = Δ log p(x) − Δ gap,      gap = log p(x) − L[q]        (ΔL⁺: paper, Eq. 6)
 
-The paper reads ΔL⁺ as a gap that closes, as if both runs had the same θ. They do not; with log p̂(x) the two terms can
-be told apart. Δ is always the run with (+) minus the run without (0).
+The paper interprets ΔL⁺ as a gap that closes, as if both runs had the same θ. They do not; log p̂(x) separates the two
+terms. Δ is always the run with (+) minus the run without (0).
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.runs.config import MODEL_FIELDS, differences
 
 MIN_SCENES = 8
-"""Fewer make no interval."""
+"""Least number of scenes for an interval."""
 
 METRICS = ("miou", "mse", "duplicates", "duplicates_latent")
 
 QUANTITIES = ("elbo", "log_evidence", "gap", *METRICS)
-"""What is compared: nats, and metrics of `scene_metrics`."""
+"""The quantities that are compared: those in nats, and metrics of `scene_metrics`."""
 
 RESAMPLES = 4000
-"""Resamples of the bootstrap: an end of a 95 % interval has a standard error of a hundredth of its width."""
+"""Number of resamples of the bootstrap, with which an end of a 95 % interval has a standard error of a hundredth of its
+width."""
 
 ASIDE = ("lnms ", "lnms_prior.", "frozen_model ", "data.root ")
-"""Fields in which the two sides of a comparison may differ: what phrases of `differences` begin with."""
+"""Fields in which the two sides of a comparison may differ, as the beginnings of phrases of `differences`."""
 
 
 class ComparisonError(CompvaeError, ValueError):
@@ -49,13 +50,13 @@ class ComparisonError(CompvaeError, ValueError):
 
 
 def check_comparable(pair: tuple[Run, Run]) -> list[str]:
-    """What else than L-NMS tells the runs of a pair apart, a phrase per field.
+    """The differences of the runs of a pair other than L-NMS, as one phrase per field.
 
-    Evidence and ELBO are densities of the same images, and may be compared between any two models of them, of other
-    K, D or σ as well; but then their difference is not that of L-NMS alone.
+    Evidence and ELBO are densities of the same images, and may be compared between any two models of these, also with
+    another K, D or σ; but then their difference is not due to L-NMS alone.
 
     Raises:
-        ComparisonError: for runs on other images, whose nats have nothing to do with each other.
+        ComparisonError: for runs on other images, whose nats are not comparable.
     """
     run_0, run_plus = pair
     on_data = [
@@ -75,7 +76,7 @@ def check_comparable(pair: tuple[Run, Run]) -> list[str]:
 
 
 def same_model(pair: tuple[Run, Run]) -> bool:
-    """Whether both runs have the same θ, as where only the guide was trained (``run_svi.py --frozen-model``)."""
+    """Whether both runs have the same θ, for example if only their guides were trained (``--frozen-model``)."""
     if differences(pair[0].config, pair[1].config, MODEL_FIELDS):
         return False
     weights = [run.model.state_dict() for run in pair]
@@ -88,20 +89,20 @@ def compare(
     config: EvidenceConfig,
     batches: Batches,
 ) -> xarray.Dataset:
-    """What both runs of every pair make of the same scenes, (pair, side, scene), side "0" or "+".
+    """Evaluate both runs of every pair on the same scenes; returns (pair, side, scene) with side "0" or "+".
 
-    elbo, log_evidence, standard_error, gap: nats; with one θ, log p̂(x) is estimated once, from the run without.
-    reliable: whether k̂ says so of log p̂(x).
-    miou, mse, duplicates, duplicates_latent: see `scene_metrics`, NaN for those of masks where there are none; of
-        several views, from the first V // 2, while nats are of all.
+    elbo, log_evidence, standard_error, gap: nats; with one θ, log p̂(x) is estimated once, from the run without L-NMS.
+    reliable: whether log p̂(x) is reliable by k̂.
+    miou, mse, duplicates, duplicates_latent: see `scene_metrics`; those of masks are NaN if there are none. With
+        several views they are from the first V // 2, while nats are for all views.
 
-    Evidence is kept in comparison.nc of every run folder, and not estimated again with the same settings.
+    Evidence is kept in comparison.nc of every run folder, and is not estimated again with the same settings.
 
     Args:
-        pairs: (run without, run with).
-        scenes: test scenes of all runs.
-        config: how hard to try for log p̂(x).
-        batches: which of the scenes, and how many at a time.
+        pairs: pairs of a run without L-NMS and a run with it.
+        scenes: the test scenes of all runs.
+        config: the effort for log p̂(x).
+        batches: how many of the scenes, and how many at a time.
 
     Raises:
         ComparisonError: for runs on other images, or too few scenes for an interval.
@@ -116,7 +117,7 @@ def compare(
     for pair in pairs:
         effort = (scenes, config, batches)
         row_0 = _evidence(pair[0], *effort) | _scores(pair[0], scenes, batches)
-        # With one θ, p(x) is the same, and estimates of it would differ by nothing but noise.
+        # With one θ p(x) is the same, and two estimates of it would differ by noise only.
         row_plus = row_0 | _elbo(pair[1], *effort) if same_model(pair) else _evidence(pair[1], *effort)
         rows = [row_0, row_plus | _scores(pair[1], scenes, batches)]
         both = [xarray.Dataset({name: ("scene", v.cpu().numpy()) for name, v in row.items()}) for row in rows]
@@ -154,10 +155,10 @@ def _scores(run: Run, scenes: SceneSet, batches: Batches) -> dict[str, Tensor]:
 
 
 def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
-    """The parts of the gap, "gap" (pair, side, gap_name, scene), that ``gap_ladder.py`` left in the run folders.
+    """The parts of the gap, "gap" (pair, side, gap_name, scene), that ``gap_ladder.py`` wrote into the run folders.
 
-    None unless all runs have a ladder of their present weights, of the same scenes, enough for an interval, and made
-    with the same settings.
+    The result is None unless every run has a ladder of its present weights, and all ladders have the same settings and
+    the same scenes, which are enough for an interval.
     """
     found, settings = [], set()
     for pair in pairs:
@@ -177,12 +178,12 @@ def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
 
 
 def undefined(data: xarray.Dataset) -> list[str]:
-    """Those of METRICS that are NaN in all scenes, as those of masks are where there are none."""
+    """Those of METRICS that are NaN in all scenes, such as those of masks if there are none."""
     return [name for name in METRICS if bool(data[name].isnull().all())]
 
 
 def delta(data: xarray.Dataset, name: str) -> NDArray:
-    """The run with minus the run without, (pair, scene)."""
+    """The run with L-NMS minus the run without, (pair, scene)."""
     values = data[name].transpose("side", "pair", "scene").values.astype(float)
     return values[1] - values[0]
 
@@ -200,22 +201,22 @@ class Interval(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or −1 where the interval is on one side of zero, else 0."""
+        """1 or −1 if the interval is on one side of zero, and else 0."""
         return int(self.low > 0) - int(self.high < 0)
 
 
 def bootstrap(values: NDArray, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The mean of differences (pair, scene), with a percentile interval of the bootstrap.
 
-    All pairs of runs saw the same scenes, so that pairs and scenes are crossed, not nested: both are drawn anew,
+    All pairs of runs saw the same scenes, so pairs and scenes are crossed, not nested: both are resampled,
     independently of each other, and every chosen pair is taken at every chosen scene (Owen 2007, the pigeonhole
-    bootstrap). With one pair, scenes alone are drawn, and the interval is for these two runs and no others. A few pairs
-    make intervals that are too narrow: they cannot show what further seeds would do.
+    bootstrap). With one pair only scenes are resampled, and the interval is for these two runs and no others. With a
+    few pairs intervals are too narrow, since they cannot show what further seeds would do.
 
     Args:
-        values: differences of each pair at each scene.
-        seed: of the draws.
-        resamples: how many.
+        values: the differences of each pair at each scene.
+        seed: the seed of the draws.
+        resamples: the number of resamples.
     """
     rng = np.random.default_rng(seed)
     P, N = values.shape

@@ -1,4 +1,4 @@
-"""Comparisons of two kinds of runs, image by image: the paper's Figure 5."""
+"""A figure that compares two kinds of runs, image by image, like the paper's Figure 5."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
 
 
 def comparison_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
-    """Draw the paper's Figure 5 and what it leaves open, with a colour for every pair of runs.
+    """Draw the paper's Figure 5 and a panel that answers what it leaves open, with a colour for every pair of runs.
 
-    1: ΔL⁺ of every image, and its mean. 2, 3: Δ mIoU and Δ MSE against ΔL⁺, with Pearson's correlation (in their own
-    units; the paper scales both axes to [0, 1]); without masks there is no mIoU. 4: Δ log p̂(x) and −Δ gap against ΔL⁺,
-    which is their sum.
+    Panel 1 shows ΔL⁺ of every image, and its mean. Panels 2 and 3 show Δ mIoU and Δ MSE against ΔL⁺, with Pearson's
+    correlation (in their own units; the paper scales both axes to [0, 1]); without masks there is no mIoU. Panel 4
+    shows Δ log p̂(x) and −Δ gap against ΔL⁺, which is their sum.
 
     Args:
-        path: PNG file, written atomically.
-        data: see `compare`.
-        title: above the picture.
+        path: the PNG file, written atomically.
+        data: the result of `compare`.
+        title: the title above the picture.
     """
     metrics = [name for name in METRICS[:2] if name not in undefined(data)]
     figure = Figure(figsize=(13, 3.6), dpi=120, layout="constrained")
@@ -70,7 +70,7 @@ def _against_elbo(axis: Axes, elbo: NDArray) -> None:
 
 
 def _symmetric_log(axes: Axes, which: Literal["x", "y"], values: NDArray) -> None:
-    """Linear where nine tenths of the values lie, logarithmic outside, where the outliers are."""
+    """Make an axis linear where nine tenths of the values lie, and logarithmic outside, where the outliers are."""
     width = max(float(np.quantile(np.abs(values), 0.9)), 1e-3)
     outer = 10.0 ** np.arange(math.ceil(math.log10(width)), math.floor(math.log10(np.abs(values).max() + 1e-3)) + 1)
     axes.set(**{f"{which}scale": SymmetricalLogScale(None, linthresh=width)})

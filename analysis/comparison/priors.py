@@ -22,25 +22,25 @@ from pyro_compvae.normaliser import Normaliser
 
 @dataclass(frozen=True)
 class PriorComparison:
-    """Estimates of log p(x) of the same scenes under both priors."""
+    """Estimates of log p(x) for the same scenes under both priors."""
 
     independent: EvidenceEstimate
-    """Under independent slots."""
+    """The estimate under independent slots."""
     repulsive: EvidenceEstimate
-    """Under repelling ones."""
+    """The estimate under repelling slots."""
 
     @property
     def log_bayes_factor(self) -> Tensor:
-        """For repelling slots, (B,), nats."""
+        """The log Bayes factor for repelling slots, (B,) in nats."""
         return self.repulsive.log_evidence - self.independent.log_evidence
 
     @property
     def standard_error(self) -> Tensor:
-        """Of the log Bayes factor, (B,), nats, without that of log Z, which all scenes have in common."""
+        """The standard error of the log Bayes factor, (B,) in nats, without that of log Z, which all scenes share."""
         return torch.hypot(self.independent.standard_error, self.repulsive.standard_error)
 
     def data(self) -> xarray.Dataset:
-        """All numbers in nats, for every "scene"."""
+        """All numbers in nats for every "scene"."""
         numbers = {
             "log_evidence_independent": self.independent.log_evidence,
             "log_evidence_repulsive": self.repulsive.log_evidence,
@@ -50,7 +50,7 @@ class PriorComparison:
         return xarray.Dataset({name: ("scene", values.cpu().numpy()) for name, values in numbers.items()})
 
     def table(self, normaliser: Normaliser) -> str:
-        """Both log p̂(x) and the log Bayes factor in words."""
+        """Lines with both log p̂(x) and the log Bayes factor."""
         factor = self.log_bayes_factor
         return "\n".join(
             (
@@ -67,14 +67,14 @@ class PriorComparison:
 def compare_priors(
     run: Run, repelling: SlotModel, scenes: SceneSet, config: EvidenceConfig, batches: Batches
 ) -> PriorComparison:
-    """Estimate log p(x) under both priors; log weights are kept in the run folder, and not computed again.
+    """Estimate log p(x) under both priors; log weights are kept in the run folder and are not computed again.
 
     Args:
         run: a trained run, whose slots are independent.
         repelling: its model with a repulsive prior.
-        scenes: test scenes.
-        config: how hard to try.
-        batches: which of the scenes, and how many at a time.
+        scenes: the test scenes.
+        config: the effort.
+        batches: how many of the scenes, and how many at a time.
     """
     best = config.best(run.model.num_slots)
     estimates = [
@@ -86,7 +86,7 @@ def compare_priors(
 
 @torch.no_grad()
 def prior_scenes(run: Run, repelling: SlotModel, scenes: SceneSet, num_scenes: int, seed: int = 0) -> dict[str, Tensor]:
-    """Means of scenes drawn from both priors, (N, 3, H, W) each, seen as the first scenes of a set are."""
+    """Means of scenes drawn from both priors, (N, 3, H, W) each, seen from the viewpoints of a set's first scenes."""
     torch.manual_seed(seed)
     first = scenes[:num_scenes].to(run.device)
     viewpoints = run.guide.arguments(first if scenes.num_views is None else first.view(0))[1:]

@@ -1,4 +1,4 @@
-"""Comparisons of two kinds of runs in words."""
+"""Comparisons of two kinds of runs as tables and sentences."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ LABELS = {
 
 
 FEW_PAIRS = 10
-"""Fewer show too little of how seeds differ."""
+"""Number of pairs below which intervals are too narrow, since they show too little of how seeds differ."""
 
 
 def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared: bool) -> str:
-    """A line per quantity and per part of the gap: both sides, the difference with its interval, in how many scenes it
-    is for the better, and the pairs one by one; then a sentence. Metrics that want masks are left out without.
+    """A line per quantity and per part of the gap: both sides, the difference with its interval, the share of scenes in
+    which it is for the better, and the pairs one by one; then a sentence. Metrics that need masks are left out if there
+    are none.
 
     Args:
-        data: see `compare`.
-        parts: see `ladders`.
+        data: the result of `compare`.
+        parts: the result of `ladders`.
         shared: whether the runs of every pair have the same θ.
     """
     P, N = data.sizes["pair"], data.sizes["scene"]
@@ -68,7 +69,7 @@ def _row(label: str, data: xarray.Dataset, name: str, digits: int, more_is_bette
 
 
 def sentence(data: xarray.Dataset, shared: bool) -> str:
-    """What the difference of the ELBOs consists of."""
+    """A sentence on what the difference of the ELBOs consists of."""
     elbo, evidence, gap = (bootstrap(delta(data, name)) for name in ("elbo", "log_evidence", "gap"))
     if shared:
         verdict = {1: "grows", -1: "shrinks", 0: "does not change beyond noise"}[gap.sign]

@@ -37,53 +37,53 @@ from pyro_compvae.evidence import (
 )
 
 OBSERVED = "observed"
-"""Name of the estimate for the first V // 2 of V views; all others are of all views."""
+"""The name of the estimate for the first V // 2 of V views; all other estimates are for all views."""
 
 START_SCALE = 0.05
-"""Scale of the Gaussian around an exact draw that a fit starts at: about what guides say of slots that they see
-well."""
+"""Scale of the Gaussian around an exact draw at which a fit starts. Guides have about this scale for slots that they
+see well."""
 
 LOWER_CHAINS = 128
-"""Chains of the sandwich, where no chains are asked for on real scenes."""
+"""Number of chains of the sandwich's lower bound, if no chains are wanted on real scenes."""
 
 ESTIMATORS = 4
-"""Version of the estimators, to be raised whenever the same settings come to mean other numbers: what was saved before
-is computed again."""
+"""Version of the estimators. Raise it whenever the same settings give other numbers, so that saved ones are computed
+again."""
 
 EvidenceProgress = Callable[[str], object]
-"""Called with the name of an estimator when it is done, and with how far annealing is and what it accepts."""
+"""A function that is called with the name of an estimator when it is done, and with texts on annealing's progress."""
 
 
 @dataclass(frozen=True)
 class EvidenceConfig:
-    """How hard to try."""
+    """The effort of the estimates."""
 
     num_samples: int = RefinedConfig.num_samples
-    """Importance samples per scene and estimator."""
+    """Number of importance samples per scene and estimator."""
     chunk_size: int = RefinedConfig.chunk_size
-    """Draws, or chains, per scene held at a time, by all estimators."""
+    """Draws, or chains, per scene that an estimator holds at a time."""
     families: tuple[Family, ...] = ()
-    """Gaussians to fit, each from where the guide stands; by default full, or block with over 8 slots."""
+    """Gaussians to fit, each starting at the guide's posterior; by default full, or block with more than 8 slots."""
     fit_steps: int = RefinedConfig.fit_steps
-    """Natural-gradient steps on the ELBO, 16 draws each."""
+    """Natural-gradient steps on the ELBO, with 16 draws each."""
     cover_steps: int = RefinedConfig.cover_steps
-    """Further steps towards KL(p ‖ q), which make a fit cover more, for "..._covering"."""
+    """Further steps towards KL(p ‖ q) for "..._covering", which make a fit cover more of the posterior."""
     cover_samples: int = RefinedConfig.cover_samples
     """Draws of each of these further steps."""
     inflation: float = 1.0
-    """Factor of the guide's scale for "guide_inflated"; 1 leaves it out."""
+    """Factor on the guide's scale for "guide_inflated"; 1 leaves that estimate out."""
     ais_chains: int = RefinedConfig.num_chains
-    """Chains annealed from the last covering fit; 0 leaves annealing out. With fewer than 30 there is no k̂, and few
-    chains bear but a small one. The sandwich's lower bound takes the same pains."""
+    """Chains annealed from the last covering fit; 0 leaves annealing out. With fewer than 30 chains there is no k̂, and
+    a few chains are reliable only up to a small k̂. The sandwich's lower bound uses as many."""
     ais_temperatures: int = RefinedConfig.num_temperatures
     """Steps of these chains from the fit to the posterior."""
     leapfrog_steps: int = RefinedConfig.leapfrog_steps
-    """Mean number of leapfrog steps at every temperature, of all chains."""
+    """Mean number of leapfrog steps at every temperature, for all chains."""
     bdmc_chains: int = 2
-    """Chains of the upper bound for simulated scenes, from the exact draw back to the prior. Few chains on a long way:
-    the bound falls as one over the temperatures."""
+    """Chains of the upper bound for simulated scenes, from the exact draw back to the prior. A few chains with many
+    temperatures are best: the bound's error falls as one over the number of temperatures."""
     bdmc_temperatures: int = 8000
-    """Temperatures of these chains."""
+    """Number of temperatures of these chains."""
 
     def __post_init__(self) -> None:
         ones = ["num_samples", "chunk_size", "fit_steps", "cover_steps", "cover_samples", "ais_temperatures"]
@@ -99,16 +99,16 @@ class EvidenceConfig:
             raise ArgumentError(f"inflation: expected at least 1, got {self.inflation}")
 
     def families_of(self, num_slots: int) -> tuple[Family, ...]:
-        """The families to fit to so many slots.
+        """The families to fit to this many slots.
 
         Raises:
-            ValueError: for more slots than an exact permanent serves, or, with "full", than have their permutations
-                summed.
+            ValueError: for more slots than an exact permanent allows, or, with "full", than permutations can be summed
+                over.
         """
         return tuple(self.refined(family).family_of(num_slots) for family in self.families or (None,))
 
     def best(self, num_slots: int) -> str:
-        """The name of the estimate that most was done for, of so many slots: annealed, or of the last covering fit.
+        """The name of the best estimate for this many slots: the annealed one, or that of the last covering fit.
 
         Raises:
             ValueError: for more slots than `families_of` allows.
@@ -117,7 +117,7 @@ class EvidenceConfig:
         return "ais" if self.ais_chains else f"{family}_covering"
 
     def refined(self, family: Family | None = None) -> RefinedConfig:
-        """How hard `refined_log_evidence` is to try with a family, by default the last of them."""
+        """The effort of `refined_log_evidence` with a family, by default the last of `families`."""
         return RefinedConfig(
             family=family or (self.families[-1] if self.families else None),
             fit_steps=self.fit_steps,
@@ -131,12 +131,13 @@ class EvidenceConfig:
         )
 
     def sampled(self) -> RefinedConfig:
-        """The same without annealing."""
+        """The same effort without annealing."""
         return replace(self.refined(), num_chains=0)
 
 
 QUICK = EvidenceConfig(num_samples=1000, fit_steps=100, cover_steps=25, cover_samples=64, ais_chains=0)
-"""Seconds per scene, and half a nat below annealing: to compare many scenes under several models."""
+"""A small effort, to compare many scenes under several models: it takes seconds per scene, and gives half a nat less
+than annealing."""
 
 
 def estimate_scenes(
@@ -146,13 +147,13 @@ def estimate_scenes(
     progress: EvidenceProgress = lambda name: None,
     observed: bool = True,
 ) -> dict[str, EvidenceEstimate]:
-    """Estimates of log p(x) of a batch of scenes, by name.
+    """Estimate log p(x) of a batch of scenes by several estimators, and return the estimates by name.
 
-    "guide": importance sampling from the guide's posterior, whose mean log weight is the ELBO; "guide_symmetric": the
-    same draws weighed by q̄; "guide_inflated": symmetrised, and wider; "diagonal", "block", "full": from symmetrised
-    Gaussians fitted to every scene by their ELBO; "full_covering" and so on: those fitted further to cover more; "ais":
-    annealed from the last of them, inflated, which is what `refined_log_evidence` gives; "observed": as the last
-    "..._covering", of the first V // 2 of V views, if wanted.
+    "guide" is importance sampling from the guide's posterior, whose mean log weight is the ELBO; "guide_symmetric"
+    weighs the same draws by q̄; "guide_inflated" is symmetrised, and wider; "diagonal", "block" and "full" sample from
+    symmetrised Gaussians fitted to every scene by their ELBO; "full_covering" and so on from those fitted further to
+    cover more; "ais" is annealed from the last of these, inflated, as in `refined_log_evidence`; "observed" is like the
+    last "..._covering", for the first V // 2 of V views, if wanted.
     """
     arguments = run.guide.arguments(scene)
     log_joint, q = log_joint_and_posterior(run, arguments)
@@ -162,7 +163,7 @@ def estimate_scenes(
         estimates[name] = proposal_log_evidence(log_joint, proposal, config.num_samples, config.chunk_size)
         progress(name)
 
-    # The same draws for both, so that their difference is the symmetry term and no noise.
+    # Both use the same draws, so that their difference is the symmetry term without noise.
     estimates["guide"], estimates["guide_symmetric"] = plain_and_symmetric_log_evidence(
         log_joint, normal_proposal(q), config.num_samples, config.chunk_size
     )
@@ -186,14 +187,14 @@ def estimate_scenes(
 
 
 def in_words(progress: EvidenceProgress) -> TransitionProgress:
-    """Tell in words how far annealing is, and what it accepts."""
+    """Turn the progress of annealing into a text with the transition and its acceptance."""
     return lambda step, total, acceptance: progress(
         f"ais, transition {step} of {total}, acceptance {float(acceptance.mean()):.2f}"
     )
 
 
 def log_joint_and_posterior(run: Run, arguments: tuple[Tensor, ...]) -> tuple[LogJoint, Normal]:
-    """log p(x, z), and the guide's posterior, of the scenes that the model's arguments are of."""
+    """log p(x, z) and the guide's posterior for the scenes in the model's arguments."""
     with torch.no_grad():
         return LogJoint(run.model, *arguments), run.guide.posterior(*arguments)
 
@@ -205,18 +206,18 @@ def certify(
     viewpoints: Tensor | None = None,
     progress: TransitionProgress | None = None,
 ) -> tuple[Sandwich, EvidenceEstimate]:
-    """Bounds on log p(x) of scenes simulated from the run's model, and the refined importance estimate for them.
+    """Bound log p(x) of scenes simulated from the run's model, and estimate it by refined importance sampling.
 
-    The lower bound anneals from a Gaussian fitted around the exact draw, as on real scenes from one fitted around where
-    the guide stands; the upper one from the exact draw to the prior. Slots drawn from the prior make scenes that no
-    guide was trained on, so fits from where it stands are often in a wrong mode, and the importance estimate is low:
-    the sandwich says by how much, and k̂ should.
+    The lower bound anneals from a Gaussian fitted around the exact draw, whereas real scenes have one fitted from the
+    guide's posterior; the upper bound anneals from the exact draw to the prior. Slots drawn from the prior make scenes
+    on which no guide was trained, so fits from its posterior are often in a wrong mode, and the importance estimate is
+    low. The sandwich says by how much, and k̂ should warn of it.
 
     Args:
         run: the run.
-        num_scenes: B.
-        config: how hard to try.
-        viewpoints: (B, V, 3) of the simulated views, if the model has any.
+        num_scenes: B, the number of scenes.
+        config: the effort.
+        viewpoints: the viewpoints (B, V, 3) of the simulated views, if the model has any.
         progress: called after every transition of the chains.
     """
     conditions = () if viewpoints is None else (viewpoints,)

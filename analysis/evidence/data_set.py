@@ -1,4 +1,4 @@
-"""Evidence of a run's scenes as data sets, and in files."""
+"""The evidence of a run's scenes as data sets, and in files."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def estimate_evidence(
     name: str = "evidence",
     observed: bool = True,
 ) -> dict[str, EvidenceEstimate]:
-    """Estimates of `estimate_scenes` for the first scenes of a set, by name, computed and saved in batches.
+    """Compute the estimates of `estimate_scenes` for the first scenes of a set, saved in batches; returned by name.
 
     Args:
-        run: the run, in whose folder NAME.nc is written.
-        scenes: test scenes.
-        config: how hard to try.
-        batches: which of the scenes, and how many at a time.
-        name: of the file.
+        run: the run, into whose folder NAME.nc is written.
+        scenes: the test scenes.
+        config: the effort.
+        batches: how many of the scenes, and how many at a time.
+        name: the name of the file.
         observed: see `estimate_scenes`.
 
     Returns:
-        The estimates; on workers but the first, nothing.
+        The estimates; on workers other than the first, an empty dictionary.
     """
 
     def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
@@ -57,14 +57,14 @@ def certify_simulated(
     seed: int = 0,
     progress: TransitionProgress | None = None,
 ) -> xarray.Dataset:
-    """The sandwich of `certify`, kept in sandwich.nc: what an earlier call with the same settings found is read.
+    """The sandwich of `certify`, which is kept in sandwich.nc and read from there if the settings are the same.
 
     Args:
-        run: the run, in whose folder the file is.
-        scenes: whose viewpoints the simulated scenes are seen from, if there are any.
-        config: how hard to try.
-        num_scenes: scenes to simulate, at most as many as there are viewpoints for.
-        seed: of the random numbers.
+        run: the run, whose folder holds the file.
+        scenes: scenes whose viewpoints, if there are any, are those of the simulated scenes.
+        config: the effort.
+        num_scenes: the number of scenes to simulate, at most that of the viewpoints.
+        seed: the seed of the random numbers.
         progress: called after every transition of the chains.
     """
     path = run.folder.numbers("sandwich")
@@ -79,7 +79,7 @@ def certify_simulated(
 
 
 def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = False, **more: float) -> str:
-    """What estimates depend on besides their scenes."""
+    """The settings that estimates depend on besides their scenes, as JSON."""
     repulsion = repulsion_of(run.model)
     if repulsion is not None:
         more |= {"strength": repulsion.strength, "scale": repulsion.scale}
@@ -90,7 +90,7 @@ def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = 
 
 
 def weights_data(estimates: Mapping[str, EvidenceEstimate]) -> xarray.Dataset:
-    """Log weights of every estimate, "log_weight_NAME" (chain, draw, scene); AIS has draws of its own number."""
+    """The log weights of every estimate, "log_weight_NAME" (chain, draw, scene); AIS has its own number of draws."""
     return xarray.Dataset(
         {
             f"log_weight_{name}": (
@@ -104,7 +104,7 @@ def weights_data(estimates: Mapping[str, EvidenceEstimate]) -> xarray.Dataset:
 
 
 def estimates_of(data: xarray.Dataset) -> dict[str, EvidenceEstimate]:
-    """The estimates that `weights_data` was made of."""
+    """The estimates that `weights_data` was made from."""
     return {
         str(name).removeprefix("log_weight_"): estimate_from_log_weights(torch.from_numpy(values.values[0].copy()))
         for name, values in data.items()
@@ -112,7 +112,7 @@ def estimates_of(data: xarray.Dataset) -> dict[str, EvidenceEstimate]:
 
 
 def sandwich_data(sandwich: Sandwich, importance: EvidenceEstimate) -> xarray.Dataset:
-    """Both bounds on log p(x) of simulated scenes, and the importance estimate, nats, for every "scene"."""
+    """Both bounds on log p(x) of simulated scenes, and the importance estimate, in nats for every "scene"."""
     numbers = {
         "lower": sandwich.lower,
         "upper": sandwich.upper,

@@ -1,4 +1,4 @@
-"""Estimates of log p(x) against the number of draws they are made of."""
+"""A figure of estimates of log p(x) against their number of draws."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from pyro_compvae.evidence import EvidenceEstimate
 
 
 def evidence_figure(path: Path, estimates: Mapping[str, EvidenceEstimate], title: str = "") -> None:
-    """Draw the importance-weighted bound of every estimator against its number of draws, relative to the last one.
+    """Draw the importance-weighted bound of every estimator against its number of draws, relative to the last
+    estimator.
 
-    The bounds of a good estimator rise quickly and then stay; one that still rises at the right end has not arrived.
-    Bands are 95 % intervals over scenes of the difference from the last estimator's log p̂(x).
+    The bounds of a good estimator rise quickly and then stay level; a bound that still rises at the right end has not
+    arrived. Bands are 95 % intervals over scenes of the difference from the last estimator's log p̂(x).
 
     Args:
-        path: PNG file, written atomically.
-        estimates: by name, of the same scenes.
-        title: above the picture.
+        path: the PNG file, written atomically.
+        estimates: the estimates by name, for the same scenes.
+        title: the title above the picture.
     """
     shown = {name: estimate for name, estimate in estimates.items() if name != OBSERVED}
     last, reference = list(shown.items())[-1]
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axis = figure.subplots()
-    # More estimators than colours take another line style.
+    # If there are more estimators than colours, the next ones have another line style.
     styles = itertools.product(("-", "--", ":"), PALETTE)
     for (name, estimate), (line, colour) in zip(shown.items(), styles, strict=False):
         counts = draw_counts(len(estimate.log_weights))
@@ -53,11 +54,11 @@ def evidence_figure(path: Path, estimates: Mapping[str, EvidenceEstimate], title
 
 
 LEAST = -1e3
-"""Where bands end, in nats: a band of one outlier must not set the scale."""
+"""Lower end of bands, in nats, so that the band of an outlier does not set the scale."""
 
 
 def draw_counts(num_samples: int) -> list[int]:
-    """1, 2, 5, 10, ... up to all draws, which come last."""
+    """The numbers 1, 2, 5, 10, ... below that of all draws, and that of all draws."""
     steps = (1, 2, 5)
     counts = [step * 10**power for power in range(int(math.log10(num_samples)) + 1) for step in steps]
     return [count for count in counts if count < num_samples] + [num_samples]

@@ -17,16 +17,16 @@ from pyro_compvae.evidence.estimate import reliable_khat
 
 
 def evidence_table(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -> str:
-    """`evidence_rows`, what the estimates say of each other, and how to read them."""
+    """The table of `evidence_rows`, comparisons of the estimates, and how to read them."""
     return "\n".join([str(evidence_rows(estimates, dimensions)), *comparisons(estimates), how_to_read(estimates)])
 
 
 def evidence_rows(estimates: Mapping[str, EvidenceEstimate], dimensions: int) -> Table:
-    """A row per estimator: means over scenes, in nats and bits per dimension, k̂ and ESS.
+    """A row per estimator with means over scenes, in nats and bits per dimension, k̂ and ESS.
 
     Args:
-        estimates: by name, of all scenes.
-        dimensions: observed numbers per scene, 3HW, times V with several views.
+        estimates: the estimates by name, for all scenes.
+        dimensions: the number of observed numbers per scene, 3HW, times V with several views.
     """
     heads = ("estimator", "ELBO", "log p(x)", "s.e.", "smoothed", "bits/dim", "k̂ median, 90 %", "reliable", "ESS")
     rows = []
@@ -49,25 +49,25 @@ def evidence_rows(estimates: Mapping[str, EvidenceEstimate], dimensions: int) ->
 
 
 def how_to_read(estimates: Mapping[str, EvidenceEstimate]) -> str:
-    """What the columns mean, with the thresholds of k̂ for so many draws."""
+    """A text that says what the columns mean, with the thresholds of k̂ for the numbers of draws."""
     thresholds = sorted({len(e.log_weights) for e in estimates.values()}, reverse=True)
     bands = ", ".join(f"{reliable_khat(L):.2f} with {L:,} draws" for L in thresholds if L > 1)
     return HOW_TO_READ.format(bands=bands)
 
 
 HOW_TO_READ = """\
-Nats per scene; ± is a 95 % interval over scenes, s.e. the median standard error of a single scene's log p(x), which
-knows nothing of what no draw has seen. Every log p(x) is low in expectation; reliable: k̂ below {bands}.
-bits/dim is that of a density over colours in [0, 1]; add 8 for colours of 0 to 255."""
+Nats per scene; ± is a 95 % interval over scenes, and s.e. is the median standard error of a single scene's log p(x),
+which ignores regions that no draw has seen. Every log p(x) is low in expectation; it is reliable if k̂ is below {bands}.
+bits/dim belongs to a density over colours in [0, 1]; add 8 for colours from 0 to 255."""
 
 
 def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
-    """What the estimates say of each other, in sentences."""
+    """Comparisons of the estimates, in sentences."""
     guide = estimates["guide_symmetric"]
     symmetry = guide.elbo - estimates["guide"].elbo
     lines = [f"symmetry term, ELBO of q̄ − ELBO of q: {interval(symmetry)} nats, {_range(symmetry)}"]
     refined = [name for name in estimates if name.endswith("_covering")][-1]
-    # Lower bounds in expectation, so the larger one is the better one.
+    # Both are lower bounds in expectation, so the larger one is better.
     best = torch.stack([estimates[name].log_evidence for name in (refined, "ais") if name in estimates]).amax(0)
     gap = best - guide.elbo
     lines.append(f"gap of the guide, log p̂(x) − ELBO of q̄: at least {interval(gap)} nats, {_range(gap)}")
@@ -90,10 +90,11 @@ def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
 
 
 def sandwich_table(data: xarray.Dataset) -> str:
-    """A line per simulated scene: both bounds, and where the importance estimate lies, up to two standard errors.
+    """A line per simulated scene, with both bounds, and with where the importance estimate lies, up to two standard
+    errors.
 
     Args:
-        data: see `sandwich_data`.
+        data: the result of `sandwich_data`.
     """
     heads = ("simulated scene", "lower", "upper", "width", "s.e.", "importance", "k̂")
     columns = (16, 11, 11, 10, 7, 12, 8)
@@ -103,7 +104,7 @@ def sandwich_table(data: xarray.Dataset) -> str:
         row = {str(name): float(values) for name, values in data.isel(scene=b).items()}
         below, above = row["lower"] - row["importance"], row["importance"] - row["upper"]
         error = math.hypot(row["width_standard_error"], row["importance_standard_error"])
-        inside = max(below, above) <= (0.0 if math.isnan(error) else 2 * error)  # NaN of a single chain
+        inside = max(below, above) <= (0.0 if math.isnan(error) else 2 * error)  # it is NaN for a single chain
         where = "inside" if inside else f"{below:.2f} below" if below > above else f"{above:.2f} above"
         if not inside and not row["reliable"]:
             where += ", as k̂ warns"
@@ -121,13 +122,13 @@ def _quantiles(khat: Tensor) -> list[float]:
 
 
 def half_interval(values: Tensor) -> Tensor:
-    """1.96 standard errors of the mean over scenes, the last dimension; zero with a single scene."""
+    """1.96 standard errors of the mean over scenes, the last dimension; zero for a single scene."""
     B = values.shape[-1]
     return 1.96 * values.std(-1) / math.sqrt(B) if B > 1 else torch.zeros_like(values[..., 0])
 
 
 def interval(values: Tensor | NDArray) -> str:
-    """Mean with a 95 % interval over scenes; of a single scene, the value."""
+    """The mean with a 95 % interval over scenes, as a text; for a single scene, the value."""
     values = torch.as_tensor(values)
     error = f" ± {float(half_interval(values)):.2f}" if len(values) > 1 else ""
     return f"{float(values.mean()):.2f}{error}"

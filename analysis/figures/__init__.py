@@ -1,1 +1,1 @@
-"""Pictures of decompositions and of training."""
+"""Figures of decompositions and of training."""

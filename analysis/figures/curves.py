@@ -24,14 +24,15 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def curves_figure(path: Path, rows: Mapping[str, Sequence[Mapping[str, float]]], title: str = "") -> None:
-    """Draw loss and validation metrics against the training step, a line for every run, a panel for every metric.
+    """Draw loss and validation metrics against the training step, with a line for every run and a panel for every
+    metric.
 
-    Metrics that no run has have no panel, such as those that want masks where there are none.
+    Metrics that no run has get no panel, such as those of masks if there are none.
 
     Args:
-        path: picture file, written atomically.
-        rows: those of metrics.csv by the name of the run; a row need not have all metrics.
-        title: above the picture.
+        path: the picture file, written atomically.
+        rows: the rows of metrics.csv by the name of the run; a row need not have all metrics.
+        title: the title above the picture.
     """
     panels = [name for name in PANELS if any(name in row for values in rows.values() for row in values)] or ["loss"]
     num_rows = 1 if len(panels) <= 3 else 2
@@ -48,7 +49,7 @@ def curves_figure(path: Path, rows: Mapping[str, Sequence[Mapping[str, float]]],
         axis.tick_params(labelsize=7)
         if metric in ("loss", "elbo"):
             _show_the_end(axis, [row[metric] for values in rows.values() for row in values if metric in row])
-    axis.legend(axis.lines, list(rows), fontsize=7)  # names that begin with an underscore, too
+    axis.legend(axis.lines, list(rows), fontsize=7)  # by itself it would skip names with a leading underscore
     figure.supxlabel("step", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=9)
@@ -56,7 +57,7 @@ def curves_figure(path: Path, rows: Mapping[str, Sequence[Mapping[str, float]]],
 
 
 def _show_the_end(axis: Axes, values: Sequence[float]) -> None:
-    """Nats of the first steps are thousands off; they must not flatten all that follows."""
+    """Limit an axis to later values, since the first steps are off by thousands of nats and flatten the rest."""
     later = sorted(values)[len(values) // 10 : len(values) * 9 // 10 + 1]
     if len(later) > 1 and later[0] < later[-1]:
         margin = 0.5 * (later[-1] - later[0])

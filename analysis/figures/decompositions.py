@@ -1,4 +1,4 @@
-"""Pictures of decompositions, laid out as the paper's Figure 3."""
+"""Figures of decompositions, laid out like the paper's Figure 3."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.runs.files import atomic_path
 
-# Okabe & Ito's palette, safe for the colour-blind; black is kept for the true background.
+# This is Okabe & Ito's palette, which is safe for the colour-blind; black is kept for the true background.
 PALETTE = np.array(
     [
         (0.00, 0.45, 0.70),
@@ -47,15 +47,16 @@ def colour_truth(labels: Tensor) -> NDArray:
 
 
 def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition, title: str = "") -> None:
-    """Draw scenes as rows: observation, reconstruction, K components, segmentation, truth if known (paper, Figure 3).
+    """Draw scenes as rows: observation, reconstruction, K components, segmentation, and truth if known (paper, Figure
+    3).
 
-    A component is its mean weighted by its mask, on grey, so that what a slot does not claim stays grey.
+    A component is its mean weighted by its mask, on grey, so that pixels that a slot does not claim stay grey.
 
     Args:
-        path: PNG file, written atomically.
+        path: the PNG file, written atomically.
         scene: B scenes.
-        decomposition: of these scenes.
-        title: above the picture.
+        decomposition: their decomposition.
+        title: the title above the picture.
     """
     columns, pictures = _decomposition_rows(scene, decomposition)
     _draw(path, pictures, columns, title=title)
@@ -64,12 +65,12 @@ def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition,
 def compared_figure(path: Path, rows: Mapping[str, tuple[Scene, Decomposition]], title: str = "") -> None:
     """Draw decompositions by several models as rows, laid out as in `decomposition_figure`.
 
-    Models may differ in K; rows of fewer slots have empty places.
+    Models may differ in K; rows with fewer slots have empty places.
 
     Args:
-        path: PNG file, written atomically.
+        path: the PNG file, written atomically.
         rows: a batch of one scene and its decomposition, by the name of the row.
-        title: above the picture.
+        title: the title above the picture.
     """
     num_slots = max(decomposition.masks.shape[1] for _, decomposition in rows.values())
     columns: list[str] = []
@@ -85,17 +86,17 @@ def compared_figure(path: Path, rows: Mapping[str, tuple[Scene, Decomposition]],
 
 
 def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int, title: str = "") -> None:
-    """Draw the views of one scene as rows, the first ones observed, the rest queried.
+    """Draw the views of one scene as rows; the first ones are observed, and the rest are queries.
 
-    Columns: truth of the view, prediction, its standard deviation over posterior samples (black: none; white: the
-    largest of all views), K components, segmentation, true segmentation.
+    The columns are the view, its prediction, the prediction's standard deviation over posterior samples (black is none,
+    and white is the largest of all views), K components, the segmentation and the true segmentation.
 
     Args:
-        path: PNG file, written atomically.
-        guide: of a multi-view model.
+        path: the PNG file, written atomically.
+        guide: the guide of a multi-view model.
         scene: one scene of V views, as a batch of one.
-        num_observed: the first so many views are shown to the guide.
-        title: above the picture.
+        num_observed: how many of the views, from the first on, the guide sees.
+        title: the title above the picture.
 
     Raises:
         ValueError: unless 1 <= num_observed <= V.
@@ -112,7 +113,7 @@ def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int,
         deviations.append(uncertainty(guide, posterior, view.viewpoint)[0].cpu().numpy())
         pictures.append(rows[0])
         names.append(f"observed {v + 1}" if v < num_observed else f"query {v + 1}")
-    # A posterior without any spread is black throughout, rounding errors and all.
+    # With this floor a posterior without any spread is black throughout, in spite of rounding errors.
     largest = max(1e-6, *(float(deviation.max()) for deviation in deviations))
     for row, deviation in zip(pictures, deviations, strict=True):
         row.insert(2, np.repeat(deviation[..., None] / largest, 3, axis=2))
@@ -121,14 +122,14 @@ def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int,
 
 
 def traversal_figure(path: Path, guide: SceneGuide, posterior: Normal, slot: int, *viewpoint: Tensor) -> None:
-    """Draw one scene while one latent dimension of one slot moves: a row per dimension, a column per value.
+    """Draw one scene while one latent dimension of one slot moves, with a row per dimension and a column per value.
 
     Args:
-        path: PNG file, written atomically.
-        guide: holds the model.
-        posterior: of one scene, batch shape (1, K, D); the other latents stay at its mean.
-        slot: which slot moves.
-        viewpoint: (1, 3) if the model has any.
+        path: the PNG file, written atomically.
+        guide: the guide, which holds the model.
+        posterior: the posterior of one scene, of batch shape (1, K, D); the other latents stay at its mean.
+        slot: the number of the slot that moves.
+        viewpoint: the viewpoint (1, 3), if the model has any.
     """
     values = (-2.0, -1.0, 0.0, 1.0, 2.0)
     pictures = []
@@ -145,24 +146,24 @@ def traversal_figure(path: Path, guide: SceneGuide, posterior: Normal, slot: int
 
 
 def samples_figure(path: Path, rows: Mapping[str, Tensor], title: str = "") -> None:
-    """Draw images (B, 3, H, W) of every kind in a row of its own.
+    """Draw images (B, 3, H, W) of several kinds, each kind in its own row.
 
     Args:
-        path: PNG file, written atomically.
-        rows: images by the name of their kind, as many of each.
-        title: above the picture.
+        path: the PNG file, written atomically.
+        rows: the images by the name of their kind, with the same number of each.
+        title: the title above the picture.
     """
     pictures = [[pixels(image) for image in images] for images in rows.values()]
     _draw(path, pictures, [""] * len(pictures[0]), rows=list(rows), title=title)
 
 
 def contact_sheet(path: Path, scene: Scene, title: str = "") -> None:
-    """Draw scenes as columns: every view, and below it the true labels where there are any.
+    """Draw scenes as columns, with every view, and below it the true labels if there are any.
 
     Args:
-        path: PNG file, written atomically.
+        path: the PNG file, written atomically.
         scene: B scenes.
-        title: above the picture.
+        title: the title above the picture.
     """
     images = scene.image if scene.image.dim() == 5 else scene.image[:, None]
     labels = scene.labels if scene.labels is None or scene.labels.dim() == 4 else scene.labels[:, None]
@@ -176,13 +177,13 @@ def contact_sheet(path: Path, scene: Scene, title: str = "") -> None:
 
 
 def components(decomposition: Decomposition) -> Tensor:
-    """The slots' means weighted by their masks, on grey for what they do not claim: (B, K, 3, H, W)."""
+    """The slots' means weighted by their masks, on grey where they claim nothing, (B, K, 3, H, W)."""
     masks = decomposition.masks.unsqueeze(2)
     return masks * decomposition.means + (1 - masks) * GREY
 
 
 def _decomposition_rows(scene: Scene, decomposition: Decomposition) -> tuple[list[str], list[list[NDArray]]]:
-    """Names of the columns, and the pictures of every scene."""
+    """The names of the columns, and the pictures of every scene."""
     num_slots = decomposition.masks.shape[1]
     truth = [] if scene.labels is None else [[colour_truth(labels)] for labels in scene.labels]
     columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), "segment."]
@@ -204,7 +205,7 @@ def _decomposition_rows(scene: Scene, decomposition: Decomposition) -> tuple[lis
 def _draw(
     path: Path, pictures: list[list[NDArray]], columns: list[str], rows: Sequence[str] = (), title: str = ""
 ) -> None:
-    """Pictures (H, W, 3) in a grid, with names of columns and rows."""
+    """Draw pictures (H, W, 3) in a grid with names of columns and rows."""
     figure = Figure(figsize=(1.1 * len(columns), 1.1 * len(pictures) + 0.6), dpi=120, layout="constrained")
     axes = figure.subplots(len(pictures), len(columns), squeeze=False)
     for b, row in enumerate(pictures):
@@ -229,5 +230,5 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 
 def pixels(image: Tensor) -> NDArray:
-    """(3, H, W) → (H, W, 3), clipped to what can be shown."""
+    """Convert an image (3, H, W) to an array (H, W, 3), clipped to [0, 1]."""
     return torch.clamp(image, 0, 1).movedim(0, -1).cpu().numpy()

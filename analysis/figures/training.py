@@ -1,4 +1,4 @@
-"""Pictures that a run draws of itself while it trains."""
+"""Figures that a run draws while it trains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyro_compvae.guide import SceneGuide
 
 
 def look_figure(path: Path, guide: SceneGuide, scene: Scene, title: str) -> None:
-    """Draw scenes as rows, or the views of one scene, of which the first half are observed."""
+    """Draw scenes as rows, or the views of one scene, of which the first half is observed."""
     if scene.image.dim() == 5:
         views_figure(path, guide, scene, max(scene.image.shape[1] // 2, 1), title)
     else:
@@ -19,7 +19,7 @@ def look_figure(path: Path, guide: SceneGuide, scene: Scene, title: str) -> None
 
 
 def traverse(path: Path, guide: SceneGuide, scene: Scene) -> None:
-    """Move the latents of the slot that holds the most foreground of the first scene."""
+    """Draw the first scene while the latents of the slot that holds most of its foreground move."""
     first = scene.scenes(slice(1))
     posterior = infer(guide, first)
     view = first.view(0) if first.image.dim() == 5 else first

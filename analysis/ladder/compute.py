@@ -2,21 +2,21 @@ r"""The gap between a guide's ELBO and log p(x), in named parts, per scene and o
 
     L[q_φ] ≤ L[q*_diagonal] ≤ L[q*_block] ≤ L[q*_full] ≤ L[q*_flow] ≤ L[q̄*_flow] ≤ log p(x)
 
-Each rung is the best posterior of a larger family, fitted to every scene; what it gains is what the family before could
-not represent:
+Each rung is the best posterior of a larger family, fitted to every scene; its gain is what the family before could not
+represent:
 
-    amortisation    a diagonal Gaussian of the scene's own instead of the guide's
+    amortisation    a diagonal Gaussian fitted to the scene instead of the guide's
     within_slot     covariance within a slot
     independence    covariance across slots, which L-NMS is about
     non_gaussian    a normalising flow instead of a Gaussian
     symmetry        KL(q ‖ q̄) ∈ [0, log K!]: q covers one of K! modes
     residual        the rest up to log p̂(x)
 
-They sum to log p̂(x) − L[q_φ]. Only the first depends on the guide: all others are properties of the model and the
+They sum to log p̂(x) − L[q_φ]. Only the first depends on the guide. All others are properties of the model and the
 image, as far as fits from different guides end in the same mode.
 
-"full" is a dense covariance for any K·D, not of low rank plus a diagonal: natural gradients fit one of 112 dimensions
-(K = 7, D = 16) exactly where the posterior is Gaussian.
+"full" is a dense covariance for any K·D, and not of low rank plus a diagonal: if the posterior is Gaussian, natural
+gradients fit a covariance of 112 dimensions (K = 7, D = 16) exactly.
 """
 
 from __future__ import annotations
@@ -55,27 +55,27 @@ from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS
 GAPS = ("amortisation", "within_slot", "independence", "non_gaussian", "symmetry", "residual")
 
 APPROACH_SAMPLES, FIT_SAMPLES = 16, 128
-"""Draws per step while a fit travels, and while it settles. Steps of few draws are cheap and noisy: with 16 draws the
-full covariance of 40 dimensions ends 2 nats below its best, and below the block's."""
+"""Draws per step while a fit approaches the optimum, and while it settles. Steps of few draws are cheap and noisy: with
+16 draws the full covariance of 40 dimensions ends 2 nats below its best, and below the block's."""
 
 HELD = 1 / 2
-"""Share of the steps of a fit that are of constant size, to see whether it has arrived; the others let it settle."""
+"""Share of a fit's steps that have a constant size, to see whether it has arrived; in the others it settles."""
 
 LADDERS = 2
-"""Version of the ladder, to be raised whenever the same settings come to mean other numbers."""
+"""Version of the ladder. Raise it whenever the same settings give other numbers."""
 
 
 @dataclass(frozen=True)
 class LadderConfig:
-    """How hard to try.
+    """The effort of a gap ladder.
 
-    approach_steps: of the diagonal Gaussian from where the guide stands, 16 draws each.
-    fit_steps: of every Gaussian from where the one before stands, 128 draws each.
-    flow_steps: of the flow, 16 draws each; 0 leaves it out.
-    num_samples: fresh draws that every rung is evaluated with.
+    approach_steps: steps of the diagonal Gaussian from the guide's posterior, with 16 draws each.
+    fit_steps: steps of every Gaussian from the one before, with 128 draws each.
+    flow_steps: steps of the flow, with 16 draws each; 0 leaves it out.
+    num_samples: fresh draws with which every rung is evaluated.
     symmetry_samples: fresh draws for the symmetry gap, each in all K! orders.
     chunk_size: draws, or chains, per scene held at a time.
-    cover_steps, ais_chains, ais_temperatures: of log p̂(x), see `RefinedConfig`.
+    cover_steps, ais_chains, ais_temperatures: the effort of log p̂(x); see `RefinedConfig`.
     """
 
     approach_steps: int = 100
@@ -116,11 +116,12 @@ class LadderConfig:
 
 
 class Rung(NamedTuple):
-    """A posterior family's best, by fresh draws.
+    """The best posterior of a family, evaluated by fresh draws.
 
-    elbo, standard_error: (B,), nats.
-    slope: of the fit's ELBO while steps were of constant size; of the amortised posterior 0.
-    seconds, evaluations: what fit and evaluation took, of all scenes, and of the log joint per scene.
+    elbo, standard_error: the ELBO and its standard error, (B,) in nats.
+    slope: the slope of the fit's ELBO over the steps of constant size; 0 for the amortised posterior.
+    seconds: the time that fit and evaluation took for all scenes.
+    evaluations: the evaluations of the log joint per scene.
     """
 
     elbo: Tensor
@@ -131,12 +132,12 @@ class Rung(NamedTuple):
 
 
 class Ladder(NamedTuple):
-    """What `gap_ladder` finds.
+    """The result of `gap_ladder`.
 
-    rungs: by name, from "amortised" on.
+    rungs: the rungs by name, from "amortised" on.
     symmetry, symmetry_error: KL(q ‖ q̄) of the last rung, and its standard error, (B,).
-    evidence: log p̂(x).
-    evidence_seconds: what symmetry and log p̂(x) took.
+    evidence: the estimate of log p(x).
+    evidence_seconds: the time that symmetry and log p̂(x) took.
     """
 
     rungs: dict[str, Rung]
@@ -146,7 +147,7 @@ class Ladder(NamedTuple):
     evidence_seconds: float
 
     def gaps(self) -> dict[str, Tensor]:
-        """The parts of the gap by name, (B,) each, nats; without a flow there is no "non_gaussian"."""
+        """The parts of the gap by name, (B,) each in nats; without a flow there is no "non_gaussian"."""
         rungs = list(self.rungs.values())
         names = [name for name in GAPS if name != "non_gaussian" or "flow" in self.rungs]
         gains = [after.elbo - before.elbo for before, after in pairwise(rungs)]
@@ -161,11 +162,11 @@ class Ladder(NamedTuple):
         return dict(zip(self.gaps(), [*errors, self.symmetry_error, last], strict=True))
 
     def failures(self) -> dict[str, Tensor]:
-        """Rungs below the one before, by more than two standard errors and not negligibly, (B,) bool by name: the
-        optimiser's failures, as a larger family has no worse optimum."""
+        """Which rungs lie below the one before, by more than two standard errors and not negligibly, (B,) bool by name.
+        A larger family has no worse optimum, so there the optimiser failed."""
         gaps, errors = self.gaps(), self.standard_errors()
         failures = {}
-        for name, gap in zip(list(self.rungs)[1:], gaps, strict=False):  # the last two gaps are of no rung
+        for name, gap in zip(list(self.rungs)[1:], gaps, strict=False):  # the last two gaps belong to no rung
             limit = (2 * errors[gap]).nan_to_num(nan=0.0).clamp(min=NEGLIGIBLE_RISE)
             failures[name] = ~(gaps[gap] >= -limit)  # NaN fails too
         return failures
@@ -176,17 +177,17 @@ def gap_ladder(
 ) -> Ladder:
     """Climb the ladder for all scenes of a batch at once.
 
-    The first family starts at the amortised posterior, and every other where the one before arrived: so all rungs are
-    of one mode, and none starts below its predecessor.
+    The first family starts at the amortised posterior, and every other one where the one before ended. So all rungs
+    belong to one mode, and none starts below its predecessor.
 
     Args:
         log_joint: log p(x, z) on frozen weights.
-        q: the guide's posterior, batch shape (B, K, D).
-        config: how hard to try.
+        q: the guide's posterior, of batch shape (B, K, D).
+        config: the effort.
         progress: called with the name of every rung when it is done.
 
     Raises:
-        ValueError: for more slots than have their permutations summed.
+        ValueError: for more slots than permutations can be summed over.
     """
     K = log_joint.event_shape[0]
     if K > MAX_PERMUTED_SLOTS:

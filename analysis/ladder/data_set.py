@@ -19,16 +19,16 @@ from pyro_compvae.data.scenes import SceneSet
 
 
 def climb_ladder(run: Run, scenes: SceneSet, config: LadderConfig, batches: Batches) -> xarray.Dataset:
-    """`gap_ladder` of the first scenes of a set, as `ladder_data`, computed and saved in batches.
+    """Climb the `gap_ladder` for the first scenes of a set, computed and saved in batches, as `ladder_data`.
 
     Args:
-        run: the run, in whose folder ladder.nc is written.
-        scenes: test scenes.
-        config: how hard to try.
-        batches: which of the scenes, and how many at a time.
+        run: the run, into whose folder ladder.nc is written.
+        scenes: the test scenes.
+        config: the effort.
+        batches: how many of the scenes, and how many at a time.
 
     Returns:
-        All scenes; on workers but the first, nothing.
+        The numbers of all scenes; on workers other than the first, an empty data set.
     """
 
     def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
@@ -41,9 +41,9 @@ def climb_ladder(run: Run, scenes: SceneSet, config: LadderConfig, batches: Batc
 
 
 def ladder_data(ladder: Ladder) -> xarray.Dataset:
-    """Every number of a ladder in nats: rungs (rung, scene), gaps (gap, scene), log p̂(x) (scene), cost (rung, scene).
+    """All numbers of a ladder in nats: rungs (rung, scene), gaps (gap, scene), log p̂(x) (scene), cost (rung, scene).
 
-    The cost of a batch is that of its scenes in equal parts, so that batches can be put together.
+    The cost of a batch is divided equally among its scenes, so that batches can be joined.
     """
     rungs, gaps, errors = ladder.rungs, ladder.gaps(), ladder.standard_errors()
     failures, evidence = ladder.failures(), ladder.evidence

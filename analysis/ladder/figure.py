@@ -15,14 +15,14 @@ from pyro_compvae.analysis.ladder.table import NAMES
 
 
 def ladder_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
-    """Draw the parts of the gap as stacked bars, per scene and in mean; scenes in the order of their whole gap.
+    """Draw the parts of the gap as stacked bars, for every scene, ordered by its whole gap, and for the mean.
 
-    Parts below zero, which only noise and failed optimisers make, hang below the axis.
+    Negative parts, which come from noise or failed optimisation only, hang below the axis.
 
     Args:
-        path: PNG file, written atomically.
-        data: see `ladder_data`.
-        title: above the picture.
+        path: the PNG file, written atomically.
+        data: the result of `ladder_data`.
+        title: the title above the picture.
     """
     data = data.isel(scene=np.argsort(data["gap"].sum("gap_name").values))
     B = data.sizes["scene"]
@@ -40,7 +40,7 @@ def ladder_figure(path: Path, data: xarray.Dataset, title: str = "") -> None:
         axis.axhline(0, color="0.3", linewidth=0.8)
     total, height = values.sum(0), values.clip(min=0).sum(0)
     error = float(half_interval(torch.from_numpy(total)))
-    # An outlier must not flatten all other scenes: its bar is cut, and bears its height.
+    # An outlier must not flatten all other scenes, so its bar is cut and labelled with its height.
     top = max(1.4 * float(np.quantile(height, 0.9)), 1.05 * float(total.mean() + error))
     for place in np.flatnonzero(height > top):
         axes[0].text(place, top, f"{total[place]:.0f}", ha="center", va="bottom", fontsize=7)

@@ -1,4 +1,4 @@
-"""Gap ladders in tables, and how to read them."""
+"""Tables of gap ladders, and how to read them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pyro_compvae.analysis.tables import Table
 
 
 def ladder_table(data: xarray.Dataset) -> str:
-    """`rung_rows` and `gap_rows`, and how to read them."""
+    """The tables of `rung_rows` and `gap_rows`, and how to read them."""
     return "\n\n".join([str(rung_rows(data)), str(gap_rows(data)), how_to_read(data)])
 
 
 def rung_rows(data: xarray.Dataset) -> Table:
-    """A row per rung, with 95 % intervals over scenes, and what went wrong."""
+    """A row per rung, with 95 % intervals over scenes, and with failures of its fit."""
     B = data.sizes["scene"]
     heads = ("rung", "ELBO", "s.e.", "rise, s.e.", "converged", "below the last", "evaluations", "s / scene")
     rows = []
@@ -51,17 +51,18 @@ def gap_rows(data: xarray.Dataset) -> Table:
 
 
 def how_to_read(data: xarray.Dataset) -> str:
-    """What the columns mean, and how far log p̂(x) is reliable."""
+    """A text that says what the columns mean, and how far log p̂(x) is reliable."""
     reliable = f"{int(data['reliable'].sum())} of {data.sizes['scene']}"
     return HOW_TO_READ.format(reliable=reliable, khat=f"{float(data['khat'].median()):.2f}")
 
 
 HOW_TO_READ = """\
-Nats per scene; ± is a 95 % interval over scenes, s.e. the median standard error of a single one. rise: of the ELBO in
-the last half of the steps of constant size, before the fit settled; converged: no rise found, beyond two standard
-errors and 0.2 nats. below the last: by more than that under the rung before, which no larger family's best is: the
-optimiser failed there. log p̂(x), whose seconds are those of the symmetry gap too, is low in expectation, so the
-residual is a lower bound; it is reliable by k̂ for {reliable} scenes, whose median k̂ is {khat}."""
+Nats per scene; ± is a 95 % interval over scenes, and s.e. is the median standard error of a single scene. rise: the
+ELBO's rise in the last half of the steps of constant size, before the fit settled. converged: the rise is within two
+standard errors or 0.2 nats of zero. below the last: the rung is lower than the one before by more than that, although
+the best of a larger family never is: the optimiser failed there. The seconds of log p̂(x) include those of the symmetry
+gap. log p̂(x) is low in expectation, so the residual is a lower bound. It is reliable by k̂ for {reliable} scenes; the
+median k̂ of all scenes is {khat}."""
 
 NAMES = {
     "amortisation": "amortisation",
@@ -71,4 +72,4 @@ NAMES = {
     "symmetry": "symmetry",
     "residual": "residual",
 }
-"""What figures call the gaps."""
+"""The names of the gaps in figures."""

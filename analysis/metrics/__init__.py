@@ -1,1 +1,1 @@
-"""How well a guide explains and decomposes scenes."""
+"""Metrics of how well a guide explains and decomposes scenes."""

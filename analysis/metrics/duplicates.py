@@ -1,4 +1,4 @@
-"""Duplicates: pairs of slots that hold the same thing, which L-NMS sets out to suppress.
+"""Duplicates: pairs of slots that hold the same thing, which L-NMS is meant to suppress.
 
 The paper shows duplicates (Figure 3) but never counts them. They are counted here in two ways: in latent
 space, where L-NMS acts, and in the image, where duplicates do harm.
@@ -17,16 +17,16 @@ from pyro_compvae.lnms import slot_correlation
 
 
 class DuplicateScore(NamedTuple):
-    """Numbers of unordered pairs of active slots per scene, int64; 0 is best, K (K - 1) / 2 the worst."""
+    """Numbers of unordered pairs of active slots per scene, int64; 0 is the best, and K (K - 1) / 2 the worst."""
 
     latent: Tensor
-    """(B,) pairs whose latents point the same way."""
+    """(B,) pairs whose latents point in the same direction."""
 
     claimed: Tensor | None
     """(B,) pairs that claim the same ground-truth label. An object shared by n slots counts n (n - 1) / 2.
 
-    High here and 0 in `latent`: slots hold different parts of one object, rather than copies of it.
-    None without ground truth.
+    If this is high and `latent` is 0, slots hold different parts of one object and not copies of it.
+    It is None without ground truth.
     """
 
 
@@ -47,7 +47,7 @@ def active_slots(predicted: Tensor, num_slots: int, min_fraction: float = 0.01) 
     check_label_map("predicted", predicted)
     if predicted.max() >= num_slots:
         raise ArgumentError(f"predicted: expected labels below num_slots = {num_slots}, got {int(predicted.max())}")
-    # Zero is refused: a slot without pixels can claim nothing.
+    # Zero is refused, because a slot without pixels can claim nothing.
     if not 0 < min_fraction <= 1:
         raise ArgumentError(f"min_fraction: expected a share of the pixels in (0, 1], got {min_fraction}")
     slots = torch.arange(num_slots, device=predicted.device)
@@ -66,7 +66,7 @@ def duplicate_score(
     Args:
         z: latents of the slots (B, K, D).
         predicted: hard segmentation (B, H, W), integers in 0..K-1.
-        target: ground-truth labels (B, H, W), or None where there are none.
+        target: ground-truth labels (B, H, W), or None if there are none.
         cosine: two latents are duplicates when their cosine similarity exceeds this.
         min_fraction: share of the pixels that makes a slot active. Inactive slots are not counted: idle slots
             look alike because they stay near the prior, and nobody sees them.

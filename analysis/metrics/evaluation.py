@@ -1,4 +1,4 @@
-"""How well a guide explains and decomposes a set of scenes, and whether it is healthy."""
+"""Evaluation of a guide on a set of scenes: how well it explains and decomposes them, and how its slots are used."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from pyro_compvae.precision import exact_products
 
 IMAGE_METRICS = ("mse", "miou", "ari", "ari_fg", "duplicates", "duplicates_latent", "active_slots", "mask_entropy")
 MASK_METRICS = ("miou", "ari", "ari_fg", "duplicates")
-"""Those of IMAGE_METRICS that want true masks."""
+"""Those of IMAGE_METRICS that need true masks."""
 Decoded = Literal["mean", "sample"]
-"""Which z an image metric is of: the posterior mean, or a sample of the posterior."""
+"""Which z image metrics are computed from: the posterior mean, or a sample of the posterior."""
 
 QUERY_METRICS = ("query_log_likelihood", "query_mse", "query_miou", "query_ari", "query_ari_fg")
 
 
 class Decomposition(NamedTuple):
-    """What a model makes of B scenes in one image each, decoded from one z for each: by default the posterior mean.
+    """The decompositions of B scenes into slots, in one image each, decoded from one z each.
 
     posterior: q(z | x), batch shape (B, K, D)
-    z: what is decoded, (B, K, D)
+    z: the slots that are decoded, (B, K, D), by default the posterior mean
     reconstruction: E[x | z], (B, 3, H, W) in [0, 1]
     means: the slots' images, (B, K, 3, H, W) in [0, 1]
-    masks: mixing proportions, (B, K, H, W), sum to one over K
+    masks: mixing proportions, (B, K, H, W), which sum to one over K
     segmentation: the slot of largest proportion, (B, H, W) int64
     """
 
@@ -53,12 +53,12 @@ def infer(guide: SceneGuide, scene: Scene) -> Normal:
 
 @torch.no_grad()
 def decompose(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, z: Tensor | None = None) -> Decomposition:
-    """Decode a posterior into an image of each scene, as seen from viewpoints (B, 3) if the model has any.
+    """Decode a posterior into an image of each scene, from viewpoints (B, 3) if the model has any.
 
     Args:
-        guide: holds the model.
-        posterior: batch shape (B, K, D).
-        viewpoint: (B, 3).
+        guide: the guide, which holds the model.
+        posterior: the posterior, of batch shape (B, K, D).
+        viewpoint: the viewpoints (B, 3).
         z: a sample (B, K, D) to decode, instead of the posterior mean.
     """
     z = posterior.loc if z is None else z
@@ -69,7 +69,7 @@ def decompose(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, z: Tenso
 
 @torch.no_grad()
 def uncertainty(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, num_samples: int = 16) -> Tensor:
-    """Standard deviation of a pixel's predicted colour over posterior samples, mean over channels: (B, H, W)."""
+    """The standard deviation of a pixel's predicted colour over posterior samples, a mean over channels, (B, H, W)."""
     samples = [guide.model.likelihood(posterior.sample(), *viewpoint).mean for _ in range(num_samples)]
     return torch.stack(samples).std(0).mean(1)
 
@@ -80,24 +80,24 @@ def scene_metrics(guide: SceneGuide, scene: Scene, decoded: Decoded = "mean") ->
     """Metrics of every scene of a batch, (B,) each.
 
     elbo: single-sample ELBO with the analytic KL, nats per scene
-    mse, miou, ari, ari_fg: of the decomposition; ari_fg is NaN without foreground
-    duplicates, duplicates_latent: pairs of active slots on the same object or background, and of cosine above 0.9
+    mse, miou, ari, ari_fg: scores of the decomposition; ari_fg is NaN without foreground
+    duplicates, duplicates_latent: pairs of active slots on one object or the background, and of cosine above 0.9
     active_slots: slots that hold at least 1 % of the pixels
-    mask_entropy: mean entropy of a pixel's mixing proportions, nats; log K where masks say nothing
+    mask_entropy: mean entropy of a pixel's mixing proportions, nats; log K if masks carry no information
     kl_slot_1, ..., kl_slot_K: KL of every slot in nats, the largest first; a slot near 0 is unused
 
-    Scenes without masks have NaN for those of MASK_METRICS.
+    For scenes without masks, MASK_METRICS are NaN.
 
-    Of V views the first V // 2 are observed: the ELBO is of these, and the others are means over them. The rest are
-    queries, predicted from the posterior and their viewpoints:
+    Of V views the first V // 2 are observed: the ELBO is that of these views, and the other metrics are means over
+    them. The remaining views are queries, predicted from the posterior and their viewpoints:
     query_log_likelihood: at a sample of z, nats per view
     query_mse, query_miou, query_ari, query_ari_fg: as above
 
     Args:
-        guide: in eval mode.
-        scene: the batch.
-        decoded: "mean" or "sample": the z that segmentations, reconstructions and duplicates are of, the posterior mean
-            or, as in MulMON's evaluation, the sample that the ELBO is of.
+        guide: the guide, in eval mode.
+        scene: the batch of scenes.
+        decoded: which z gives segmentations, reconstructions and duplicates: "mean" is the posterior mean, and "sample"
+            the sample of the ELBO, as in MulMON's evaluation.
 
     Raises:
         ValueError: if a multi-view scene has one view only, or ``decoded`` is neither.
@@ -141,9 +141,9 @@ def metric_names(num_slots: int, multi_view: bool = False) -> tuple[str, ...]:
 def evaluate(
     guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64, decoded: Decoded = "mean"
 ) -> dict[str, float]:
-    """Means of `scene_metrics` over a set; scenes where a metric is undefined are left out.
+    """Means of `scene_metrics` over a set, without the scenes for which a metric is undefined.
 
-    A metric that is undefined in all of them, as those of masks are where there are none, is NaN.
+    A metric that is undefined in all scenes, such as those of masks if there are none, is NaN.
     """
     batches = [scene_metrics(guide, batch, decoded) for batch in scene_batches(scenes, device, batch_size)]
     return {name: torch.cat([batch[name] for batch in batches]).double().nanmean().item() for name in batches[0]}
@@ -153,10 +153,10 @@ def evaluate(
 def query_mse_by_views(
     guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64
 ) -> dict[int, float]:
-    """MSE on one view of every scene, never observed, when 1, 2, ..., V − 1 of the others are.
+    """The MSE on one view of every scene, which is never observed, if 1, 2, ..., V − 1 of the others are observed.
 
-    The views of each scene come in an order of its own, always the same, so that the query is not in general a
-    neighbour of the first view.
+    The views of each scene are shuffled, always in the same way, so that the query is in general no neighbour of the
+    first view.
 
     Raises:
         ValueError: if the scenes are single images.
@@ -180,7 +180,7 @@ def query_mse_by_views(
 
 
 def scene_batches(scenes: SceneSet, device: torch.device, batch_size: int) -> list[Scene]:
-    """The scenes of a set, so many at a time, on a device."""
+    """The scenes of a set in batches on a device."""
     return [scenes[start : start + batch_size].to(device) for start in range(0, len(scenes), batch_size)]
 
 
@@ -211,5 +211,5 @@ def _slot_kls(posterior: Normal) -> dict[str, Tensor]:
 
 
 def _mean(values: Iterable[Tensor]) -> Tensor:
-    """Mean over views, (B,); views where a metric is undefined are left out."""
+    """The mean over views, (B,), without those for which a metric is undefined."""
     return torch.stack([value.float() for value in values]).nanmean(0)

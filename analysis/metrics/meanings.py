@@ -1,4 +1,4 @@
-"""What the numbers of a ``summary.json`` mean, for reports and model cards."""
+"""The meanings of the numbers in a ``summary.json``, for reports and model cards."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MEANINGS = {
     "seconds": ("seconds of training", "wall clock"),
     "num_test_scenes": ("test scenes", "unseen in training"),
 }
-"""Names of metrics, each with what it is and how to read it."""
+"""The metrics by name, each with a title and a hint on how to read it."""
 
 
 def number(value: float | None) -> str:
-    """A metric, as long as a reader wants it."""
+    """A metric as a text with the digits that a reader needs."""
     if value is None:
         return "–"
     if abs(value) < 10 or not math.isfinite(value):
@@ -36,5 +36,5 @@ def number(value: float | None) -> str:
 
 
 def left_out(names: Iterable[str]) -> str:
-    """What is said in place of metrics that want masks where there are none."""
+    """The note in place of metrics that need masks, if there are none."""
     return f"no masks: {', '.join(names)} are left out"

@@ -20,7 +20,7 @@ def contingency_table(predicted: Tensor, target: Tensor, num_predicted: int | No
     Args:
         predicted: integer labels (B, H, W), zero or above. Labels should be small: they index the table.
         target: integer labels (B, H, W), zero or above.
-        num_predicted: number P of rows; by default as many as the largest predicted label needs.
+        num_predicted: the number P of rows; by default as many as the largest predicted label needs.
 
     Returns:
         (B, P, T) int64, in pixels; T is one more than the largest target label in the batch.
@@ -51,8 +51,8 @@ def mean_iou(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean intersection over union under the best one-to-one matching of slots and objects.
 
     The Hungarian matching maximises the sum of the IoUs. As in the paper (Section 4.1) the background is an
-    object like any other. The mean runs over the target labels present in the scene: one left without a slot
-    counts 0, while surplus slots cost only the pixels they take away. Slots without pixels are irrelevant.
+    object like any other. The mean runs over the target labels present in the scene: a label without a slot counts 0,
+    while surplus slots cost only the pixels that they take away. Slots without pixels have no effect.
 
     Args:
         predicted: integer labels (B, H, W).
@@ -74,7 +74,7 @@ def mean_iou(predicted: Tensor, target: Tensor) -> Tensor:
     table = contingency_table(predicted, target)
     slot_area = table.sum(2, keepdim=True)
     object_area = table.sum(1, keepdim=True)
-    # The union is 0 only where both labels are absent; such pairs overlap nowhere and score 0.
+    # The union is 0 only if both labels are absent; such pairs overlap nowhere and score 0.
     union = (slot_area + object_area - table).clamp(min=1)
     iou = (table.double() / union).cpu()  # (B, P, T)
     matched = [scene[linear_sum_assignment(scene, maximize=True)].sum() for scene in iou.numpy()]
@@ -83,12 +83,12 @@ def mean_iou(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def adjusted_rand_index(predicted: Tensor, target: Tensor, foreground_only: bool = False) -> Tensor:
-    """Adjusted Rand index: agreement on which pairs of pixels belong together, 0 on average by chance.
+    """The adjusted Rand index: agreement on which pairs of pixels belong together, 0 on average by chance.
 
     The closed form of Hubert and Arabie, "Comparing partitions" (1985), with scikit-learn's edge cases:
     identical partitions score 1, also when both are a single cluster; one object split into several slots
-    scores 0. A scene without any foreground pixel has no foreground ARI: it is NaN rather than a free 1 or an
-    unearned 0, so average over scenes with `nanmean`.
+    scores 0. For a scene without any foreground pixel the foreground ARI is undefined and NaN, so average over scenes
+    with `nanmean`.
 
     Args:
         predicted: integer labels (B, H, W).
@@ -116,7 +116,7 @@ def adjusted_rand_index(predicted: Tensor, target: Tensor, foreground_only: bool
     in_predicted = _pairs(table.sum(2)).sum(1)
     in_target = _pairs(table.sum(1)).sum(1)
     num_pixels = table.sum((1, 2))
-    # In this order a single target cluster gives a ratio of exactly 1, hence a score of exactly 0 when split.
+    # In this order of operations a single target cluster gives a ratio of exactly 1, and a score of exactly 0 if split.
     expected = in_predicted * (in_target.double() / _pairs(num_pixels))
     highest = (in_predicted + in_target).double() / 2
     index = (together - expected) / (highest - expected)
@@ -134,7 +134,7 @@ def mean_squared_error(reconstruction: Tensor, image: Tensor) -> Tensor:
         image: colours (B, 3, H, W) in [0, 1].
 
     Returns:
-        (B,) float64, in squared units of colour; not a root, and not a sum.
+        (B,) float64, in squared units of colour; it is neither a root nor a sum.
 
     Raises:
         ValueError: if the arguments are no floating-point images or differ in shape.

@@ -1,1 +1,1 @@
-"""Posterior draws for ArviZ, and what can be said of them."""
+"""Posterior draws for ArviZ, and their diagnosis."""

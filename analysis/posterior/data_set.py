@@ -1,4 +1,4 @@
-"""Posterior draws as ArviZ data: named dimensions, every group that ArviZ knows, one file that opens anywhere."""
+"""Posterior draws as ArviZ data, with named dimensions and all of ArviZ's groups, in one file that opens anywhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pyro_compvae.models import SlotModel
 
 
 class InferenceDataError(CompvaeError, ValueError):
-    """A file of draws is missing, or not what it should be."""
+    """A file of draws is missing, or has the wrong content."""
 
 
 @torch.no_grad()
@@ -36,27 +36,28 @@ def to_inference_data(
     truth: Scene | None = None,
     num_predictive: int = 10,
 ) -> Any:
-    """ArviZ data of a batch of scenes: an ``arviz.InferenceData``, or with ArviZ 1.x an ``xarray.DataTree``.
+    """Make ArviZ data of a batch of scenes: an ``arviz.InferenceData``, or with ArviZ 1.x an ``xarray.DataTree``.
 
-    posterior: z (chain, draw, scene, slot, latent), slots aligned across draws and chains, and saying so.
+    posterior: z (chain, draw, scene, slot, latent), with slots aligned across draws and chains, which a note says.
     sample_stats: lp = log p(x, z), log_prior, log_guide = log q̄(z) of the guide's symmetrised posterior, all in nats;
-        relabelled: whether the draw's slots had to be reordered; and what the draws bring: log_weight, khat and ess
-        of guide and importance, diverging of NUTS.
+        relabelled, whether the draw's slots had to be reordered; and further numbers of the draws: log_weight, khat and
+        ess of guide and importance, diverging of NUTS.
     log_likelihood: image (chain, draw, scene[, view]), nats. The Pyro site is "x", which here is a dimension.
-    posterior_predictive, prior_predictive: image (chain, draw, scene[, view], channel, y, x), fewer draws.
-    prior: z, those behind prior_predictive.
+    posterior_predictive, prior_predictive: image (chain, draw, scene[, view], channel, y, x), with fewer draws.
+    prior: z, the slots behind prior_predictive.
     observed_data: image (scene[, view], channel, y, x), colours in [0, 1].
     constant_data: viewpoint (scene, view, axis); with ``truth``: labels (scene[, view], y, x) and num_objects (scene).
 
     Args:
-        model, guide: in eval mode.
-        arguments: of both: images x (B, 3, H, W), or (B, V, 3, H, W) and viewpoints (B, V, 3).
-        num_draws, num_chains: of the guide; it is the same as one chain, but lets ArviZ compare.
-        truth: the scenes that the images are of.
-        num_predictive: draws of each chain that images are simulated from.
+        model, guide: the model and the guide, in eval mode.
+        arguments: the arguments of both: images x (B, 3, H, W), or (B, V, 3, H, W) and viewpoints (B, V, 3).
+        num_draws, num_chains: the numbers of draws and chains. Draws are independent, but chains let ArviZ compare
+            them.
+        truth: the scenes with their true masks, if they are known.
+        num_predictive: how many draws of each chain images are simulated from.
 
     Raises:
-        ValueError: for counts below one, truth of other scenes, or slots too many for an exact permanent.
+        ValueError: for counts below one, the truth of other scenes, or too many slots for an exact permanent.
         TraceError: (a ValueError) in train mode.
     """
     check_counts(num_predictive=num_predictive)
@@ -74,33 +75,33 @@ def draws_to_inference_data(
     truth: Scene | None = None,
     num_predictive: int = 10,
 ) -> Any:
-    """The same of draws from elsewhere, such as `importance_draws` and `nuts_draws`; see `to_inference_data`."""
+    """Do the same as `to_inference_data` with other draws, such as those of `importance_draws` and `nuts_draws`."""
     check_counts(num_predictive=num_predictive)
     seen = Observed(LogJoint(model, *arguments), guide.posterior(*arguments), truth)
     return bundle(posterior_groups(seen, draws, num_predictive))
 
 
 def bundle(groups: Groups) -> Any:
-    """Groups as the ArviZ that is installed wants them: InferenceData of 0.2x, or the DataTree of 1.x."""
+    """Bundle groups in the form of the installed ArviZ: InferenceData for 0.2x, and DataTree for 1.x."""
     if ARVIZ < 1:
         return arviz.InferenceData(**groups)  # type: ignore[arg-type]
     return xarray.DataTree.from_dict(groups)
 
 
 def groups_of(data: Any) -> Groups:
-    """The groups that `bundle` has put together, or ArviZ has read from a file."""
+    """The groups of data that `bundle` has made, or that ArviZ has read from a file."""
     if ARVIZ < 1:
         return {name: data[name] for name in data.groups()}
     return {name: child.to_dataset() for name, child in data.children.items()}
 
 
 def save_inference_data(path: Path, data: Any) -> None:
-    """Write ArviZ data into a NetCDF file, atomically, which ArviZ 0.2x and 1.x and plain xarray open."""
+    """Write ArviZ data atomically into a NetCDF file, which ArviZ 0.2x and 1.x and plain xarray open."""
     write_netcdf(path, groups_of(data), compressed=True)
 
 
 def load_groups(path: Path, *names: str) -> Groups:
-    """Some groups of a file of draws.
+    """Load some groups of a file of draws.
 
     Raises:
         InferenceDataError: if the file or a group is missing.

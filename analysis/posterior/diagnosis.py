@@ -1,4 +1,4 @@
-"""All that is asked of a run's posterior, stage by stage, each kept in the run folder."""
+"""The diagnosis of a run's posterior in stages, each of which is kept in the run folder."""
 
 from __future__ import annotations
 
@@ -42,44 +42,44 @@ Stage = Literal["draws", "checks", "nuts", "calibration"]
 NO_COUNTS = ("seed", "nuts_scene")
 
 EFFORT = ("fit_steps", "cover_steps", "ais_chains", "ais_temperatures")
-"""Settings of importance."""
+"""The settings of importance."""
 
 DIAGNOSES = 1
-"""Version of the stages, to be raised whenever the same settings come to mean other numbers."""
+"""Version of the stages. Raise it whenever the same settings give other numbers."""
 
 
 @dataclass(frozen=True)
 class DiagnosisConfig:
-    """What to do, and with how much effort."""
+    """The stages of a diagnosis, and their effort."""
 
     stages: tuple[Stage, ...] = get_args(Stage)
-    """Stages to run; checks and nuts take the draws of the stage draws."""
+    """The stages to run; checks and nuts use the draws of the stage draws."""
     num_scenes: int = 16
-    """Test scenes, the first ones."""
+    """How many test scenes to use, from the first on."""
     num_draws: int = 250
-    """Draws of every chain, from the guide, from importance and from NUTS."""
+    """Number of draws of every chain, from the guide, from importance and from NUTS."""
     num_chains: int = 4
-    """Chains of every source, two or more so that they can be compared."""
+    """Number of chains of every source, two or more so that they can be compared."""
     ais_chains: int = 128
-    """Annealed chains per scene, whose ends importance resamples."""
+    """Number of annealed chains per scene, whose ends importance resamples."""
     ais_temperatures: int = 40
-    """Temperatures of these chains."""
+    """Number of temperatures of these chains."""
     fit_steps: int = 150
-    """Natural-gradient steps on the ELBO of a scene, for the fit that chains start from."""
+    """Natural-gradient steps on the ELBO of a scene, for the fit from which chains start."""
     cover_steps: int = 50
-    """Further steps that make the fit cover more."""
+    """Further steps that make the fit cover more of the posterior."""
     nuts_scene: int | None = None
-    """Which of the scenes; by default the one where importance has the smallest k̂, so that both may agree."""
+    """The scene for NUTS; by default the one with the smallest k̂ of importance, so that both can agree."""
     warmup_steps: int = 200
-    """Warm-up steps of NUTS, per chain."""
+    """Number of warm-up steps of NUTS per chain."""
     simulated_scenes: int = 128
-    """Scenes that calibration simulates."""
+    """Number of scenes that calibration simulates."""
     simulated_chains: int = 64
-    """Annealed chains for each simulated scene."""
+    """Number of annealed chains for each simulated scene."""
     simulated_temperatures: int = 20
-    """Temperatures of these chains."""
+    """Number of temperatures of these chains."""
     seed: int = 0
-    """Seed of all random numbers."""
+    """The seed of all random numbers."""
 
     def __post_init__(self) -> None:
         counts = dataclasses.asdict(self)
@@ -89,7 +89,7 @@ class DiagnosisConfig:
 
 
 class Diagnosis:
-    """The stages, each of which reads what those before have left in the run folder."""
+    """The stages of a diagnosis, each of which reads the results of earlier stages in the run folder."""
 
     def __init__(self, config: DiagnosisConfig, run: Run) -> None:
         self.config, self.run = config, run
@@ -104,13 +104,13 @@ class Diagnosis:
         self.title = run.path.resolve().name
 
     def run_stages(self) -> Iterator[str]:
-        """The stages asked for, one after the other, in their order; what each found, in words."""
+        """Run the configured stages in their order, and yield a text on the findings of each."""
         for stage in get_args(Stage):
             if stage in self.config.stages:
                 yield getattr(self, stage)()
 
     def draws(self) -> str:
-        """Draws of the guide and of importance, k̂ of both, and views left out."""
+        """Draw from the guide and by importance, with k̂ of both, and leave views out."""
         settings = self.settings("num_scenes", "num_draws", "num_chains", *EFFORT)
         paths = {source: self.posterior(source) for source in ("guide", "importance")}
         views, loo = self.scenes.num_views is not None, self.folder.numbers("loo")
@@ -140,7 +140,7 @@ class Diagnosis:
         return "\n".join(lines)
 
     def checks(self) -> str:
-        """Posterior-predictive checks of both kinds of draws."""
+        """Make posterior-predictive checks of both kinds of draws."""
         sources = {source: self.load(source, "posterior")["posterior"] for source in ("guide", "importance")}
         path = self.folder.numbers("predictive_checks")
         settings = self.settings(draws=[data.attrs["settings"] for data in sources.values()])
@@ -157,7 +157,7 @@ class Diagnosis:
         return checks_table(checks)
 
     def nuts(self) -> str:
-        """One scene by NUTS, and how far the others' marginals are from its."""
+        """Sample one scene by NUTS, and compare the marginals of the other draws with its."""
         khat = self.load("importance", "sample_stats")["sample_stats"]["khat"]
         scene = self.config.nuts_scene
         if scene is None:
@@ -183,7 +183,7 @@ class Diagnosis:
         return "\n".join([title, str(found.rows), *found.notes])
 
     def calibration(self) -> str:
-        """Simulation-based calibration of the guide, and of importance."""
+        """Make the simulation-based calibration of the guide, and of importance."""
         path = self.folder.numbers("calibration")
         names = ("simulated_scenes", "simulated_chains", "simulated_temperatures")
         settings = self.settings("num_draws", "fit_steps", "cover_steps", *names)
@@ -206,7 +206,7 @@ class Diagnosis:
         return calibration_table(data)
 
     def save_draws(self, draws: Draws, settings: str, scenes: range) -> None:
-        """All groups of draws of these scenes."""
+        """Save all groups of draws for these scenes."""
         truth = self.scenes[scenes.start : scenes.stop].to(self.run.device)
         arguments = self.run.guide.arguments(truth)
         data = draws_to_inference_data(draws, self.run.model, self.run.guide, *arguments, truth=truth)
@@ -217,17 +217,17 @@ class Diagnosis:
         save_inference_data(self.posterior(draws.source), bundle(groups))
 
     def load(self, source: str, *groups: str) -> Groups:
-        """Some groups of the draws, if they are of this run."""
+        """Load some groups of the draws, if they are of this run."""
         path = self.posterior(source)
         found = load_groups(path, *groups)
         check_identity(path, found[groups[0]].attrs.get("settings"), self.run.identity)
         return found
 
     def posterior(self, source: str) -> Path:
-        """The file of these draws."""
+        """The file of the draws of a source."""
         return self.folder.numbers(f"posterior_{source}")
 
     def settings(self, *names: str, **more: Any) -> str:
-        """What numbers depend on."""
+        """The settings that numbers depend on, as JSON."""
         content = {name: getattr(self.config, name) for name in (*names, "seed")}
         return json.dumps({"version": DIAGNOSES, **self.run.identity, **content, **more})

@@ -1,4 +1,4 @@
-"""Draws from the posterior of a batch of scenes: from the guide itself, or resampled by importance."""
+"""Draws from the posterior of a batch of scenes, from the guide itself or resampled by importance."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pyro_compvae.evidence.proposals.symmetric import Proposal, normal_proposal
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws z of B scenes, and what their source says of them.
+    """Draws z for B scenes, and the numbers that their source gives with them.
 
-    z: (C, N, B, K, D), N draws from each of C chains. Draws that are independent come in chains all the same, for
-        ArviZ to compare.
-    source: "guide", "importance" or "nuts".
-    of_draws: further numbers of every draw, such as log weights in nats, (C, N, B), or (C, N) of all scenes together.
+    z: (C, N, B, K, D), N draws from each of C chains. Independent draws are divided into chains too, so that ArviZ can
+        compare these.
+    source: the source, "guide", "importance" or "nuts".
+    of_draws: further numbers of every draw, such as log weights in nats, (C, N, B), or (C, N) for all scenes together.
     of_scenes: further numbers of every scene, (B,), such as k̂.
-    num_weights: how many weights k̂ is of, if there is one.
+    num_weights: the number of weights behind k̂, if there is one.
     """
 
     z: Tensor
@@ -36,18 +36,19 @@ class Draws:
 
 
 def guide_draws(log_joint: LogJoint, q: Normal, num_draws: int, num_chains: int = 4) -> Draws:
-    """Independent draws from a guide's posterior, with the weights that would turn them into draws from the true one.
+    """Independent draws from a guide's posterior, with the weights that would turn them into draws from the true
+    posterior.
 
-    log_weight: log p(x, z) − log q̄(z), nats, with the symmetrised q̄, which does not change when slots are reordered.
-    khat, ess: of these weights. A k̂ above 0.7 says that the draws are not the posterior's, not even reweighted.
+    log_weight: log p(x, z) − log q̄(z) in nats, with the symmetrised q̄, which does not depend on the order of slots.
+    khat, ess: those of these weights. If k̂ is above 0.7, the draws do not represent the posterior, even if reweighted.
 
     Args:
         log_joint: log p(x, z) of the scenes.
-        q: batch shape (B, K, D).
+        q: the guide's posterior, of batch shape (B, K, D).
         num_draws, num_chains: N and C.
 
     Raises:
-        ValueError: for counts below one, or more slots than an exact permanent serves.
+        ValueError: for counts below one, or more slots than an exact permanent allows.
     """
     check_counts(num_draws=num_draws, num_chains=num_chains)
     z, log_weights = weighted_draws(log_joint, normal_proposal(q), num_chains * num_draws)
@@ -55,18 +56,18 @@ def guide_draws(log_joint: LogJoint, q: Normal, num_draws: int, num_chains: int 
 
 
 def importance_draws(z: Tensor, log_weights: Tensor, num_draws: int, num_chains: int = 4) -> Draws:
-    """Sampling, importance resampling (Rubin 1988): weighted draws, kept as often as their Pareto-smoothed weights say.
+    """Sampling importance resampling (Rubin 1988): resample weighted draws by their Pareto-smoothed weights.
 
     Weighted draws come from a proposal (`weighted_draws`), or are the ends of annealed chains, with their weights
-    (`annealed`). All chains are resampled from all of them, so R-hat and ESS of the
-    result say nothing of how good they are; khat and ess do. Draws are kept several times where the latter is small.
+    (`annealed`). All chains are resampled from all of them, so R-hat and ESS of the result do not say how good they
+    are; khat and ess do. If ess is small, the same draws are kept several times.
 
-    log_weight: of each draw kept, nats, unsmoothed.
-    khat, ess: of the weights of a scene.
+    log_weight: the log weight of each draw that is kept, in nats, not smoothed.
+    khat, ess: those of the weights of a scene.
 
     Args:
-        z: (L, B, K, D).
-        log_weights: (L, B), nats.
+        z: the draws, (L, B, K, D).
+        log_weights: their log weights, (L, B) in nats.
         num_draws, num_chains: N and C.
 
     Raises:
@@ -78,7 +79,7 @@ def importance_draws(z: Tensor, log_weights: Tensor, num_draws: int, num_chains:
 
 
 def _of_weights(source: str, z: Tensor, log_weight: Tensor, log_weights: Tensor, num_chains: int) -> Draws:
-    """Draws z (C · N, B, K, D) with their own log weights, and what all weights of their source say."""
+    """Draws z (C · N, B, K, D) with their own log weights, and with k̂ and ESS of all weights of their source."""
     estimate = estimate_from_log_weights(log_weights)
     return Draws(
         z.unflatten(0, (num_chains, -1)),
@@ -93,14 +94,14 @@ def _of_weights(source: str, z: Tensor, log_weight: Tensor, log_weights: Tensor,
 def weighted_draws(
     log_joint: LogJoint, proposal: Proposal, num_samples: int, chunk_size: int = 16
 ) -> tuple[Tensor, Tensor]:
-    """z (L, B, K, D) from a proposal, and log p(x, z) − log q̄(z) in nats, (L, B)."""
+    """Draw z (L, B, K, D) from a proposal; returns z and log p(x, z) − log q̄(z), (L, B) in nats."""
     chunks = [proposal.rsample(size) for size in chunk_sizes(num_samples, chunk_size)]
     log_weights = [log_joint(z) - proposal.symmetric_log_prob(z) for z in chunks]
     return torch.cat(chunks), torch.cat(log_weights)
 
 
 def resample(z: Tensor, log_weights: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
-    """Draw from weighted draws with replacement, by their Pareto-smoothed weights, each scene on its own.
+    """Resample weighted draws with replacement, by their Pareto-smoothed weights, for each scene separately.
 
     Args:
         z: (L, B, K, D).
@@ -108,7 +109,7 @@ def resample(z: Tensor, log_weights: Tensor, num_draws: int) -> tuple[Tensor, Te
         num_draws: N.
 
     Returns:
-        z (N, B, K, D), and the log weights (N, B) as they were.
+        z (N, B, K, D), and their log weights (N, B), not smoothed.
     """
     weights = pareto_smoothed(log_weights)[0].softmax(0)
     chosen = torch.multinomial(weights.T, num_draws, replacement=True).T  # (N, B)

@@ -1,4 +1,4 @@
-"""Pictures of posteriors: marginals of a scene, k̂ of many, and what the model would have made of their pixels."""
+"""Figures of posteriors: the marginals of a scene, k̂ of many scenes, and posterior-predictive checks of pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyro_compvae.analysis.posterior.marginals import FLOOR
 from pyro_compvae.evidence.estimate import USABLE, reliable_khat
 
 MAX_LATENTS = 8
-"""Columns of the figure of marginals: those latents in which the sources differ most."""
+"""Largest number of columns in the figure of marginals, for the latents in which the sources differ most."""
 
 COLOURS = {"nuts": "0.75", "guide": PALETTE[0], "importance": PALETTE[5]}
 
@@ -25,13 +25,13 @@ COLOURS = {"nuts": "0.75", "guide": PALETTE[0], "importance": PALETTE[5]}
 def marginals_figure(
     path: Path, draws: Mapping[str, xarray.DataArray], distances: xarray.DataArray, title: str = ""
 ) -> None:
-    """Draw the marginals of one scene's latents, a row for every slot: NUTS filled, the others as lines.
+    """Draw the marginals of one scene's latents with a row for every slot: NUTS is filled, and the others are lines.
 
     Args:
-        path: picture file, written atomically.
-        draws: z (chain, draw, slot, latent) by source, see `align_sources`, "nuts" the first.
-        distances: see `marginal_distances`, told above every panel for the guide.
-        title: above the picture.
+        path: the picture file, written atomically.
+        draws: z (chain, draw, slot, latent) by source, from `align_sources`, with "nuts" as the first.
+        distances: the result of `marginal_distances`, which stands above every panel.
+        title: the title above the picture.
     """
     nuts = draws["nuts"]
     away = distances.drop_sel(source=FLOOR)
@@ -70,14 +70,14 @@ def marginals_figure(
 
 
 class Khats(NamedTuple):
-    """k̂ of many scenes or views, and how many weights each is of, on which depends how small it has to be."""
+    """k̂ of many scenes or views, and the number of weights behind each, on which its threshold depends."""
 
     values: NDArray
     num_weights: int
 
     @property
     def threshold(self) -> float:
-        """Below which so many weights are enough."""
+        """The k̂ below which this number of weights is enough."""
         return reliable_khat(self.num_weights)
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Khats(NamedTuple):
 
     @property
     def good(self) -> int:
-        """How many are below the threshold."""
+        """How many k̂ are below the threshold."""
         return int((self.values < self.threshold).sum())
 
 
@@ -96,14 +96,14 @@ def khats_of(data: xarray.Dataset) -> Khats:
 
 
 def khat_figure(path: Path, khats: Mapping[str, Khats], title: str = "") -> None:
-    """Draw k̂ of every scene (and view), a column of dots for every kind of weights, with the thresholds.
+    """Draw k̂ of every scene (and view) with a column of dots for every kind of weights, and the thresholds.
 
-    k̂ that is infinite, or beyond all others, lies at the edge.
+    An infinite k̂ lies at the edge.
 
     Args:
-        path: picture file, written atomically.
-        khats: by the name of the weights; NaN is left out.
-        title: above the picture.
+        path: the picture file, written atomically.
+        khats: k̂ by the name of the weights; NaN is left out.
+        title: the title above the picture.
     """
     figure = Figure(figsize=(1.6 + 1.5 * len(khats), 3.6), dpi=120, layout="constrained")
     axis = figure.subplots()
@@ -126,14 +126,14 @@ def khat_figure(path: Path, khats: Mapping[str, Khats], title: str = "") -> None
 
 
 def checks_figure(path: Path, checks: xarray.Dataset, images: NDArray, title: str = "", num_scenes: int = 4) -> None:
-    """Draw posterior-predictive checks: PIT of all pixels, where the standardised residuals are large, some scenes.
+    """Draw posterior-predictive checks: the PIT of all pixels, and maps of standardised residuals, for some scenes too.
 
     Args:
-        path: picture file, written atomically.
-        checks: see `predictive_checks`, of all sources; with several views the first is shown.
-        images: (B, 3, H, W), of the same scenes, or (B, V, 3, H, W).
-        title: above the picture.
-        num_scenes: shown one by one.
+        path: the picture file, written atomically.
+        checks: the result of `predictive_checks` for all sources; with several views the first is shown.
+        images: the images of the same scenes, (B, 3, H, W) or (B, V, 3, H, W).
+        title: the title above the picture.
+        num_scenes: how many scenes are shown one by one.
     """
     if "view" in checks.dims:
         checks, images = checks.isel(view=0), images[:, 0]

@@ -22,34 +22,34 @@ from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.models import SlotModel
 
 CHUNK = 16
-"""Draws of all scenes held at a time."""
+"""How many draws of all scenes are held at a time, to bound the memory."""
 
 IMAGE = ("channel", "y", "x")
-"""Dimensions of an image."""
+"""The dimensions of an image."""
 
 DRAW = ("chain", "draw")
-"""Dimensions of draws."""
+"""The dimensions of draws."""
 
 COORDINATES = {"channel": ["red", "green", "blue"], "axis": ["x", "y", "z"]}
-"""Coordinates of dimensions whose places have names; the others count from 0."""
+"""The coordinates of dimensions whose entries have names; the others count from 0."""
 
 Groups = dict[str, xarray.Dataset]
-"""A dataset for every group: "posterior", "sample_stats" and so on."""
+"""A data set for every group, such as "posterior" and "sample_stats"."""
 
 Contents = dict[str, tuple[tuple[str, ...], Tensor]]
-"""The variables of a group: dimensions and values by name."""
+"""The dimensions and values of a group's variables, by name."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A batch of scenes, and what a model and a guide say of them."""
+    """A batch of scenes, with the densities that a model and a guide give them."""
 
     log_joint: LogJoint
-    """log p(x, z), of the model and of images x (B, 3, H, W), or (B, V, 3, H, W) and viewpoints (B, V, 3)."""
+    """log p(x, z) by the model for images x (B, 3, H, W), or (B, V, 3, H, W) and viewpoints (B, V, 3)."""
     q: Normal
-    """The guide's posterior, batch shape (B, K, D)."""
+    """The guide's posterior, of batch shape (B, K, D)."""
     truth: Scene | None = None
-    """The scenes that the images are of, where they are known."""
+    """The scenes with their true masks, if they are known."""
 
     def __post_init__(self) -> None:
         if self.truth is not None and self.truth.image.shape != self.images.shape:
@@ -59,37 +59,37 @@ class Observed:
 
     @property
     def model(self) -> SlotModel:
-        """In eval mode."""
+        """The model, in eval mode."""
         return cast(SlotModel, self.log_joint.model)
 
     @property
     def images(self) -> Tensor:
-        """x."""
+        """The images x."""
         return self.log_joint.arguments[0]
 
     @property
     def viewpoints(self) -> tuple[Tensor, ...]:
-        """Viewpoints, if the model has any."""
+        """The viewpoints, if the model has any."""
         return self.log_joint.arguments[1:]
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """Dimensions of what is seen: scenes, and views of them."""
+        """The dimensions of the images' batch: scenes, and views if there are several."""
         return ("scene", "view") if self.images.dim() == 5 else ("scene",)
 
 
 @torch.no_grad()
 def posterior_groups(seen: Observed, draws: Draws, num_predictive: int) -> Groups:
-    """Every group that `to_inference_data` describes, slots aligned across draws and chains.
+    """Compute every group that `to_inference_data` describes, with slots aligned across draws and chains.
 
     Args:
-        seen: the scenes.
-        draws: of their posterior.
-        num_predictive: draws of each chain that images are simulated from.
+        seen: the scenes and their densities.
+        draws: draws from their posterior.
+        num_predictive: how many draws of each chain images are simulated from.
 
     Raises:
-        ArgumentError: for draws of other scenes.
-        ValueError: for more slots than an exact permanent serves.
+        ArgumentError: for draws for other scenes.
+        ValueError: for more slots than an exact permanent allows.
     """
     if draws.z.shape[2:] != seen.q.batch_shape:
         raise ArgumentError(
@@ -99,7 +99,7 @@ def posterior_groups(seen: Observed, draws: Draws, num_predictive: int) -> Group
     z, order = align_slots(draws.z.flatten(0, 1), seen.q)
     statistics, log_likelihood = score(seen.log_joint, z)
     proposal = normal_proposal(seen.q)
-    log_guide = [proposal.symmetric_log_prob(part) for part in z.split(CHUNK)]  # of which a permanent keeps a lot
+    log_guide = [proposal.symmetric_log_prob(part) for part in z.split(CHUNK)]  # the permanent takes much memory
     statistics |= {"log_guide": torch.cat(log_guide)}
     statistics |= {"relabelled": (order != torch.arange(order.shape[-1], device=order.device)).any(-1)}
     statistics = {name: values.unflatten(0, (C, N)) for name, values in statistics.items()} | draws.of_draws
@@ -124,14 +124,14 @@ def posterior_groups(seen: Observed, draws: Draws, num_predictive: int) -> Group
 
 
 def _predicted(seen: Observed, z: Tensor) -> Tensor:
-    """An image for each of some draws z (C, N, B, K, D)."""
+    """Simulate an image for each of some draws z (C, N, B, K, D)."""
     z = z.to(seen.images)
     images = [[scene_likelihood(seen.model, draw, *seen.viewpoints).sample() for draw in chain] for chain in z]
     return torch.stack([torch.stack(chain) for chain in images])
 
 
 def _prior_groups(seen: Observed, num_draws: int) -> dict[str, Contents]:
-    """Slots and images drawn from the model."""
+    """Draw slots and images from the model."""
     count = None if seen.viewpoints else len(seen.images)
     drawn = [simulate(seen.model, *seen.viewpoints, num_scenes=count) for _ in range(num_draws)]
     z = torch.stack([z for z, _ in drawn])[None]
@@ -143,7 +143,7 @@ def _prior_groups(seen: Observed, num_draws: int) -> dict[str, Contents]:
 
 
 def _constants(seen: Observed) -> Contents:
-    """Viewpoints, and what is known of the scenes."""
+    """The viewpoints, and the true masks and counts if they are known."""
     constants: Contents = {"viewpoint": ((*seen.dims, "axis"), seen.viewpoints[0])} if seen.viewpoints else {}
     truth = seen.truth
     if truth is not None and truth.labels is not None and truth.num_objects is not None:
@@ -153,7 +153,7 @@ def _constants(seen: Observed) -> Contents:
 
 @torch.no_grad()
 def score(log_joint: LogJoint, z: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """lp and log_prior (L, B), and the log-likelihood (L, B[, V]), nats."""
+    """lp and log_prior (L, B), and the log-likelihood (L, B[, V]), all in nats."""
     chunks = [log_joint.terms(part) for part in z.split(CHUNK)]
     log_prior, log_likelihood = (torch.cat([chunk[site] for chunk in chunks]) for site in ("z", "x"))
     log_prior = log_prior.reshape(z.shape[:2])
@@ -170,6 +170,6 @@ def _dataset(content: Contents) -> xarray.Dataset:
 
 
 def _array(values: Tensor) -> np.ndarray:
-    """Latents and images in single precision, as the model computes them; nats of large sums in double."""
+    """The values as an array: latents and images in single precision, like the model's, and nats in double."""
     array = values.cpu().numpy()
     return array.astype(np.float32) if array.ndim > 4 else array

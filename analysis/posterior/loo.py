@@ -1,4 +1,4 @@
-"""Leave one view out: how well is a view predicted from the others, and may that be known without leaving it out?"""
+"""Leave-one-out over views: how well the others predict a view, and whether that is known without leaving it out."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pyro_compvae.guide import SceneGuide
 
 
 class ViewsError(CompvaeError, ValueError):
-    """Single images have no views to leave out."""
+    """There are no views to leave out, as in single images."""
 
 
 def loo_over_views(log_likelihood: Tensor, log_weights: Tensor | None = None) -> xarray.Dataset:
-    """PSIS-LOO (Vehtari, Gelman & Gabry 2017) of the views of every scene; what ``arviz.loo`` computes, pointwise.
+    """PSIS-LOO (Vehtari, Gelman & Gabry 2017) of the views of every scene, pointwise, as ``arviz.loo`` computes it.
 
         log p(x_v | x_-v) ≈ log Σ_l w_l p(x_v | z_l) / Σ_l w_l,    w_l = w(z_l) / p(x_v | z_l), Pareto-smoothed
 
-    with w = 1 for draws from the posterior given all views, or their importance weights (Magnusson et al. 2019), which
-    is better than to resample them first.
+    where w = 1 for draws from the posterior given all views, or w are the draws' importance weights (Magnusson et al.
+    2019), which is better than resampling them first.
 
-    elpd: that, nats.
-    khat: of the weights. A view says much of a scene, so they are uneven; where it is not small, elpd is not to be
-        believed.
+    elpd: the right-hand side, in nats.
+    khat: k̂ of the weights w_l. They are uneven, because a view says much about a scene; do not believe elpd if k̂ is
+        not small.
 
-    Scenes have no latents in common, so that leaving a whole scene out would say nothing of the guide.
+    Scenes share no latents, so leaving a whole scene out would say nothing about the guide.
 
     Args:
-        log_likelihood: (L, B, V), nats.
-        log_weights: (L, B), nats, of the draws.
+        log_likelihood: the log-likelihood of the views, (L, B, V) in nats.
+        log_weights: the log weights of the draws, (L, B) in nats.
 
     Raises:
         ViewsError: for single images.
@@ -55,20 +55,20 @@ def loo_over_views(log_likelihood: Tensor, log_weights: Tensor | None = None) ->
 
 @torch.no_grad()
 def held_out_views(guide: SceneGuide, images: Tensor, viewpoints: Tensor, num_draws: int = 200) -> xarray.Dataset:
-    """Infer each scene anew without the view: what PSIS-LOO is there to avoid, and amortisation makes cheap.
+    """Infer each scene anew without the view, which PSIS-LOO avoids, but which amortisation makes cheap.
 
-    held_out: log 1/L Σ_l p(x_v | z_l), z_l ~ q(z | x_-v), (scene, view), nats: the guide's own prediction, low in
-        expectation.
-    held_out_ess: how many of the L terms count.
+    held_out: log 1/L Σ_l p(x_v | z_l) with z_l ~ q(z | x_-v), (scene, view) in nats, which is the guide's own
+        prediction and low in expectation.
+    held_out_ess: the effective number of the L terms.
 
     Args:
-        guide: of a model of several views.
-        images: (B, V, 3, H, W).
-        viewpoints: (B, V, 3).
-        num_draws: L.
+        guide: the guide of a model of several views.
+        images: the images (B, V, 3, H, W).
+        viewpoints: the viewpoints (B, V, 3).
+        num_draws: L, the number of draws.
 
     Raises:
-        ViewsError: for a single view, which leaves none.
+        ViewsError: for a single view, which would leave none.
     """
     V = images.shape[1] if images.dim() == 5 else 1
     if V < 2:
@@ -87,10 +87,10 @@ def held_out_views(guide: SceneGuide, images: Tensor, viewpoints: Tensor, num_dr
 
 
 def loo_table(data: xarray.Dataset) -> str:
-    """What leaving views out has shown, in words.
+    """A sentence on the results of leaving views out.
 
     Args:
-        data: see `loo_over_views` and `held_out_views` together.
+        data: the merged results of `loo_over_views` and `held_out_views`.
     """
     khat = data["khat"].values
     reliable = int((khat < reliable_khat(data.attrs["num_weights"])).sum())

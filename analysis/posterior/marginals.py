@@ -1,4 +1,4 @@
-"""How far the marginals of one set of draws are from another's, slot by slot."""
+"""Distances between the marginals of sets of draws, slot by slot."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from pyro_compvae.analysis.tables import Table
 from pyro_compvae.errors import ArgumentError
 
 MIXED = 1.05
-"""R-hat above which chains of NUTS disagree too much to be held against."""
+"""R-hat above which chains of NUTS disagree too much to serve as a reference."""
 
 FLOOR = "halves of nuts"
-"""Name of the distance between the first and the other chains of the reference: noise of the reference alone."""
+"""The name of the distance between the first and the other chains of the reference, which is its own noise."""
 
 
 def align_sources(draws: Mapping[str, xarray.DataArray]) -> dict[str, xarray.DataArray]:
-    """Put the slots of all sources into one order, which no source has of its own.
+    """Put the slots of all sources into one common order.
 
-    All draws are aligned together. Aligned each on its own, two sources may split slots that show nothing, and are as
-    the prior, in two ways, and seem to disagree.
+    All draws are aligned together. If each source were aligned separately, two sources might order the slots that show
+    nothing, which are distributed as in the prior, in different ways, and seem to disagree.
 
     Args:
-        draws: z (chain, draw, slot, latent) of one scene by source, the first one already aligned.
+        draws: z (chain, draw, slot, latent) of one scene by source; the first source is aligned already.
     """
     ordered = {name: z.transpose("chain", "draw", "slot", "latent") for name, z in draws.items()}
     pooled = [torch.from_numpy(_pooled(z)) for z in ordered.values()]
@@ -44,14 +44,14 @@ def align_sources(draws: Mapping[str, xarray.DataArray]) -> dict[str, xarray.Dat
 
 
 def marginal_distances(draws: Mapping[str, xarray.DataArray]) -> xarray.DataArray:
-    """Wasserstein-1 distances between marginals, in standard deviations of the reference's.
+    """Wasserstein-1 distances between marginals, in standard deviations of the reference.
 
     Args:
-        draws: z (chain, draw, slot, latent) of one scene by source, see `align_sources`; the first is the reference,
-            of two chains or more.
+        draws: z (chain, draw, slot, latent) of one scene by source, from `align_sources`; the first source is the
+            reference, which has two chains or more.
 
     Returns:
-        (source, slot, latent), of the other sources, and `FLOOR` the last.
+        The distances (source, slot, latent) of the other sources, with `FLOOR` as the last.
 
     Raises:
         ValueError: with a single chain, which has no halves.
@@ -69,7 +69,7 @@ def marginal_distances(draws: Mapping[str, xarray.DataArray]) -> xarray.DataArra
 
 
 def _pooled(z: xarray.DataArray) -> NDArray[np.float64]:
-    """(chain · draw, slot, latent)."""
+    """The draws of all chains together, (chain · draw, slot, latent)."""
     values = z.transpose("chain", "draw", "slot", "latent").values.astype(np.float64)
     return values.reshape(-1, *values.shape[2:])
 
@@ -86,14 +86,14 @@ HOW_TO_READ = (
 
 
 def mean_differences(reference: xarray.DataArray, other: xarray.DataArray, ess: float) -> xarray.DataArray:
-    """Differences between the means of all latents, (slot, latent), in standard errors of the difference.
+    """The differences between the means of all latents, (slot, latent), in standard errors of the difference.
 
-    Their root mean square is near 1 where both are draws from the same posterior.
+    Their root mean square is near 1 if both are draws from the same posterior.
 
     Args:
-        reference: z (chain, draw, slot, latent) of NUTS, see `align_sources`.
-        other: of the same scene.
-        ess: effective sample size of the weights that the other was resampled by.
+        reference: z (chain, draw, slot, latent) of NUTS, from `align_sources`.
+        other: the other draws, for the same scene.
+        ess: the effective sample size of the weights by which the other draws were resampled.
     """
     error = arviz.mcse(reference.to_dataset(name="z"))["z"]
     resampled = 1 / ess + 1 / (other.sizes["chain"] * other.sizes["draw"])
@@ -102,7 +102,7 @@ def mean_differences(reference: xarray.DataArray, other: xarray.DataArray, ess: 
 
 
 def agreement_sentence(reference: xarray.DataArray, other: xarray.DataArray, ess: float, khat: float) -> str:
-    """Whether importance resampling agrees with NUTS, see `mean_differences`."""
+    """A sentence that says whether importance resampling agrees with NUTS; see `mean_differences`."""
     size = float((mean_differences(reference, other, ess) ** 2).mean() ** 0.5)
     return (
         f"Means of importance differ from those of NUTS by {size:.2f} standard errors (r.m.s. over latents; 1 is what "
@@ -111,13 +111,13 @@ def agreement_sentence(reference: xarray.DataArray, other: xarray.DataArray, ess
 
 
 class Agreement(NamedTuple):
-    """How far the draws of one scene agree with those of NUTS.
+    """The agreement of one scene's draws with those of NUTS.
 
-    scene: which.
-    draws: z (chain, draw, slot, latent) by source, "nuts" the first.
-    distances: see `marginal_distances`.
-    rows: `agreement_rows`.
-    notes: in sentences.
+    scene: the number of the scene.
+    draws: z (chain, draw, slot, latent) by source, with "nuts" as the first.
+    distances: the result of `marginal_distances`.
+    rows: the result of `agreement_rows`.
+    notes: sentences on the agreement.
     """
 
     scene: int
@@ -128,11 +128,11 @@ class Agreement(NamedTuple):
 
 
 def agreement(posteriors: Mapping[str, Mapping[str, xarray.Dataset]]) -> Agreement:
-    """Hold draws of the guide and of importance against those of NUTS.
+    """Compare draws of the guide and of importance with those of NUTS.
 
     Args:
-        posteriors: groups "posterior" and "sample_stats" of "nuts", for one scene, and of "guide" and "importance", for
-            that scene and others.
+        posteriors: the groups "posterior" and "sample_stats" of "nuts", for one scene, and of "guide" and "importance",
+            for that scene and others.
     """
     statistics = posteriors["nuts"]["sample_stats"]
     scene = int(statistics["scene"].values[0])
@@ -152,7 +152,7 @@ def agreement(posteriors: Mapping[str, Mapping[str, xarray.Dataset]]) -> Agreeme
 
 
 def agreement_rows(reference: xarray.DataArray, distances: xarray.DataArray) -> Table:
-    """A row per slot: R-hat and ESS of the reference, and the mean distance of every source over its latents."""
+    """A row per slot, with R-hat and ESS of the reference, and the mean distance of every source over its latents."""
     rhat, ess = (function(reference.to_dataset(name="z"))["z"] for function in (arviz.rhat, arviz.ess))
     sources = [str(name) for name in distances["source"].values]
 

@@ -1,4 +1,4 @@
-"""NUTS on a single scene, the ground truth that guides and importance resampling are held against."""
+"""NUTS on a single scene, which is the reference for guides and importance resampling."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from pyro_compvae.evidence.proposals.symmetric import normal_proposal
 from pyro_compvae.precision import exact_products
 
 StepProgress = Callable[[int, int], object]
-"""Called after every step with the number of the chain and that of the step, warm-up included."""
+"""A function that is called after every step with the numbers of the chain and of the step, warm-up included."""
 
 
 @dataclass(frozen=True)
 class NutsConfig:
-    """How to sample."""
+    """The settings of NUTS."""
 
     num_draws: int = 250
-    """N, draws of every chain."""
+    """N, the number of draws of every chain."""
     num_chains: int = 4
-    """C, chains."""
+    """C, the number of chains."""
     warmup_steps: int = 200
-    """Steps of each chain before its draws, which adapt its step size and scales."""
+    """Number of steps of each chain before its draws, which adapt its step size and scales."""
     max_tree_depth: int = 8
-    """A trajectory has at most 2 to this power leapfrog steps."""
+    """A trajectory has at most two to the power of this number of leapfrog steps."""
 
     def __post_init__(self) -> None:
         check_counts(**dataclasses.asdict(self))
 
     @property
     def total(self) -> int:
-        """Steps of all chains, warm-up included."""
+        """The number of steps of all chains, warm-up included."""
         return self.num_chains * (self.num_draws + self.warmup_steps)
 
 
@@ -54,23 +54,23 @@ def nuts_draws(
     fit: Fit | None = None,
     progress: StepProgress | None = None,
 ) -> Draws:
-    r"""Draws from p(z | x) of one scene with frozen weights, by the No-U-Turn Sampler of Pyro (Hoffman & Gelman 2014).
+    r"""Draw from p(z | x) of one scene with frozen weights, by the No-U-Turn Sampler of Pyro (Hoffman & Gelman 2014).
 
-    Every chain starts at a draw from the guide's posterior with its slots in an order of its own, and would stay in
-    that copy of the mode. Chains may be compared, by R-hat, once their slots are aligned (`align_slots`), which
+    Every chain starts at a draw from the guide's posterior with its slots in a random order, and is expected to stay in
+    that copy of the mode. Chains can be compared, by R-hat, once their slots are aligned (`align_slots`), which
     `draws_to_inference_data` does.
 
-    With ``fit``, chains move in the coordinates u of z = μ + S u in which that Gaussian is spherical. It makes long
-    trajectories short, and leaves the posterior, of which u has the density up to a constant, as it is.
+    With ``fit``, chains move in the coordinates u of z = μ + S u in which that Gaussian is spherical. This makes long
+    trajectories short and does not change the posterior, whose density in u is the same up to a constant.
 
     diverging: (C, N), whether the trajectory to that draw diverged.
-    step_size: (1,), of the leapfrog, mean over chains; it goes with the smallest scale of the posterior.
+    step_size: (1,), the leapfrog's step size, a mean over chains; it follows the smallest scale of the posterior.
 
     Args:
         log_joint: log p(x, z) of a single scene.
-        q: the guide's posterior of that scene, batch shape (1, K, D).
-        config: how to sample.
-        fit: of family "full", to the same scene.
+        q: the guide's posterior of that scene, of batch shape (1, K, D).
+        config: the settings.
+        fit: a fit of the family "full" to the same scene.
         progress: called after every step.
 
     Raises:
@@ -97,7 +97,7 @@ def nuts_draws(
 
 @dataclass(frozen=True)
 class _Coordinates:
-    """z = μ + S u, its slots in some order, (..., K, D), of u (..., K D)."""
+    """The map z = μ + S u from u (..., K D) to slots (..., K, D) in some order."""
 
     loc: Tensor
     scale_tril: Tensor
@@ -109,7 +109,7 @@ class _Coordinates:
         return z.unflatten(-1, (-1, self.latent_dim))[..., self.order, :]
 
     def of(self, z: Tensor) -> Tensor:
-        """u of z (K, D) whose slots are in the order of μ."""
+        """The u of z (K, D) whose slots are in the order of μ."""
         centred = (z.flatten() - self.loc).unsqueeze(-1)
         return torch.linalg.solve_triangular(self.scale_tril, centred, upper=False).squeeze(-1)
 
@@ -121,12 +121,12 @@ def _chain(
     config: NutsConfig,
     progress: Callable[[int], object] | None,
 ) -> tuple[Tensor, Tensor, float]:
-    """Draws (N, K, D) of one chain from z (K, D) on, which of them diverged, and the size of its steps."""
+    """Run one chain from z (K, D): returns its draws (N, K, D), which of them diverged, and its step size."""
 
     def potential(sites: dict[str, Tensor]) -> Tensor:
         try:
             return -log_joint(coordinates.slots(sites["u"])[None, None]).squeeze()
-        except FloatingPointError:  # a trajectory that has left all that float32 can hold; it will be rejected
+        except FloatingPointError:  # the trajectory has left the range of float32 and will be rejected
             return 0 * sites["u"].sum() + math.inf
 
     def after_step(kernel: object, sites: object, stage: str, step: int) -> None:
@@ -142,7 +142,7 @@ def _chain(
         disable_progbar=True,
         hook_fn=after_step,
     )
-    with exact_products():  # gradients, too, which Pyro takes
+    with exact_products():  # Pyro takes gradients, which must be exact too
         mcmc.run()
     diverged = torch.zeros(config.num_draws, dtype=torch.bool)
     diverged[list(mcmc.diagnostics()["divergences"]["chain 0"])] = True

@@ -1,4 +1,4 @@
-"""Posterior-predictive checks, pixel by pixel: would the model have made this image?"""
+"""Posterior-predictive checks, pixel by pixel: could the model have made this image?"""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ VARIABLES = ("pit", "pit_replicated", "residual", "standard_deviation")
 
 @torch.no_grad()
 def predictive_checks(model: SlotModel, draws: Draws, images: Tensor, *viewpoints: Tensor) -> xarray.Dataset:
-    r"""What the posterior-predictive distribution p(x' | x) = E_{z | x} p(x' | z) says of the very image x.
+    r"""Compare the image x with its posterior-predictive distribution p(x' | x) = E_{z | x} p(x' | z).
 
-    pit: P(x' ≤ x) of every channel of every pixel, exactly, from the distribution function of the mixture.
-    pit_replicated: the same of an image drawn from p(x' | z) at the last draw: what the pit looks like where the model
-        is right, for x has been seen by the posterior, and the pit of a good model is not uniform.
-    residual: x − E[x'], colours.
-    standard_deviation: of x', colours, noise of the model included.
+    pit: P(x' ≤ x) for every channel of every pixel, computed exactly from the distribution function of the mixture.
+    pit_replicated: the same for an image drawn from p(x' | z) at the last draw, which shows the pit of a correct model:
+        since the posterior has seen x, the pit of a good model is not uniform.
+    residual: x − E[x'], in units of colour.
+    standard_deviation: that of x' in units of colour, which includes the model's noise.
 
-    All (source, scene[, view], channel, y, x), with one source, that of the draws.
+    All have the dimensions (source, scene[, view], channel, y, x), with one source, that of the draws.
 
     Args:
-        model: in eval mode.
-        draws: of the scenes.
-        images: (B, 3, H, W), or (B, V, 3, H, W).
-        viewpoints: (B, V, 3), with several views.
+        model: the model, in eval mode.
+        draws: draws for the scenes.
+        images: the images (B, 3, H, W), or (B, V, 3, H, W).
+        viewpoints: the viewpoints (B, V, 3), if there are several views.
     """
     z = draws.z.flatten(0, 1).to(images)
     replicated = scene_likelihood(model, z[-1], *viewpoints).sample()
@@ -57,23 +57,23 @@ def predictive_checks(model: SlotModel, draws: Draws, images: Tensor, *viewpoint
 
 
 def channel_cdf(mixture: SpatialGaussianMixture, x: Tensor) -> Tensor:
-    """P(x'_ci ≤ x_ci) of every channel of every pixel on its own: Σ_k m_ki Φ((x_ci − μ_kci) / σ), of the shape of x."""
+    """P(x'_ci ≤ x_ci) = Σ_k m_ki Φ((x_ci − μ_kci) / σ) for every channel of every pixel, with the shape of x."""
     standardised = (x.unsqueeze(-4) - mixture.means) / mixture.scale
     return (mixture.log_masks.exp().unsqueeze(-3) * (0.5 * torch.erfc(-standardised / math.sqrt(2)))).sum(-4)
 
 
 def join_sources(parts: Sequence[xarray.Dataset]) -> xarray.Dataset:
-    """The checks of draws from several sources of the same scenes."""
+    """Join the checks of draws from several sources for the same scenes."""
     return xarray.concat(parts, dim="source")
 
 
 def scene_likelihood(model: SlotModel, z: Tensor, *viewpoints: Tensor) -> SpatialGaussianMixture:
-    """p(x | z) of all views of every scene: z (B, K, D), viewpoints (B, V, 3) → images of batch shape (B[, V])."""
+    """p(x | z) of all views of every scene, of batch shape (B[, V]), for z (B, K, D) and viewpoints (B, V, 3)."""
     return model.likelihood(z.unsqueeze(1), viewpoints[0]) if viewpoints else model.likelihood(z)
 
 
 def checks_table(checks: xarray.Dataset) -> str:
-    """A line per source: how much of the observed and the replicated pixels lies in the tails, and how far off."""
+    """A line per source: the shares of observed and replicated pixels in the tails, and the size of residuals."""
     lines = []
     for source in checks["source"].values:
         one = checks.sel(source=source)

@@ -1,4 +1,4 @@
-"""One order of the slots for all draws: nothing may be said of "slot 2" before."""
+"""Alignment of all draws to one order of the slots, without which "slot 2" has no meaning."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ALIGNMENT = (
     "scene, fitted to the aligned draws themselves (Hungarian matching, then fitting, until no order changes; Stephens "
     "2000), starting from the guide's posterior."
 )
-"""What is said in files of draws that were aligned."""
+"""The note in files of draws that were aligned."""
 
 MIN_SCALE = 1e-3
-"""Least variance of a latent, so that draws which are all the same have a density."""
+"""Least standard deviation of a latent, so that equal draws have a density too."""
 
 
 def align_slots(z: Tensor, start: Normal, max_rounds: int = 50) -> tuple[Tensor, Tensor]:
@@ -26,13 +26,13 @@ def align_slots(z: Tensor, start: Normal, max_rounds: int = 50) -> tuple[Tensor,
 
         maximise  Σ_l Σ_k log N(z_l,π_l(k); m_k, s_k²)   over the orders π_l and the slots' means m and scales s
 
-    by turns, each scene on its own. Every turn makes the sum larger, so it ends, at an order that depends on the start
-    only as far as there are several optima.
+    over both in turns, for each scene separately. Every turn makes the sum larger, so it ends, at an order that depends
+    on the start only if there are several optima.
 
     Args:
-        z: (L, B, K, D), draws of B scenes from all chains together.
-        start: batch shape (B, K, D), the first m and s.
-        max_rounds: turns at most.
+        z: (L, B, K, D), draws for B scenes from all chains together.
+        start: the first m and s, of batch shape (B, K, D).
+        max_rounds: the largest number of turns.
 
     Returns:
         The draws in their new order (L, B, K, D), and π (L, B, K): slot k of the result is slot π(k) of z.
@@ -58,11 +58,11 @@ def align_slots(z: Tensor, start: Normal, max_rounds: int = 50) -> tuple[Tensor,
 
 
 def match_slots(z: Tensor, slots: Normal) -> Tensor:
-    """The order of the slots of every draw that is likeliest under one distribution for each (Hungarian matching).
+    """The likeliest order of the slots of every draw under one distribution for each slot (Hungarian matching).
 
     Args:
-        z: (L, B, K, D).
-        slots: batch shape (B, K, D).
+        z: the draws, (L, B, K, D).
+        slots: the distributions of the slots, of batch shape (B, K, D).
 
     Returns:
         π (L, B, K): slot π(k) of z belongs to slot k.

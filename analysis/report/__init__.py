@@ -1,4 +1,4 @@
-"""One page that shows what runs are, and what has been found of them."""
+"""Reports: one page that shows runs and the results of their analysis."""
 
 from pyro_compvae.analysis.report.folders import ReportError, RunFolder
 from pyro_compvae.analysis.report.page import write_report

@@ -1,4 +1,4 @@
-"""What sections of a report are made of."""
+"""The building blocks of a report's sections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyro_compvae.analysis.tables import Table
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG, and what it shows for those who do not see it."""
+    """An SVG, and a description of it for readers who do not see it."""
 
     svg: str
     alt: str
@@ -19,7 +19,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A table with its caption, and notes under it. Cells are taken for numbers, but for the first of each row."""
+    """A table with a caption, and notes under it. All cells but the first of each row count as numbers."""
 
     caption: str
     table: Table
@@ -28,7 +28,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Text:
-    """Text as it is: a table of a terminal, a configuration, commands."""
+    """Preformatted text, such as a table for terminals, a configuration, or commands."""
 
     caption: str
     text: str
@@ -37,7 +37,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Scenes:
-    """Scenes of the decompositions to go to, counted from 0."""
+    """Links to scenes among the decompositions, counted from 0."""
 
     caption: str
     scenes: Sequence[int]
@@ -45,7 +45,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Part:
-    """What a section says of one run, or of all where it has no name."""
+    """The part of a section on one run, or on all runs if it has no name."""
 
     name: str = ""
     blocks: Sequence[Picture | Numbers | Text | Scenes] = ()
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what the section is about, and its parts side by side."""
+    """A section with a heading, a sentence on its subject, and its parts side by side."""
 
     key: str
     title: str
@@ -65,11 +65,11 @@ class Section:
 Block = Picture | Numbers | Text | Scenes
 
 Show = Callable[[ReportedRun], Sequence[Block]]
-"""What to show of a run; raises `Missing` where there is nothing."""
+"""A function that returns what to show of a run, or raises `Missing` if there is nothing."""
 
 
 def part_of(folder: ReportedRun, *shows: Show) -> Part:
-    """Everything there is to show of a run, and everything that is missing."""
+    """Collect everything that can be shown of a run, and everything that is missing."""
     blocks: list[Block] = []
     missing: list[Missing] = []
     for show in shows:
@@ -77,7 +77,7 @@ def part_of(folder: ReportedRun, *shows: Show) -> Part:
             blocks += show(folder)
         except Missing as reason:
             missing.append(reason)
-        # Files that do not fit together, of other settings or by other hands, must not cost the rest of the page.
+        # Files that do not fit together, because of other settings or later edits, must not break the rest of the page.
         except Exception as error:
             missing.append(Missing(f"{show.__doc__} cannot be shown: {error!r}."))
     return Part(folder.name, blocks, missing)

@@ -1,4 +1,4 @@
-"""What a report reads of a run folder: whatever is there, and why the rest is not."""
+"""What a report reads from a run folder, and the reasons why other things are missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ReportError(CompvaeError, ValueError):
     """There is nothing to report on."""
 
 
-class Missing(Exception):  # noqa: N818 (no error: a report says so and goes on)
+class Missing(Exception):  # noqa: N818 (it is no error: a report shows the reason and continues)
     """Something has not been computed, or cannot be shown; the message says why, and how to compute it."""
 
     def __init__(self, why: str, command: str = "") -> None:
@@ -36,8 +36,8 @@ class Missing(Exception):  # noqa: N818 (no error: a report says so and goes on)
 class ReportedRun:
     """A run of a report, finished or not.
 
-    name: in headings; the folder's own, as short as tells it from the others.
-    run: loaded, or None where there is no checkpoint to load, which ``problem`` then says.
+    name: the name in headings: the folder's own, or its path if two folders have the same name.
+    run: the loaded run, or None if it cannot be loaded, for the reason in ``problem``.
     """
 
     folder: RunFolder
@@ -47,16 +47,16 @@ class ReportedRun:
     problem: str
 
     def command(self, subcommand: str, *options: str) -> str:
-        """How to compute what is missing."""
+        """The command that computes what is missing."""
         return " ".join(("compvae", subcommand, self.quoted, *options))
 
     @property
     def quoted(self) -> str:
-        """The path, as a shell takes it."""
+        """The path, quoted for a shell."""
         return shlex.quote(str(self.folder.path))
 
     def summary(self) -> dict[str, Any]:
-        """Metrics on all test scenes.
+        """The metrics on all test scenes.
 
         Raises:
             Missing: if the run has not finished.
@@ -70,10 +70,10 @@ class ReportedRun:
             raise Missing(f"{self.folder.summary_file} cannot be read ({error}).") from error
 
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, without those that are damaged and without cells that are empty.
+        """The rows of metrics.csv, without damaged rows and without empty cells.
 
         Raises:
-            Missing: if there is none, or it cannot be read.
+            Missing: if there is no such file, or it cannot be read.
         """
         path = self.folder.metrics
         if not path.is_file():
@@ -101,7 +101,7 @@ class ReportedRun:
         return calls
 
     def loaded(self) -> Run:
-        """The run.
+        """The loaded run.
 
         Raises:
             Missing: if it cannot be loaded.
@@ -111,22 +111,22 @@ class ReportedRun:
         return self.run
 
     def read(self, name: str, command: str, group: str = "sample_stats") -> xarray.Dataset:
-        """A group of a NetCDF file of the folder.
+        """Read a group of a NetCDF file in the folder.
 
         Args:
-            name: of the file, without its suffix.
-            command: how to compute it.
-            group: of the file.
+            name: the name of the file, without its suffix.
+            command: the command that computes the file.
+            group: the group in the file.
 
         Raises:
-            Missing: if file or group is missing or damaged, or of another run.
+            Missing: if the file or the group is missing, damaged, or of another run.
         """
         path = self.folder.numbers(name)
         if not path.is_file():
             raise Missing(f"Not computed yet: there is no {path.name}.", command)
         try:
             data = xarray.load_dataset(path, group=group, engine="h5netcdf")
-        except Exception as error:  # of many kinds, where a file is damaged or a group is missing
+        except Exception as error:  # damaged files and missing groups raise many kinds of errors
             raise Missing(f"{path.name} has no group {group!r} that can be read ({error}).", command) from error
         if self.run is not None:
             try:
@@ -137,10 +137,10 @@ class ReportedRun:
 
 
 def open_folders(paths: list[Path]) -> list[ReportedRun]:
-    """The run folders that a report is of.
+    """Open the run folders of a report.
 
     Raises:
-        ReportError: for no folders, one that is named twice, or one without a configuration that can be read.
+        ReportError: if there are no folders, one is named twice, or one has no configuration that can be read.
     """
     if not paths:
         raise ReportError("expected one run folder or more, got none")

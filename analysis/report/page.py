@@ -1,4 +1,4 @@
-"""The page of a report: sections and scenes put into a template, with style and script, and nothing from elsewhere."""
+"""The page of a report: a template filled with sections, scenes, style and script, which needs no other files."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ HERE = Path(__file__).parent
 
 
 def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> None:
-    """Write one self-contained HTML page about one run or several side by side.
+    """Write one self-contained HTML page about one run, or about several side by side.
 
-    It reads what is in the run folders, and says of everything else that it has not been computed and how to. Nothing
-    is computed anew but the decompositions of the first test scenes.
+    The page shows what is in the run folders. For everything else it says that it has not been computed, and how to
+    compute it. Only the decompositions of the first test scenes are computed anew.
 
     Args:
-        path: HTML file, written atomically.
-        run_dirs: run folders, finished or not.
-        num_scenes: decompositions to leaf through.
+        path: the HTML file, written atomically.
+        run_dirs: the run folders, finished or not.
+        num_scenes: how many decompositions the page has to leaf through.
 
     Raises:
-        ReportError: for no run folders, or one that is none.
+        ReportError: if there are no folders, or one is no run folder.
         ValueError: for fewer than one scene.
     """
     if num_scenes < 1:
@@ -42,7 +42,7 @@ def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> 
 
 
 def render(folders: Sequence[ReportedRun], num_scenes: int) -> str:
-    """The page as text."""
+    """The text of the page."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

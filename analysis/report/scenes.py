@@ -1,4 +1,4 @@
-"""Decompositions of test scenes, for a page to leaf through."""
+"""Decompositions of test scenes for the viewer of a page."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from pyro_compvae.data.records import Scene
 from pyro_compvae.guide import slot_kl
 
 SHOWN = ("miou", "ari_fg", "mse", "duplicates", "duplicates_latent", "active_slots")
-"""Metrics that are told of every scene."""
+"""The metrics that are shown for every scene."""
 
 
 def shown_scenes(reported: ReportedRun, num_scenes: int) -> list[dict[str, Any]]:
-    """What a run makes of the first test scenes, as data that the page's script reads.
+    """The decompositions of the first test scenes by a run, as data that the page's script reads.
 
-    Of every scene: ``metrics``, and ``views``; of every view: the addresses of its ``observation``,
-    ``reconstruction``, ``segmentation`` and ``truth``, the ``slots`` (address, share of the pixels), their ``kl`` in
-    nats, ``labels`` (`label_string` of the segmentation) and the ``size`` (H, W). Views after the first V // 2 were not
-    observed.
+    Every scene has ``metrics`` and ``views``. Every view has the data URIs of its ``observation``, ``reconstruction``,
+    ``segmentation`` and ``truth``, the ``slots`` (data URI, share of the pixels), their ``kl`` in nats, ``labels``
+    (`label_string` of the segmentation) and the ``size`` (H, W). Views after the first V // 2 were not observed.
 
     Raises:
         Missing: if the run or its scenes cannot be loaded.
@@ -83,7 +82,7 @@ def _view(scene: Scene, decomposition: Decomposition, b: int) -> dict[str, Any]:
 
 
 def duplicates_part(name: str, scenes: Sequence[dict[str, Any]]) -> Part:
-    """How many of the scenes have pairs of slots on one object, or of nearly the same direction, and which."""
+    """The scenes that have pairs of slots on one object, or pairs of nearly the same direction, and their number."""
     known = [metric for metric in DUPLICATES if all(metric in scene["metrics"] for scene in scenes)]
     counts = {metric: [math.ceil(scene["metrics"][metric]) for scene in scenes] for metric in known}
     heads = ("pairs in a scene", *(DUPLICATES[metric] for metric in known))

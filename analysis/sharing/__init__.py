@@ -1,1 +1,1 @@
-"""Trained runs, made fit to be shared."""
+"""Export of trained runs for sharing."""

@@ -1,4 +1,4 @@
-"""Trained runs, made fit to be shared."""
+"""Export of trained runs for sharing, without places on this machine."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from pyro_compvae.runs.folder import RunFolder, run_name
 from pyro_compvae.runs.weights import save_weights
 
 SUMMARY = ("steps", "num_test_scenes", "elbo", "ari_fg", "duplicates", "seconds", "device")
-"""What a model card wants of a summary.json."""
+"""The entries of a summary.json that a model card needs."""
 
 CALL = ("command", "python", "packages", "device")
-"""What it wants of every call of an environment.json."""
+"""The entries that it needs for every call in an environment.json."""
 
 OPTIONS = ("--data-root", "--run-dir", "--frozen-model", "--out")
-"""Options of scripts whose values are paths; with underscores they are the same."""
+"""Options of scripts whose values are paths; they may be written with underscores too."""
 
 FIELDS = ("data.root", "frozen_model", "data")
-"""What --set takes that is a path, or a section with one in it."""
+"""Fields for --set that are a path, or a section that contains one."""
 
 PLACE = re.compile(r"""(?:(?<![\w./])|(?<=^-\w))(?:/|~|\\\\|[A-Za-z]:[\\/]).*""", re.DOTALL)
-"""An absolute path to the end of its word: at the start, or after a sign such as = or a quote, or a short option."""
+"""An absolute path up to the end of its word, at the word's start or after a sign (= or a quote) or a short option."""
 
 
 class ExportError(CompvaeError, ValueError):
-    """A run cannot be exported, or not to there."""
+    """A run cannot be exported, or not to that folder."""
 
 
 def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str | None = None) -> Path:
-    """Write what others need of a finished run into a folder of its own, which `load_run` reads as it reads a run.
+    """Write what others need of a finished run into a separate folder, which `load_run` reads like a run folder.
 
-    model.safetensors, config.yaml, summary.json, environment.json where there is one, and README.md, a model card.
-    Places on this machine stay here: they are replaced in the commands (`without_places`) and left out of the
-    configuration. What is kept: the last name of the path of a frozen model, the name of a file of data and what it
-    says of the origin of its scenes, relative paths in other options, and processor, system and packages.
+    The folder gets model.safetensors, config.yaml, summary.json, environment.json if there is one, and a model card,
+    README.md. Paths on this machine are not shared: they are replaced in the commands (`without_places`) and left out
+    of the configuration. The export keeps the last name of a frozen model's path, the name of a file of data and the
+    origin of its scenes, relative paths in other options, and the names of processor, system and packages.
 
     Args:
-        run_dir: folder of a finished run.
-        out: folder to write, new or empty; ``RUN_DIR/export`` by default.
-        licence: of the weights, see `model_card`.
+        run_dir: the folder of a finished run.
+        out: the folder to write, new or empty; by default ``RUN_DIR/export``.
+        licence: the licence of the weights; see `model_card`.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: if `run_dir` is no run that can be loaded, or its environment.json is damaged.
+        CheckpointError: if `run_dir` holds no run that can be loaded, or its environment.json is damaged.
         ExportError: if the run has not finished, or `out` holds files.
     """
     run_dir = Path(run_dir)
@@ -75,17 +75,17 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
     card = model_card(run_name(run.config), run.guide, config, summary, calls, licence)
     write_text(out / "README.md", card)
     target.begin(config)
-    # Last, so that a folder which loads is whole.
+    # The weights are written last, so that a folder that loads is complete.
     save_weights(target.weights, to_yaml(config), run.step, run.guide.state_dict())
     return out
 
 
 def without_places(command: str) -> str:
-    """A command line in which places on this machine have become PATH.
+    """A command line in which places on this machine are replaced by PATH.
 
-    These are the values of the options and fields that are paths (`OPTIONS`, `FIELDS`), in whatever form, and absolute
-    paths anywhere else: of Unix, of Windows with a drive or a server, from a home folder. Other relative paths are
-    kept, such as that of the script.
+    Replaced are the values of options and fields that are paths (`OPTIONS`, `FIELDS`), in whatever form, and absolute
+    paths anywhere else: those of Unix, those of Windows with a drive or a server, and those from a home folder. Other
+    relative paths are kept, such as that of the script.
     """
     words: list[str] = []
     for word in shlex.split(command):
@@ -106,7 +106,7 @@ def _without_place(word: str) -> str:
 
 
 def _shareable(config: RunConfig) -> RunConfig:
-    """Without places on this machine: whoever has the data says where, and a frozen model is known by its name."""
+    """The configuration without places on this machine: without that of the data, and with a frozen model's name."""
     frozen = Path(config.frozen_model).name if config.frozen_model else None
     return config.replace({"data.root": None, "frozen_model": frozen})
 

@@ -1,4 +1,4 @@
-"""A model card in the form of the Hugging Face Hub: YAML for machines, then Markdown for people."""
+"""Model cards in the form of the Hugging Face Hub, with YAML for machines and then Markdown for people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OWN_DATA = {
     "sprites": "images of flat superellipses that overlap",
     "solids": "ray-cast scenes of solids, in several views each",
 }
-"""Data sets that the code of this project makes."""
+"""The data sets that the code of this project makes, with a description."""
 
 METRICS = {name: meaning for name, meaning in MEANINGS.items() if name not in ("steps", "seconds", "num_test_scenes")}
 
@@ -31,16 +31,16 @@ def model_card(
     calls: Sequence[Mapping[str, Any]],
     licence: str | None = None,
 ) -> str:
-    """The README.md of an exported run.
+    """The text of README.md of an exported run.
 
     Args:
-        name: of the run.
-        guide: of the run, with its model.
-        config: of the run, fit to be shared.
+        name: the name of the run.
+        guide: the run's guide, with its model.
+        config: the run's configuration, without places on this machine.
         summary: the content of its summary.json.
-        calls: the content of its environment.json, if any.
-        licence: of the weights, by the Hub's name of it. By default "mit" for OWN_DATA, and "other" for data that
-            others may have rights in: whoever shares the weights has to say it then.
+        calls: the content of its environment.json, if there is one.
+        licence: the licence of the weights, by its name on the Hub. By default it is "mit" for OWN_DATA, and "other"
+            for data in which others may have rights; then the person who shares the weights has to name it.
     """
     licence = licence or ("mit" if config.data.name in OWN_DATA else "other")
     data = _data_name(config, summary)
@@ -71,7 +71,7 @@ def model_card(
 
 
 def _data_name(config: RunConfig, summary: Mapping[str, Any]) -> str:
-    """What the data are called; a file of scenes says it in the words on where its splits are from."""
+    """The name of the data; for a file of scenes it is the first part of the origin of its splits."""
     name, colon, _ = _splits(summary).get("test", "").partition(": ")
     return name if config.data.name == "file" and colon else config.data.name
 
@@ -96,7 +96,7 @@ def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any], lice
 
 
 def _splits(summary: Mapping[str, Any]) -> Mapping[str, str]:
-    """Where the scenes of every split are from."""
+    """The origins of the scenes of every split."""
     return summary.get("splits") or {}
 
 
@@ -105,13 +105,13 @@ def _known(summary: Mapping[str, Any], key: str) -> bool:
 
 
 def _left_out(summary: Mapping[str, Any]) -> str:
-    """A line on metrics that want masks, where there are none."""
+    """A line on metrics that need masks, if there are none."""
     missing = [key for key in METRICS if key in summary and not _known(summary, key)]
     return left_out(f"`{key}`" for key in missing) if missing else ""
 
 
 def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """The cells of the table."""
+    """The cells of the table of metrics."""
     rows = [
         (f"`{key}`", what, number(summary[key]), good) for key, (what, good) in METRICS.items() if _known(summary, key)
     ]

@@ -1,4 +1,4 @@
-"""The paper's Figures 3 and 4: one image, as every model decomposes it without and with L-NMS."""
+"""The paper's Figures 3 and 4: one image, decomposed by every model without and with L-NMS."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pyro_compvae.errors import ArgumentError
 
 
 def figure3(path: Path, out: Path, cells: Sequence[Cell], device: torch.device, image: int = 0) -> None:
-    """Draw one test image of every data set, a row for every model and group, of their first seed.
+    """Draw one test image of every data set, with a row for the first seed of every model and group.
 
-    The paper's Figure 4 is the rows of MONet on Dolphin.
+    The paper's Figure 4 consists of the rows of MONet on Dolphin.
 
     Args:
-        path: PNG file, written atomically.
-        out: folder of the study.
-        cells: finished ones of `table1_cells`.
-        device: where to compute.
-        image: number of the test image, views of a scene being images one after the other.
+        path: the PNG file, written atomically.
+        out: the folder of the study.
+        cells: the finished cells of `table1_cells`.
+        device: the device to compute on.
+        image: the number of the test image; the views of a scene count as consecutive images.
 
     Raises:
         ValueError: if a test set has no such image.
@@ -46,7 +46,7 @@ def figure3(path: Path, out: Path, cells: Sequence[Cell], device: torch.device, 
 
 @torch.no_grad()
 def decomposed(run: Run, scenes: SceneSet, image: int) -> tuple[Scene, Decomposition]:
-    """An image of some scenes and what a run makes of it; of several views, the first half of its scene is observed.
+    """One image of some scenes, and a run's decomposition of it; of several views, the first half is observed.
 
     Raises:
         ValueError: if there is no such image.

@@ -28,7 +28,7 @@ SCORES = ("mse", "miou", "ari_fg", "duplicates", "elbo")
 
 @dataclass(frozen=True)
 class Score:
-    """What a cell's run scores with so many slots in testing, by the names of `SCORES`."""
+    """The scores of a cell's run with some number of slots in testing, by the names of `SCORES`."""
 
     scale: float
     slots: int
@@ -38,9 +38,9 @@ class Score:
 
 
 def figure6_cells(config: RunConfig, scales: Sequence[float], slots: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
-    """A cross, not a grid: every σ_c with the first K, and every K with the first σ_c, all with L-NMS.
+    """The cells of a cross, not a grid: every σ_c with the first K, and every K with the first σ_c, all with L-NMS.
 
-    Seed by seed, so that a sweep that is stopped early has whole seeds.
+    Cells are ordered by seed, so that a sweep that is stopped early has complete seeds.
     """
     pairs = [(scale, slots[0]) for scale in scales] + [(scales[0], number) for number in slots[1:]]
     return [
@@ -54,7 +54,7 @@ def figure6_cells(config: RunConfig, scales: Sequence[float], slots: Sequence[in
 
 
 def score_run(run_dir: Path, test_slots: Sequence[int], scenes: SceneSet, device: torch.device) -> list[Score]:
-    """Evaluate a run on all scenes with every K, or read from its folder what was found for its weights."""
+    """Evaluate a run on all scenes with every K, or read the scores from its folder if they are of its weights."""
     path = run_dir / "test_slots.json"
     run = load_run(run_dir, device)
     config = run.config
@@ -73,18 +73,18 @@ def score_run(run_dir: Path, test_slots: Sequence[int], scenes: SceneSet, device
 
 
 def undefined(scores: Sequence[Score]) -> list[str]:
-    """Those of SCORES that are NaN in all runs, as those of masks are where there are none."""
+    """Those of SCORES that are NaN in all runs, such as those of masks if there are none."""
     return [name for name in SCORES if all(math.isnan(s.values[name]) for s in scores)]
 
 
 def figure6_csv(scores: Sequence[Score]) -> str:
-    """A row per cell and number of test slots; what is NaN is empty."""
+    """A row per cell and number of test slots; NaN becomes an empty cell."""
     rows = [(s.scale, s.slots, s.seed, s.test_slots, *(s.values[name] for name in SCORES)) for s in scores]
     return csv_text(("scale", "train_slots", "seed", "test_slots", *SCORES), rows)
 
 
 def figure6_table(scores: Sequence[Score]) -> str:
-    """A line per scale, train K and test K: means over seeds, with the range that the seeds span.
+    """A line per scale, train K and test K, with means over seeds and the range that the seeds span.
 
     Without true masks the metrics that need them are left out, and a line says so.
     """
@@ -107,12 +107,12 @@ def figure6_table(scores: Sequence[Score]) -> str:
 def figure6_figure(path: Path, scores: Sequence[Score], title: str = "") -> None:
     """Draw the paper's Figure 6: MSE and, with masks, mIoU against σ_c, and against the test K for every train K.
 
-    Points are seeds, lines their means.
+    Points are seeds, and lines are their means.
 
     Args:
-        path: PNG file, written atomically.
-        scores: of all cells.
-        title: above the picture.
+        path: the PNG file, written atomically.
+        scores: the scores of all cells.
+        title: the title above the picture.
     """
     names = [name for name in ("mse", "miou") if name not in undefined(scores)]
     figure = Figure(figsize=(4 * len(names), 6), dpi=120, layout="constrained")

@@ -1,4 +1,4 @@
-"""Studies: grids of ordinary runs, trained as cores allow. If killed, the same study goes on where it was."""
+"""Studies: grids of ordinary runs, trained as cores allow. A study that was killed continues where it stopped."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pyro_compvae.runs.folder import RunFolder
 class Cell:
     """One run of a study.
 
-    name: of its run folder.
-    config: of the run.
-    place: where it stands in the study, by the names of the axes.
+    name: the name of its run folder.
+    config: the run's configuration.
+    place: its place in the study, by the names of the axes.
     """
 
     name: str
@@ -32,23 +32,23 @@ class Cell:
 
 
 def _is_done(out: Path, cell: Cell) -> bool:
-    """Whether the run of a cell has its summary."""
+    """Whether the run of a cell has a summary."""
     return RunFolder(out / cell.name).is_finished
 
 
 def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_once: int = 1) -> list[Cell]:
-    """Train what is not done, some runs at a time, each with its share of the cores; those that did not finish.
+    """Train the unfinished runs, some at a time, each with its share of the cores; returns the cells that failed.
 
-    Every cell becomes a run folder, and a log beside it. A run that fails does not keep the others from being trained.
+    Every cell becomes a run folder with a log beside it. If a run fails, the others are trained nevertheless.
 
     Args:
-        cells: of the study.
-        out: folder of the study.
-        command: what trains the run in the folder that follows ``--run-dir``, from its config.yaml on.
-        at_once: runs at a time.
+        cells: the cells of the study.
+        out: the folder of the study.
+        command: the command that trains the run in the folder given as ``--run-dir``, from its config.yaml on.
+        at_once: how many runs are trained at a time.
 
     Raises:
-        ConfigError: for fewer than one run at a time, or cells of one name.
+        ConfigError: for fewer than one run at a time, or for two cells with the same name.
         CheckpointError: before anything is trained, if the folder of a cell holds a run of another configuration.
     """
     if at_once < 1:
@@ -73,7 +73,7 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
     with ThreadPoolExecutor(at_once) as pool:
         try:
             list(tqdm(pool.map(train, todo), "training", len(todo), unit="run"))
-        except BaseException:  # Ctrl-C reaches the runs too, and no other is to begin
+        except BaseException:  # Ctrl-C reaches the runs too, and no further one must begin
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return [cell for cell in cells if not _is_done(out, cell)]

@@ -1,4 +1,4 @@
-"""The studies that reproduce the paper: which runs, and what is made of them."""
+"""The studies that reproduce the paper: their runs, tables and figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOTE = "Means ± standard deviations over seeds, of all test scenes. The MSE is 
 
 
 class Found(NamedTuple):
-    """What a study found: a table of the runs that are done, and the cells whose runs did not finish."""
+    """The result of a study: a table of the runs that are done, and the cells whose runs did not finish."""
 
     table: str
     failed: list[Cell]
@@ -34,38 +34,38 @@ class Found(NamedTuple):
 
 @dataclass
 class Study(ABC):
-    """What all studies are asked."""
+    """The options that all studies have."""
 
     out: Path = Path("runs/study")
-    """Folder of the study."""
+    """The folder of the study."""
     preset: str = "default"
-    """Named configuration that all runs start from."""
+    """The preset from which all runs' configurations are made."""
     data_root: Path | None = None
-    """Folder that holds clevr_mv/ and clevr_aug/, where the data sets are read from disk."""
+    """The folder that holds clevr_mv/ and clevr_aug/, if the data sets are read from disk."""
     at_once: int = 1
-    """Runs at a time, each with its share of the cores."""
+    """How many runs are trained at a time, each with its share of the cores."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU when there is one."""
+    """The device to compute on; auto takes a GPU if there is one."""
     set: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
-    """Any other field of the configuration of all runs, such as --set training.steps=100 (repeatable)."""
+    """Any other field of all runs' configurations, such as --set training.steps=100 (repeatable)."""
 
     def config(self, guide: GuideName, dataset: DatasetName | None) -> RunConfig:
-        """The configuration that the runs of a guide on a data set share."""
+        """The common configuration of the runs of a guide on a data set."""
         root = {} if self.data_root is None else {"data.root": str(self.data_root.resolve())}
         return preset(self.preset, guide, dataset).replace(root | parse_assignments(self.set))
 
     def run(self, command: Sequence[str]) -> Found:
-        """Train what is not done, and write tables and figures of what is.
+        """Train the runs that are not done, and write tables and figures of those that are.
 
         Args:
-            command: what trains a run, from its config.yaml on, in the folder that follows ``--run-dir``.
+            command: the command that trains the run in the folder given as ``--run-dir``, from its config.yaml on.
 
         Raises:
-            ConfigError: for axes without values, or what cannot be trained.
+            ConfigError: for axes without values, or for runs that cannot be trained.
             CheckpointError: if the folder of a cell holds a run of another configuration.
         """
         cells = self.cells()
-        choose_device(self.device)  # which may not be there
+        choose_device(self.device)  # raises an error if the device is missing
         failed = train_cells(cells, self.out, [*command, "--device", self.device], self.at_once)
         done = [cell for cell in cells if cell not in failed]
         return Found(self.write(done) if done else "", failed)
@@ -81,24 +81,24 @@ class Study(ABC):
 
 @dataclass
 class Table1(Study):
-    """Three models on two data sets, without and with L-NMS, over seeds."""
+    """Table 1: three models on two data sets, without and with L-NMS, over seeds."""
 
     guides: tuple[GuideName, ...] = ("monet", "iodine", "mulmon")
-    """Models and guides."""
+    """The models with their guides."""
     datasets: tuple[DatasetName, ...] = ("clevr-mv", "dolphin")
-    """Data sets; sprites and solids need no --data-root."""
+    """The data sets; sprites and solids need no --data-root."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of every cell of the table."""
+    """The seeds of every cell of the table."""
     image: int = 0
-    """Test image of figure3.png."""
+    """The number of the test image in figure3.png."""
 
     def cells(self) -> list[Cell]:
-        """A run for each model, data set, side and seed."""
+        """The cells: a run for each model, data set, side and seed."""
         check_each_once(guides=self.guides, datasets=self.datasets, seeds=self.seeds)
         return table1_cells(self.config, self.guides, self.datasets, self.seeds)
 
     def write(self, done: list[Cell]) -> str:
-        """table1.csv, table1.txt, table1.png and figure3.png."""
+        """Write table1.csv, table1.txt, table1.png and figure3.png; returns the table."""
         results = [(cell, read_scores(self.out, cell)) for cell in done]
         table = f"{table1(results)}\n\n{NOTE}"
         write_text(self.out / "table1.csv", table1_csv(results))
@@ -110,30 +110,30 @@ class Table1(Study):
 
 @dataclass
 class Figure6(Study):
-    """The scale σ_c of L-NMS and the number of slots: a run for each, tested with several K."""
+    """Figure 6: a run for each scale σ_c of L-NMS and each number of slots, tested with several K."""
 
     guide: GuideName = "monet"
-    """Model and guide; the paper took MONet."""
+    """The model with its guide; the paper used MONet."""
     dataset: DatasetName | None = None
-    """Data set, instead of the guide's."""
+    """The data set; by default that of the guide's preset."""
     scales: tuple[float, ...] = (0.1, 0.05, 0.2, 0.4)
-    """σ_c; the first is that of the runs for other K."""
+    """Values of σ_c; the runs for other K have the first one."""
     slots: tuple[int, ...] = (5, 6)
-    """K in training; the first is that of the runs for other σ_c."""
+    """Values of K in training; the runs for other σ_c have the first one."""
     test_slots: tuple[int, ...] = (5, 6, 7, 9)
-    """K in testing, beside those in training."""
+    """Values of K in testing, in addition to those in training."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of every point."""
+    """The seeds of every point."""
 
     def cells(self) -> list[Cell]:
-        """A run for each σ_c, K in training and seed."""
+        """The cells: a run for each σ_c, K in training and seed."""
         check_each_once(scales=self.scales, slots=self.slots, seeds=self.seeds)
         if min((*self.slots, *self.test_slots)) < 2:
             raise ConfigError(f"slots, test_slots: expected at least 2, got {self.slots} and {self.test_slots}")
         return figure6_cells(self.config(self.guide, self.dataset), self.scales, self.slots, self.seeds)
 
     def write(self, done: list[Cell]) -> str:
-        """figure6.csv, figure6.txt and figure6.png, of tests with every K."""
+        """Write figure6.csv, figure6.txt and figure6.png, from tests with every K; returns the table."""
         config = self.config(self.guide, self.dataset)
         scenes = load_scenes(config.data, "test", multi_view=config.multi_view)
         test_slots, device = sorted({*self.slots, *self.test_slots}), choose_device(self.device)
@@ -147,10 +147,10 @@ class Figure6(Study):
 
 
 def check_each_once(**axes: Sequence[object]) -> None:
-    """Refuse an axis of a study without values, or with one twice.
+    """Refuse an axis of a study that has no values, or has one twice.
 
     Raises:
-        ConfigError: naming the option.
+        ConfigError: with the name of the option.
     """
     for name, values in axes.items():
         if not values or len(set(values)) < len(values):

@@ -19,7 +19,7 @@ from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.sections import DatasetName, GuideName
 
 GROUPS = {"0": False, "+": True}
-"""The control group and the experimental one, by the paper's signs, and whether L-NMS is in their objective."""
+"""Whether L-NMS is in the objective of each group: the control group "0" and the experimental group "+"."""
 
 PAPER = {
     ("monet", "0", "clevr-mv"): (0.0037, 0.6806),
@@ -35,17 +35,17 @@ PAPER = {
     ("mulmon", "0", "dolphin"): (0.0057, 0.6266),
     ("mulmon", "+", "dolphin"): (0.0051, 0.6565),
 }
-"""MSE and mIoU that the paper prints, by guide, group and data set: means of five seeds."""
+"""The MSE and mIoU in the paper, which are means of five seeds, by guide, group and data set."""
 
 CHANNELS = 3
-"""The paper's MSE is the squared distance of RGB vectors, a sum over channels of which `mean_squared_error` is the
-mean."""
+"""Number of channels. The paper's MSE is the squared distance of RGB vectors, which is a sum over channels;
+`mean_squared_error` is the mean over them."""
 
 SCORES = ("mse", "miou", "ari", "ari_fg", "duplicates", "elbo", "query_mse", "query_miou")
-"""Entries of summary.json that the table has; those of queries are MulMON's alone."""
+"""The entries of summary.json in the table; only MulMON has those of queries."""
 
 DIGITS = {"mse": 4, "query_mse": 4, "duplicates": 2, "elbo": 0}
-"""Decimals of a score in the table, where they are not three."""
+"""Number of decimals of a score in the table, if it is not three."""
 
 
 def table1_cells(
@@ -54,11 +54,11 @@ def table1_cells(
     datasets: Sequence[DatasetName],
     seeds: Sequence[int],
 ) -> list[Cell]:
-    """A run for every guide, data set, group and seed; seed by seed, so that what is stopped early has whole seeds.
+    """A run for every guide, data set, group and seed, ordered by seed, so that an early stop leaves complete seeds.
 
     Args:
-        make: the configuration for a guide and a data set; the groups differ in nothing but L-NMS.
-        guides, datasets, seeds: of the table.
+        make: makes the configuration for a guide and a data set; the groups differ in nothing but L-NMS.
+        guides, datasets, seeds: the axes of the table.
     """
     return [
         Cell(
@@ -74,7 +74,7 @@ def table1_cells(
 
 
 def read_scores(out: Path, cell: Cell) -> dict[str, float]:
-    """What a finished run scored on its test scenes, by the names of SCORES; the MSE as the paper has it."""
+    """The scores of a finished run on its test scenes, by the names of SCORES, with the MSE as in the paper."""
     summary: dict[str, Any] = RunFolder(out / cell.name).summary()
     found = {name: float("nan") if summary.get(name) is None else float(summary[name]) for name in SCORES}
     return found | {name: CHANNELS * found[name] for name in ("mse", "query_mse")}
@@ -85,13 +85,13 @@ Results = Sequence[tuple[Cell, dict[str, float]]]
 
 
 def table1_csv(results: Results) -> str:
-    """A row per run; what it does not have is empty."""
+    """A row per run; scores that it does not have are empty."""
     rows = [(*cell.place.values(), *(scores[name] for name in SCORES)) for cell, scores in results]
     return csv_text((*results[0][0].place, *SCORES), rows)
 
 
 def table1(results: Results) -> Table:
-    """A row per model, group and data set: mean ± standard deviation over seeds, beside what the paper has."""
+    """A row per model, group and data set: mean ± standard deviation over seeds, beside the paper's numbers."""
     names = [name for name in SCORES if any(not math.isnan(scores[name]) for _, scores in results)]
     heads = ["model", "data", "seeds"]
     for name in names:
@@ -110,11 +110,11 @@ def table1(results: Results) -> Table:
 
 
 def table1_figure(path: Path, results: Results) -> None:
-    """mIoU and MSE of every seed as dots, of the paper as crosses; a panel per data set and metric.
+    """Draw the mIoU and MSE of every seed as dots and of the paper as crosses, with a panel per data set and metric.
 
     Args:
-        path: picture file, written atomically.
-        results: of the study.
+        path: the picture file, written atomically.
+        results: the results of the study.
     """
     datasets = list(dict.fromkeys(str(cell.place["dataset"]) for cell, _ in results))
     guides = list(dict.fromkeys(str(cell.place["guide"]) for cell, _ in results))
@@ -145,7 +145,7 @@ def table1_figure(path: Path, results: Results) -> None:
 
 
 def _places(results: Results) -> list[tuple[str, str, str]]:
-    """Guide, group and data set of every row, the groups of a guide and data set under one another."""
+    """The guide, group and data set of every row, with the groups of a guide and data set under one another."""
     places = {tuple(str(cell.place[axis]) for axis in ("guide", "dataset", "group")) for cell, _ in results}
     order = [str(value) for cell, _ in results for value in cell.place.values()]
     rows = sorted(places, key=lambda place: [order.index(value) for value in place])
