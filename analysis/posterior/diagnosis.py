@@ -144,7 +144,7 @@ class Diagnosis:
         sources = {source: self.load(source, "posterior")["posterior"] for source in ("guide", "importance")}
         path = self.folder.numbers("predictive_checks")
         settings = self.settings(draws=[data.attrs["settings"] for data in sources.values()])
-        scenes = self.scenes[torch.from_numpy(sources["guide"]["scene"].values)].to(self.run.device)
+        scenes = self.scenes[torch.from_numpy(sources["guide"]["scene"].values.copy())].to(self.run.device)
         if not is_of(path, settings):
             torch.manual_seed(self.config.seed)
             parts = []

@@ -101,6 +101,7 @@ def test_convert_verify_train(script: ModuleType, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.slow
 def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without masks the metrics that want them are left out, and said to be; the rest works, the report included."""
     rng = np.random.default_rng(0)

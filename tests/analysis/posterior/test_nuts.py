@@ -23,7 +23,7 @@ def rhat(z: Tensor) -> float:
     return float(arviz.rhat(xarray.Dataset({"z": (dims, z.numpy())}))["z"].max())
 
 
-@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("fitted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_draws_have_the_moments_of_the_posterior(fitted: bool) -> None:
     model = LinearGaussian(2, 2, scale=0.5)
     x = model.simulate(1)

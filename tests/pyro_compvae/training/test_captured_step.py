@@ -141,6 +141,7 @@ def test_what_waits_for_the_host_is_not_recorded(tmp_path: Path, monkeypatch: py
     assert len(caught) == 1
 
 
+@pytest.mark.slow
 def test_steps_without_room_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was recorded is given back first."""
     config = scheduled("mulmon")

@@ -153,6 +153,7 @@ def test_brackets_without_end(tmp_path: Path) -> None:
         read_clevr_mv(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_zip_bomb(tmp_path: Path) -> None:
     """A gigabyte of zeros in a megabyte."""
     path = fuzz.TARGETS["CLE-MV npz"].make(tmp_path)
