@@ -1,4 +1,4 @@
-"""Isolation: every test starts from the same seeds and leaves no global state behind. And runs that tests share."""
+"""Isolation, so that every test starts from the same seeds and leaves no global state behind; and shared runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pyro_compvae.evidence.annealing import path
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide a GPU from all tests, and the scripts that they run, but from those that want one."""
+    """Hide GPUs from all tests and the scripts that they run, except from tests that need one."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _isolated() -> Iterator[None]:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    # Tests compute on tiny tensors, where a second thread only waits for the first.
+    # Tests compute on tiny tensors, for which a second thread only waits for the first.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,10 +39,10 @@ def _isolated() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
-    """The folder of a finished run of two steps, of a guide and with further options of run_svi.py.
+    """The folder of a finished run of two steps, for a guide and with further options of run_svi.py.
 
-    It is trained once, by the process whose test wants it first, and is not to be changed: see `tiny_copy`. A test
-    finds random state and output as they were, whether its process trained or not. Its figures are empty files.
+    It is trained once, by the process whose test needs it first, and must not be changed: see `tiny_copy`. Random state
+    and output of a test do not depend on whether its process trained it. Its figures are empty files.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "tiny_runs"
@@ -69,9 +69,10 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callab
 
 @pytest.fixture(scope="module")
 def quick_pilot() -> Iterator[None]:
-    """Pilots of annealing stop 5 times instead of 75, and briefly: for tests of what is done with its draws.
+    """Pilots of annealing have at most 5 temperatures instead of 75, and are short: for tests of what is done with
+    draws.
 
-    The path is then walked too fast, on which the exactness of the weights does not depend.
+    Chains then move along the path too fast, but the exactness of the weights does not depend on that.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(path, "SLOWEST_GROWTH", 100.0)
@@ -88,7 +89,7 @@ def no_pictures() -> Iterator[None]:
 
 @pytest.fixture
 def tiny_copy(tiny_run: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """As `tiny_run`, a copy in the folder `run` of the test, which may do with it what it likes."""
+    """A copy of a `tiny_run` in the folder `run` of the test, which may change it."""
 
     def copy(guide: str = "iodine", *options: str) -> Path:
         return Path(shutil.copytree(tiny_run(guide, *options), tmp_path / "run"))

@@ -1,7 +1,7 @@
-"""Damaged files for every reader, many of them: ``PYTHONPATH=. python tests/fuzz.py --inputs 1000``.
+"""Fuzzing of every reader with many damaged files: ``PYTHONPATH=. python tests/fuzz.py --inputs 1000``.
 
-A reader may read a damaged file, or raise the error of its kind. It may not raise another one, hang, fill the memory or
-end the process. Every input is read in a process of its own, with limits.
+A reader may read a damaged file, or raise its own kind of error. It must not raise another one, hang, fill the memory
+or end the process. Every input is read in a separate process with limits.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from pyro_compvae.runs.weights import load_weights, save_weights
 CPU_SECONDS = 20
 WALL_SECONDS = 120
 MEMORY = 2 << 30
-"""Bytes that a reader may take beyond what the process has."""
+"""How many bytes a reader may take beyond what the process has."""
 
 
 class Target(NamedTuple):
-    """A reader: what makes a sound file (and returns it), what reads it, and the error that it may raise."""
+    """A reader, with a function that makes a sound file (and returns it), one that reads it, and its own error."""
 
     make: Callable[[Path], Path]
     read: Callable[[Path], object]
     error: type[Exception] = DataError
     repair: Callable[[bytes], bytes] = bytes
     unpack: Callable[[bytes], bytes] = bytes
-    """Mutations may be made within: unpack gives the bytes to mutate, repair wraps them again."""
+    """For mutations inside a container, unpack gives the bytes to mutate, and repair wraps them again."""
 
 
 def read_source(path: Path) -> object:
-    """Every scene that a source gives."""
+    """Read every scene of a source."""
     return [SceneSet.from_scenes(part.scenes()) for part in open_source(path).parts.values()]
 
 
@@ -83,7 +83,7 @@ def _tfrecords(folder: Path) -> Path:
 
 
 def _reframe(content: bytes) -> bytes:
-    """A TFRecord file of this content, with sound checksums and compression, so that it gets as far as the parser."""
+    """A TFRecord file with this content and sound checksums and compression, so that the parser gets to see it."""
     with tempfile.TemporaryFile() as file:
         formats.RecordWriter(file).write(content)
         file.seek(0)
@@ -170,7 +170,7 @@ TARGETS = {
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:
-    """One to three kinds of damage: bits flipped, bytes overwritten, numbers made huge, parts cut, doubled or moved."""
+    """Damage bytes in one to three ways: flip bits, overwrite bytes, make numbers huge, cut, double or move parts."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         if not data:
@@ -201,7 +201,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def outcome(read: Callable[[], object], error: type[Exception]) -> str:
-    """What a reader does, in a process of its own: "read", "refused", or what it may not do."""
+    """The outcome of a reader in a separate process: "read", "refused", or something that it must not do."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
@@ -231,7 +231,7 @@ def outcome(read: Callable[[], object], error: type[Exception]) -> str:
 
 
 def fuzz(name: str, inputs: int, seed: int = 0, keep: Path | None = None) -> Counter[str]:
-    """Read so many damaged files; outcomes and their numbers. Inputs with a bad outcome are kept in a folder."""
+    """Read some number of damaged files; returns the counts of outcomes. Inputs with a bad outcome are kept."""
     target = TARGETS[name]
     rng = np.random.default_rng((seed, sum(name.encode())))
     outcomes: Counter[str] = Counter()
@@ -252,7 +252,7 @@ def fuzz(name: str, inputs: int, seed: int = 0, keep: Path | None = None) -> Cou
 
 
 def main() -> int:
-    """Fuzz all readers, or those named, and print what came of it."""
+    """Fuzz all readers, or those named, and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1000, help="damaged files for each reader")
     parser.add_argument("--seed", type=int, default=0)

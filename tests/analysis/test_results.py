@@ -1,4 +1,4 @@
-"""Batches of scenes in files: they are put together, and damaged ones are computed again."""
+"""Batches of scenes in files are joined, and damaged ones are computed again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyro_compvae.analysis.results import Batches, ShowProgress, in_batches, is_
 
 @pytest.mark.parametrize("damage", ["cut", "zeroed"])
 def test_damaged_batches_are_computed_again(tmp_path: Path, damage: str) -> None:
-    """Wherever the file was cut or its blocks were lost, as by a copy that broke off."""
+    """The file may be cut or lose blocks anywhere, as in an interrupted copy."""
     computed, path = [], tmp_path / "evidence.nc"
 
     def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:

@@ -1,4 +1,4 @@
-"""Guides and run folders with another K than they were built with."""
+"""Guides and run folders with a K other than that with which they were built."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GUIDES = get_args(GuideName)
 
 
 def make_scenes(guide: str) -> SceneSet:
-    """Random colours; three objects."""
+    """Make scenes of random colours with three objects."""
     views = (V,) if guide == "mulmon" else ()
     images = torch.randint(256, (B, *views, 3, SIZE, SIZE), dtype=torch.uint8)
     labels = torch.randint(4, (B, *views, SIZE, SIZE), dtype=torch.uint8)
@@ -47,7 +47,7 @@ def run_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_densities_are_those_of_float32_networks(run_dir: Path, tmp_path: Path) -> None:
-    """However they were trained; the weights are float32 in any case."""
+    """The densities do not depend on the precision in training; the weights are float32 in any case."""
     folder = tmp_path / "run"
     shutil.copytree(run_dir, folder)
     content = load_checkpoint(folder / "checkpoint.pt")
@@ -84,7 +84,7 @@ def test_a_run_keeps_its_own_number_of_slots_and_its_weights(run_dir: Path) -> N
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_built_with_seven_slots_is_one_built_with_nine(guide: GuideName) -> None:
-    """K is nothing but a number: the same weights and random numbers give the same posterior."""
+    """K is only a number: the same weights and random numbers give the same posterior."""
     posteriors = []
     scenes = make_scenes(guide)
     for built_with in (7, 9):

@@ -1,4 +1,4 @@
-"""Tables of cells."""
+"""Tables for terminals."""
 
 from __future__ import annotations
 

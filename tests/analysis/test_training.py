@@ -1,4 +1,4 @@
-"""Training from Python: the same run folder as that of run_svi.py, on one's own scenes too."""
+"""Training from Python gives the same run folder as run_svi.py, also on a user's own scenes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Docstrings as written here, in the markup of Sphinx."""
+"""Our docstrings are converted to the markup of Sphinx."""
 
 from __future__ import annotations
 

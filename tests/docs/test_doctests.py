@@ -1,4 +1,4 @@
-"""The examples in docstrings and in the pages of the documentation say what comes out."""
+"""The examples in docstrings and in the pages of the documentation show their actual output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(pyro_compvae.__
 
 
 def failures(tests: list[doctest.DocTest]) -> str:
-    """What doctest reports of them, or nothing."""
+    """The failures that doctest reports, or an empty text."""
     report: list[str] = []
     for test in tests:
         doctest.DocTestRunner(verbose=False).run(test, out=report.append)

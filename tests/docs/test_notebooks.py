@@ -1,4 +1,4 @@
-"""The committed notebooks show what they say: executed in order, without errors or noise, and small."""
+"""The committed notebooks were executed in order, without errors or noise, and are small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API reference leaves no module out."""
+"""The API reference contains every module."""
 
 from __future__ import annotations
 

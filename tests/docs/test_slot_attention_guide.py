@@ -58,7 +58,7 @@ def test_posterior_is_factorised_over_slots_and_permutes_with_them() -> None:
 
 
 def test_slots_compete() -> None:
-    """The first slot likes the second place best, loses it to the second slot, and is left with the first place."""
+    """The first slot prefers the second place, loses it to the second slot, and gets the first place."""
     attention = example.SlotAttention(2, num_iterations=1)
     logits = torch.tensor([[90.0, 100.0], [0.0, 200.0]])  # of slots and places
     chosen = {attention.key: torch.eye(2), attention.value: torch.eye(2), attention.query: 2**0.5 * logits}

@@ -1,4 +1,4 @@
-"""The benchmark's tables and file, at the tiny size; never how long anything took."""
+"""The benchmark's tables and file at the tiny size; the tests never ask how long anything took."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_pairs_of_runs(
     assert "95 % bootstrap intervals over 2 pairs of runs and 8 scenes" in text
     assert "is Δ log p̂(x) =" in text.splitlines()[-1]
 
-    monkeypatch.setattr(data_set, "estimate_scenes", None)  # what is there is not estimated again
+    monkeypatch.setattr(data_set, "estimate_scenes", None)  # the second call estimates nothing again
     assert script.main([str(runs / "plain1"), str(runs / "lnms1"), *QUICK, "--out", str(runs / "other")]) == 0
     text = capsys.readouterr().out
     assert "8 scenes, for this one pair of runs" in text

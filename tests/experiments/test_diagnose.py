@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_pilot")
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    """With short trajectories of NUTS."""
+    """The script with short trajectories of NUTS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diagnosis, "NutsConfig", partial(diagnosis.NutsConfig, max_tree_depth=3))
         yield load_script("diagnose")
@@ -40,7 +40,7 @@ def script() -> Iterator[ModuleType]:
 def first_draws(
     script: ModuleType, tiny_run: Callable[..., Path], quick_pilot: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A run with the files of the first stage, not to be changed."""
+    """A run with the files of the first stage, which must not be changed."""
     run = Path(shutil.copytree(tiny_run("iodine"), tmp_path_factory.mktemp("draws") / "run"))
     with undrawn():
         assert script.main([str(run), *TINY, "--stages", "draws"]) == 0
@@ -49,7 +49,7 @@ def first_draws(
 
 @pytest.fixture
 def drawn(first_draws: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of the run with the files of the first stage."""
     return Path(shutil.copytree(first_draws, tmp_path / "run"))
 
 
@@ -104,7 +104,7 @@ def test_what_is_there_is_not_computed_again(
     assert script.main([str(run), *TINY, "--stages", "draws", "--seed", "1"]) == 0
     after = xarray.load_dataset(run / "posterior_guide.nc", group="posterior")
     assert not np.array_equal(before["z"], after["z"])
-    # The checks belong to other draws now, and are made again.
+    # The checks now belong to other draws, and are made again.
     old = read(run / "predictive_checks.nc")
     assert script.main([str(run), *TINY, "--stages", "checks"]) == 0
     assert not np.array_equal(old["pit"], read(run / "predictive_checks.nc")["pit"])

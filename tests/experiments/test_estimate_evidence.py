@@ -54,7 +54,7 @@ def test_table_and_file(
         assert data["log_weight_ais"].shape == (1, 3, 2)
     if guide == "mulmon":
         assert data["log_weight_observed"].shape == (1, 40, 2)
-    # The same draws: the symmetry term of every one is the log ratio of q̄ and q, at most log K! = log 24.
+    # The draws are the same, so the symmetry term of each is the log ratio of q̄ and q, at most log K! = log 24.
     symmetry = data["log_weight_guide_symmetric"] - data["log_weight_guide"]
     assert float(symmetry.max()) < np.log(24) + 1e-6
     assert float(symmetry.std()) > 0
@@ -73,7 +73,7 @@ def test_a_second_call_goes_on_and_repeats_nothing(
         return estimate(*args)
 
     monkeypatch.setattr(data_set, "estimate_scenes", counted)
-    other = ["--bdmc-chains", "7"]  # of no concern to the batches
+    other = ["--bdmc-chains", "7"]  # the batches do not depend on it
     assert script.main([str(run), "--num-scenes", "4", *TINY, *NO_AIS, *PAIRS, *other]) == 0
     assert len(batches) == 1
     resumed = xarray.load_dataset(run / "evidence.nc", group="sample_stats")

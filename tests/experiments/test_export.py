@@ -1,4 +1,4 @@
-"""The script that exports a run, and other scripts on what it wrote."""
+"""The script that exports a run, and other scripts on its export."""
 
 from __future__ import annotations
 

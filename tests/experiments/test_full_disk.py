@@ -1,4 +1,4 @@
-"""A full disk is named, costs nothing that was there, and the run goes on once there is room."""
+"""A full disk is named in the message and costs no saved work, and the run continues once there is room."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(
 
 @pytest.mark.slow
 def test_wherever_a_real_disk_is_full(script: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """From no room at all, page by page, up to room for the first files and not for the last."""
+    """The room grows page by page, from none at all to enough for the first files but not for the last."""
     disk = tmp_path / "disk"
     with small_disk(disk, 1 << 20):
         run_dir, filler = disk / "run", disk / "filler"
@@ -93,7 +93,7 @@ def test_wherever_a_real_disk_is_full(script: ModuleType, tmp_path: Path, capfd:
 
 
 def fill(filler: Path, disk: Path, room: int) -> None:
-    """Leave this much room on the disk."""
+    """Fill the disk, except for this much room."""
     filler.write_bytes(b"")
     space = os.statvfs(disk)
     filler.write_bytes(bytes(space.f_bavail * space.f_frsize - room))
@@ -154,7 +154,7 @@ def test_draws_that_find_no_room_leave_those_before(tmp_path: Path) -> None:
 
 
 def test_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """HDF5 would take the process down; nothing is left, and the rest of the source is not read."""
+    """HDF5 would crash the process; nothing is left behind, and the rest of the source is not read."""
     formats.efficient_morl(tmp_path / "source.h5", {"train": 400, "test": 1})
     target = tmp_path / "target.h5"
     with largest_file(100_000):

@@ -36,7 +36,7 @@ def test_table_file_and_figure(
     monkeypatch.setattr(compute, "FIT_SAMPLES", 8)
     assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(compute, "fit_gaussian", None)  # what is there is not computed again
+    monkeypatch.setattr(compute, "fit_gaussian", None)  # the second call computes nothing again
     assert script.main([str(run), "--num-scenes", "2", *TINY]) == 0
     table = capsys.readouterr().out
     data = read(run / "ladder.nc")

@@ -50,7 +50,7 @@ def summary(run_dir: Path) -> dict[str, Any]:
 
 
 def assert_whole(run_dir: Path) -> None:
-    """All files but hidden ones are whole; the last row of the log may be cut."""
+    """Assert that all files but hidden ones are complete; the last row of the log may be cut short."""
     for path in run_dir.rglob("[!.]*"):
         if path.suffix == ".png":
             with Image.open(path) as image:
@@ -64,7 +64,7 @@ def assert_whole(run_dir: Path) -> None:
 
 
 def assert_equal(a: Any, b: Any, name: str = "") -> None:
-    """Bit by bit, but for the seconds."""
+    """Assert that two contents are equal bit by bit, except for the seconds."""
     assert type(a) is type(b), name
     if isinstance(a, dict):
         assert a.keys() == b.keys(), name
@@ -81,7 +81,7 @@ def assert_equal(a: Any, b: Any, name: str = "") -> None:
 
 
 def assert_same_run(killed: Path, whole: Path) -> None:
-    """Weights, optimiser, random state, log, events and summary; and nothing is left of those that were killed."""
+    """Assert equal weights, optimiser, random state, log, events and summary, and that kills have left no files."""
     assert_whole(killed)
     assert_equal(*(load_checkpoint(path / "checkpoint.pt", entries=RESUMED) for path in (killed, whole)))
     assert rows(killed) == rows(whole)
@@ -95,7 +95,7 @@ def assert_same_run(killed: Path, whole: Path) -> None:
 
 
 def test_a_run_that_is_killed_while_it_writes_goes_on(nursery: Nursery, tmp_path: Path) -> None:
-    """At every kind of file, one after the other."""
+    """The run is killed at every kind of file, one after the other."""
     log, run_dir = tmp_path / "log", tmp_path / "killed"
     start = [*TINY, "--set", "training.evaluate_every=5", "--steps", "7", "--run-dir"]
     assert nursery.run("run_svi", [*start, str(tmp_path / "whole")], log) == 0
@@ -136,7 +136,7 @@ def test_a_run_that_is_killed_while_it_writes_goes_on(nursery: Nursery, tmp_path
 
 @pytest.mark.slow
 def test_fifty_kills_change_nothing(nursery: Nursery, tmp_path: Path) -> None:
-    """Half of them after a random time, from the first imports to the summary, the others at a random file."""
+    """Half of the kills come after a random time, from the first imports to the summary, and half at a random file."""
     log, run_dir = tmp_path / "log", tmp_path / "killed"
     arguments = [*TINY, "--set", "training.evaluate_every=10", "--steps", "60", "--run-dir"]
     assert nursery.run("run_svi", [*arguments, str(tmp_path / "whole")], log) == 0
@@ -173,7 +173,7 @@ def test_fifty_kills_change_nothing(nursery: Nursery, tmp_path: Path) -> None:
 
 
 def killed_script(arguments: list[str], log: Path, seconds: float) -> int:
-    """The exit code of run_svi.py as a user starts it, killed after some seconds.
+    """The exit code of run_svi.py, started as by a user and killed after some seconds.
 
     What processes before it have left has the age at which it is cleared away.
     """

@@ -103,7 +103,7 @@ def test_convert_verify_train(script: ModuleType, tmp_path: Path, capsys: pytest
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.slow
 def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without masks the metrics that want them are left out, and said to be; the rest works, the report included."""
+    """Without masks the metrics that need them are left out, with a note; everything else works, reports included."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for number in range(20):

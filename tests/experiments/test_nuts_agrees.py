@@ -1,4 +1,4 @@
-"""NUTS and importance resampling tell of the same posterior of a trained run; the guide does not."""
+"""NUTS and importance resampling agree on the posterior of a trained run; the guide does not agree with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyro_compvae.evidence import Fit, RefinedConfig, annealed_from, fit_and_cov
 
 RUN = RESULTS / "iodine-sprites-lnms-seed0"
 SCENES = [4, 10]
-"""Test scenes in which few chains of NUTS mix within minutes; that of the smaller k̂ is taken."""
+"""Test scenes in which a few chains of NUTS mix within minutes; the one with the smaller k̂ is taken."""
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_nuts_and_importance_agree_where_khat_is_low() -> None:
     def size(source: str, draws: float) -> float:
         return float((mean_differences(found.draws["nuts"], found.draws[source], draws) ** 2).mean() ** 0.5)
 
-    # Of 40 correlated latents; 0.8 to 1.0 was seen of importance with several seeds, and 8 to 10 of the guide.
+    # There are 40 correlated latents. With several seeds importance had 0.8 to 1.0, and the guide had 8 to 10.
     assert size("importance", ess) < 1.8
     assert size("guide", 500) > 4
     nuts, importance, guide = (found.draws[name].std(("chain", "draw")) for name in ("nuts", "importance", "guide"))

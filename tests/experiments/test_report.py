@@ -43,8 +43,8 @@ def run_script(name: str, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path], quick_pilot: None) -> Path:
-    """A run of which all is computed, one of which nothing is, and one on several views."""
-    torch.set_num_threads(1)  # before the fixture of every test does
+    """A run for which everything is computed, one for which nothing is, and one on several views."""
+    torch.set_num_threads(1)  # this fixture runs before the one of every test
     folder = tmp_path_factory.mktemp("runs")
     for name, options in {"full": ("iodine",), "bare": ("iodine", "--no-lnms"), "views": ("mulmon",)}.items():
         shutil.copytree(tiny_run(*options), folder / name)
@@ -69,7 +69,7 @@ def report(script: ModuleType, out: Path, *names: Path, scenes: int = 3) -> str:
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and text."""
+    """A parser that collects tags with their attributes, and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -
         width = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
         assert width[0] <= width[1], "nothing sticks out"
 
-        # The slider, by keyboard: both runs go to the next scene.
+        # The keyboard moves the slider: both runs go to the next scene.
         slider = browser.find_element(By.ID, "scene")
         before = [displayed(panel, "observation") for panel in (full, bare)]
         assert before[0] == before[1], "the same scene"
@@ -176,7 +176,7 @@ def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -
         assert browser.find_element(By.ID, "scene-name").text == "2 of 3"
         assert slider.get_attribute("aria-valuetext") == "scene 2 of 3"
 
-        # Hover over a slot, and off it.
+        # The pointer moves over a slot, and off it.
         whole = displayed(full, "reconstruction")
         slots = full.find_elements(By.CSS_SELECTOR, ".slot")
         alone = [slot.find_element(By.TAG_NAME, "img").get_attribute("src") for slot in slots]
@@ -187,13 +187,13 @@ def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -
         ActionChains(browser).move_to_element(browser.find_element(By.TAG_NAME, "h1")).perform()
         assert displayed(full, "reconstruction") == whole
 
-        # Point at a pixel: the slot that claims it.
+        # Pointing at a pixel shows the slot that claims it.
         segmentation = full.find_element(By.CSS_SELECTOR, 'img[data-role="segmentation"]')
         ActionChains(browser).move_to_element(segmentation).perform()
         assert displayed(full, "reconstruction") in alone
         ActionChains(browser).move_to_element(browser.find_element(By.TAG_NAME, "h1")).perform()
 
-        # The keyboard: focus shows a slot, Enter holds it, Escape lets go.
+        # By keyboard, focus shows a slot, Enter holds it, and Escape releases it.
         browser.execute_script("arguments[0].focus()", slots[1])
         assert displayed(full, "reconstruction") == alone[1]
         slots[1].send_keys(Keys.ENTER)
@@ -204,7 +204,7 @@ def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -
         slots[1].send_keys(Keys.ESCAPE)
         assert slots[1].get_attribute("aria-pressed") == "false"
 
-        # Dark mode changes the ground and the ink, of figures too.
+        # Dark mode changes the colours of background and text, also in figures.
         colours = (
             "const s = (e) => getComputedStyle(e); return [s(document.body).backgroundColor, s(document.body).color]"
         )

@@ -45,7 +45,7 @@ def script() -> ModuleType:
 
 
 class InProcess:
-    """Stands for `subprocess.run`, and trains in this process, one run after the other; the first in one of its own."""
+    """A substitute for `subprocess.run` that trains in this process, one run at a time; only the first has its own."""
 
     def __init__(self) -> None:
         self.run, self.train, self.lock = subprocess.run, load_script("run_svi").main, Lock()
@@ -72,7 +72,7 @@ def test_cells_are_runs_and_a_second_call_goes_on(
 
     def killed_at_the_second(command: list[str], **options: object) -> None:
         calls.append(command)
-        if len(calls) != 2:  # which has its config.yaml, and nothing else
+        if len(calls) != 2:  # the folder has its config.yaml, and nothing else
             run(command, **options)
 
     monkeypatch.setattr(subprocess, "run", killed_at_the_second)
@@ -136,7 +136,7 @@ def test_table1_is_of_the_summaries(
 
 
 def test_views_are_images_one_after_the_other() -> None:
-    """The scene of MulMON's picture is that of the others."""
+    """MulMON's picture shows the same scene as the others."""
     config = preset("tiny", "mulmon")
     guide = build_guide(config).eval()
     scenes = load_scenes(config.data, "test", multi_view=True)

@@ -1,4 +1,4 @@
-"""The script that makes a prior of L-NMS, on a tiny run."""
+"""The script that turns L-NMS into a prior, on a tiny run."""
 
 from __future__ import annotations
 

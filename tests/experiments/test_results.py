@@ -1,4 +1,4 @@
-"""The trained runs in results/: they load, and are what their summaries say."""
+"""The trained runs in results/ load, and have the metrics of their summaries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_run_reproduces_its_summary(path: Path) -> None:
     assert scenes.origin == summary["splits"]["test"]
     torch.manual_seed(run.config.seed)
     metrics = evaluate(run.guide, scenes, torch.device("cpu"))
-    # Other processors round otherwise, and a pixel or two go to another slot.
+    # Other processors round differently, and a pixel or two go to another slot.
     assert metrics["elbo"] == pytest.approx(summary["elbo"], abs=1.0)
     names = ("miou", "ari_fg", "mse", *(("query_miou", "query_ari_fg", "query_mse") if multi_view else ()))
     for name in names:

@@ -115,7 +115,7 @@ def test_runs_of_monet_and_mulmon_give_the_promised_files(
 
 
 def test_mulmon_on_a_set_on_disk(script: ModuleType, tmp_path: Path) -> None:
-    """In the format of CLE-MV, as `make_data.py` writes it."""
+    """The set is in the format of CLE-MV, written by `make_data.py`."""
     config = SolidsConfig(image_size=16, num_views=4)
     splits = {"train": solid_scenes("train", 10, config=config), "test": solid_scenes("test", 2, config=config)}
     write_clevr_mv(tmp_path / "data", "clevr_mv", splits)
@@ -153,7 +153,7 @@ def test_a_run_loads_for_evaluation(script: ModuleType, tmp_path: Path) -> None:
     "guide", ["iodine", pytest.param("monet", marks=pytest.mark.slow), pytest.param("mulmon", marks=pytest.mark.slow)]
 )
 def test_resume_continues_and_may_extend(script: ModuleType, tmp_path: Path, guide: str) -> None:
-    """Through the command line, and bitwise equal to an uninterrupted run."""
+    """A run resumed by the command line is bitwise equal to an uninterrupted one."""
     start = [*TINY, "--guide", guide, "--no-lnms", "--set", "training.evaluate_every=100"]
     for run_dir, steps in (("whole", 5), ("parts", 2)):
         assert script.main([*start, "--steps", str(steps), "--run-dir", str(tmp_path / run_dir)]) == 0
@@ -262,7 +262,7 @@ def test_cuda_without_a_gpu_is_named(script: ModuleType, tmp_path: Path, capsys:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_signals_save_and_exit_cleanly(tmp_path: Path, number: signal.Signals) -> None:
-    """A real process; it would train for hours."""
+    """Signals go to a real process that would train for hours."""
     run_dir = tmp_path / "run"
     command = [sys.executable, str(EXPERIMENTS / "run_svi.py"), *TINY, "--steps", "1000000", "--run-dir", str(run_dir)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

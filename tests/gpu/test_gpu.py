@@ -1,4 +1,4 @@
-"""On a real GPU: ``pytest -m gpu -n 0``. Measurements are the business of `tools/gpu_check.py`."""
+"""Tests on a real GPU: ``pytest -m gpu -n 0``. Measurements are made by `tools/gpu_check.py`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(name: GuideName) -> None:
 
 @pytest.mark.parametrize("run", ["iodine-sprites-lnms-seed0", "monet-sprites-lnms-seed0"])
 def test_evidence_is_that_of_the_cpu(run: str) -> None:
-    """Within hundredths of a nat, although rounded products are allowed."""
+    """Evidence agrees within hundredths of a nat, although rounded products are allowed."""
     allow_tf32(True)
     try:
         on_cpu, on_gpu = (evidence_of_run(run, device, 2) for device in (CPU, GPU))
@@ -59,7 +59,7 @@ def test_evidence_is_that_of_the_cpu(run: str) -> None:
 
 
 class Interrupted(CudaGraphs):
-    """Its first recording waits for the GPU, which is not permitted."""
+    """A recorder whose first recording waits for the GPU, which is not permitted."""
 
     def record(self, function: Callable[[], Tensor]) -> Any:
         def reads() -> Tensor:
@@ -71,7 +71,7 @@ class Interrupted(CudaGraphs):
 
 
 def train(folder: Path, name: GuideName, steps: int, recorder: CudaGraphs | None) -> tuple[list[float], Trainer]:
-    """Losses of all steps, up to so many, going on where the folder's checkpoint is."""
+    """Train up to some step from the folder's checkpoint, if there is one; returns the losses of all steps."""
     config = preset("tiny", name).replace({**SCHEDULED, "lnms": True, "training.steps": steps})
     torch.manual_seed(0)
     guide = build_guide(config).to(GPU)
@@ -89,7 +89,7 @@ def train(folder: Path, name: GuideName, steps: int, recorder: CudaGraphs | None
 @pytest.mark.filterwarnings("error:--cuda-graph")
 @pytest.mark.parametrize("name", get_args(GuideName))
 def test_recorded_steps_are_the_eager_ones(name: GuideName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their losses, while all that changes does; and a run that was stopped and resumed goes on as the whole one."""
+    """Losses are equal while all schedules change; a run that was stopped and resumed equals an uninterrupted one."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     eager, _ = train(tmp_path / "eager", name, 24, None)
     captured, trainer = train(tmp_path / "captured", name, 24, CudaGraphs(GPU))
@@ -103,16 +103,16 @@ def test_recorded_steps_are_the_eager_ones(name: GuideName, tmp_path: Path, monk
 
 
 def test_what_cannot_be_recorded_goes_on_as_it_is(tmp_path: Path) -> None:
-    """After a recording that failed in the middle, with the random numbers of a run without."""
+    """After a recording that failed in the middle, training continues with the random numbers of a run without one."""
     eager, _ = train(tmp_path / "eager", "iodine", 12, None)
     with pytest.warns(UserWarning, match="cuda_graph: every step is launched kernel by kernel"):
         found, _ = train(tmp_path / "interrupted", "iodine", 12, Interrupted(GPU))
     assert found == pytest.approx(eager, rel=1e-3)
-    torch.cuda.empty_cache()  # an allocator that believed in a recording would refuse
+    torch.cuda.empty_cache()  # an allocator that still expected a recording would refuse this
 
 
 def test_the_main_job(tmp_path: Path, recwarn: Any) -> None:
-    """Steps are recorded, and nobody hears of it."""
+    """Steps are recorded without a message."""
     options = ["--preset", "tiny", "--steps", "12", "--device", "cuda", "--run-dir", str(tmp_path / "run")]
     assert run_svi.main(options) == 0
     assert not [warning for warning in recwarn if "--cuda-graph" in str(warning.message)]

@@ -46,7 +46,7 @@ def make_guide(
 
 
 def noise_of(seed: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """The draws that the guide makes: T in the refinement, then Pyro's own."""
+    """The draws of the guide: T in the refinement, and then Pyro's own."""
     torch.manual_seed(seed)
     draws = [torch.randn(B, K, D, dtype=dtype) for _ in range(T)]
     zeros = torch.zeros(B, K, D, dtype=dtype)
@@ -94,7 +94,7 @@ def test_attached_inputs_change_the_gradient_and_nothing_else() -> None:
         found.append((loss.detach(), gradients(loss, guide)))
     (loss, detached), (same_loss, published) = found
     torch.testing.assert_close(loss, same_loss, rtol=1e-12, atol=0)
-    # The one update of λ hands its gradient back to its inputs, and so to the decoder and to λ_0; its own is the same.
+    # The one update of λ passes its gradient back to its inputs, and so to the decoder and to λ_0; its own is the same.
     for name, gradient in detached.items():
         same = torch.allclose(gradient, published[name], rtol=1e-9, atol=0)
         assert same == name.startswith("network."), name
@@ -114,7 +114,7 @@ def test_layer_norms_by_hand() -> None:
     for kind in get_args(LayerNorm):
         torch.testing.assert_close(normalise_gradient(mean, raw_scale, kind).flatten(), expected[kind])
         torch.testing.assert_close(normalise_images(values.reshape(1, 1, 2, 2), kind).flatten(), image[kind])
-    # A gradient of 1e-4: Sonnet's epsilon inside the root takes away all but 3 % of it, MulMON's a tenth.
+    # For a gradient of 1e-4 Sonnet's epsilon inside the root removes all but 3 % of it, and MulMON's removes a tenth.
     small = 1e-4 * torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64).reshape(1, 1, 2, 2)
     assert normalise_images(small, "joint").max() == pytest.approx(0.0316, rel=1e-2)
     assert normalise_images(small, "mulmon").max() == pytest.approx(1 / 1.1, rel=1e-6)
@@ -131,7 +131,7 @@ def test_channels_last_and_float32_give_the_same_loss() -> None:
 
 
 def test_lnms_raises_the_objective_by_its_weighted_strength() -> None:
-    """Pins the sign: the train-mode loss falls by strength · L_NMS, summed over iterations with weights t/T."""
+    """The sign is right: the train-mode loss falls by strength · L_NMS, summed over iterations with weights t/T."""
     from pyro_compvae import lnms_log_density
 
     guide = make_guide(0.0).double().train()

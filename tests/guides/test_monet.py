@@ -34,14 +34,14 @@ def make_guide(lnms_strength: float = 0.0, num_slots: int = K) -> MonetGuide:
 
 
 def with_mild_masks(guide: MonetGuide) -> MonetGuide:
-    """The transcription below takes masks, not their logs, so it is accurate only where none is close to 0."""
+    """The transcription below takes masks, not their logs, so it is accurate only if none is close to 0."""
     with torch.no_grad():
         guide.attention.logits.weight /= AttentionNetworkConfig().gain
     return guide
 
 
 def published_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
-    """As published: −log Σ_k a_k N(x; μ_k, σ²) + β KL(q ‖ p) + γ KL(a ‖ m) − s L_NMS(z), summed over scenes."""
+    """The published loss, −log Σ_k a_k N(x; μ_k, σ²) + β KL(q ‖ p) + γ KL(a ‖ m) − s L_NMS(z), summed over scenes."""
     model, sigma = guide.model, guide.model.scale
     scope = torch.ones_like(x[:, :1])
     attention = []
@@ -115,7 +115,7 @@ def test_gradients_are_finite_where_masks_vanish() -> None:
 
 
 def test_eval_mode_is_plain_pyro() -> None:
-    """One site, no factors, the decoder's masks."""
+    """In eval mode there are one site, no factors, and the decoder's masks."""
     guide = make_guide(0.3).eval()
     x = torch.rand(B, 3, SIZE, SIZE)
     trace = poutine.trace(guide).get_trace(x)
@@ -143,7 +143,8 @@ def test_training_adds_named_factors() -> None:
 
 
 class _TwoPixelDecoder(SpatialBroadcastDecoder):
-    """D = 1: the slot's grey value is sigmoid(z) everywhere, its mask logit is z on the left and −z on the right."""
+    """A decoder with D = 1: the slot's grey value is sigmoid(z), its mask logit is z on the left and −z on the
+    right."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         means = torch.sigmoid(z)[..., None, None].expand(*z.shape[:-1], 3, *self.image_size)
@@ -153,7 +154,7 @@ class _TwoPixelDecoder(SpatialBroadcastDecoder):
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_eval_elbo_is_a_bound(strength: float) -> None:
-    """K = 2, D = 1: log p(x) by quadrature over the plane."""
+    """For K = 2 and D = 1, log p(x) is computed by quadrature over the plane."""
     size = (8, 8)
     torch.manual_seed(1)
     decoder = _TwoPixelDecoder(1, size, DecoderConfig(channels=(2,)))

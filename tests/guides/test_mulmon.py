@@ -57,7 +57,7 @@ def test_loss_and_gradients_equal_the_plain_two_pass_form(
     torch.manual_seed(seed)
     loss = TraceMeanField_ELBO()(guide.model, guide)(x, viewpoints)
 
-    torch.manual_seed(seed)  # the draws that the guide makes, in its order
+    torch.manual_seed(seed)  # the draws of the guide, in its order
     noisy = viewpoints + 0.015 * torch.randn_like(viewpoints)
     n = int(torch.randint(1, 4, ()))
     order = torch.randperm(V)
@@ -71,7 +71,7 @@ def test_loss_and_gradients_equal_the_plain_two_pass_form(
 
 @pytest.mark.parametrize("recurrent", [True, False])
 def test_the_refinement_network_may_see_the_viewpoint(recurrent: bool) -> None:
-    """With a decoder that does not: a camera that turns changes the posterior of one network and not of the other."""
+    """The decoder ignores the camera, so turning it changes the posterior of one network and not of the other."""
     x, viewpoints = make_views()
     turned = viewpoints.flip(-1)
     for context_dim in (0, 3):
@@ -95,7 +95,7 @@ def test_the_seeds_above_cover_several_numbers_of_views() -> None:
 
 
 class _FirstOnly(nn.Module):
-    """The identity on z, whatever the view's code."""
+    """A projector that returns z, whatever the view's code is."""
 
     def forward(self, both: Tensor) -> Tensor:
         return both[..., :D]
@@ -103,9 +103,9 @@ class _FirstOnly(nn.Module):
 
 @pytest.mark.parametrize("recurrent", [True, False])
 def test_one_view_and_an_identity_projector_make_iodine(recurrent: bool) -> None:
-    """λ after T − 1 updates equals IODINE's, started at the prior, but for the divergence that steers them.
+    """λ after T − 1 updates equals IODINE's from the prior, except for the divergence that steers the updates.
 
-    MulMON's is a log ratio at the sample, IODINE's the analytic KL; at β = 0 there is none, and they agree.
+    MulMON's is a log ratio at the sample, and IODINE's is the analytic KL; at β = 0 there is none, and they agree.
     """
     guide = make_guide(recurrent=recurrent).eval()
     guide.model.projector = _FirstOnly()
@@ -139,7 +139,7 @@ def test_particles_and_predictions_vectorise() -> None:
     q = guide.posterior(x, viewpoints)
 
     def amortised(x: Tensor, viewpoints: Tensor) -> Tensor:
-        """The guide at these views, without another look at them for every particle."""
+        """The guide at these views, which does not infer the posterior again for every particle."""
         with pyro.plate("scenes", len(x), dim=-1):
             return guide._sample(q)
 
@@ -151,7 +151,7 @@ def test_particles_and_predictions_vectorise() -> None:
 
 
 class _GreyDecoder(SpatialBroadcastDecoder):
-    """D = 1: the slot's grey value is sigmoid(z); equal masks."""
+    """A decoder with D = 1 and equal masks: the slot's grey value is sigmoid(z)."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         means = torch.sigmoid(z)[..., None, None].expand(*z.shape[:-1], 3, *self.image_size)
@@ -159,7 +159,7 @@ class _GreyDecoder(SpatialBroadcastDecoder):
 
 
 def test_eval_elbo_is_a_bound() -> None:
-    """K = 2, D = 1, two views: log p(x_1, x_2 | viewpoints) by quadrature over the plane."""
+    """For K = 2, D = 1 and two views, log p(x_1, x_2 | viewpoints) is computed by quadrature over the plane."""
     size = (8, 8)
     torch.manual_seed(1)
     decoder = _GreyDecoder(1, size, DecoderConfig(channels=(2,)))

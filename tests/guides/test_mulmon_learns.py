@@ -1,4 +1,4 @@
-"""MulMON on scenes of which every view tells a part: more views, narrower posteriors and better predictions."""
+"""MulMON on scenes of which every view shows a part: more views give narrower posteriors and better predictions."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DARK, BRIGHT = 0.1, 0.9
 
 
 def lit_scenes(num_scenes: int, seed: int) -> SceneSet:
-    """Two squares of independent colours on black, seen under red, green, blue and at last white light.
+    """Two squares of independent colours on black, seen under red, green, blue and finally white light.
 
-    A viewpoint is a light. A view under one colour tells nothing of the other two, all three together tell all that the
-    last, never observed, will show.
+    A viewpoint is a light. A view under one colour says nothing about the other two colours; all three together
+    determine the last view, which is never observed.
     """
     generator = torch.Generator().manual_seed(seed)
     colours = DARK + (BRIGHT - DARK) * torch.rand(num_scenes, 1, 2, 3, generator=generator)
@@ -63,7 +63,7 @@ def train(run_dir: Path, steps: int) -> MulmonGuide:
     size = (H, W)
     decoder = SpatialBroadcastDecoder(D, size, DecoderConfig(channels=(16, 16), num_frequencies=1))
     model = MultiViewSceneModel(decoder, K, view_hidden=16, projector_hidden=64)
-    for layer in model.projector:  # unit scale in, unit scale out: slots find places sooner
+    for layer in model.projector:  # keep unit scale, so that slots find places sooner
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
     network_config = RefinementNetworkConfig(
@@ -76,7 +76,7 @@ def train(run_dir: Path, steps: int) -> MulmonGuide:
 
 
 def assert_falls(values: list[Tensor]) -> None:
-    """From one number of views to the next, by five standard errors of the paired difference over scenes."""
+    """Assert that values fall with the number of views, by five standard errors of paired differences of scenes."""
     for before, after in pairwise(values):
         fall = before - after
         assert fall.mean() > 5 * fall.std() / math.sqrt(len(fall))

@@ -1,4 +1,4 @@
-"""The networks of the `paper` presets have the published sizes: parameters counted layer by layer."""
+"""The networks of the `paper` presets have the published sizes, by counts of parameters layer by layer."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ K, D, SIZE = 7, 16, 64
 
 
 def conv(c_in: int, c_out: int, kernel_size: int = 3) -> int:
-    """Weights and biases of a convolution."""
+    """The number of weights and biases of a convolution."""
     return c_out * (c_in * kernel_size**2) + c_out
 
 
 def linear(c_in: int, c_out: int) -> int:
-    """Weights and biases of a dense layer."""
+    """The number of weights and biases of a dense layer."""
     return c_out * c_in + c_out
 
 
 def lstm(c_in: int, hidden: int) -> int:
-    """Four gates, each with weights and biases for the input and for the state (PyTorch has two vectors of biases)."""
+    """The parameters of four gates, with weights and biases for input and state (PyTorch has two vectors of biases)."""
     return 4 * (hidden * c_in + hidden + hidden * hidden + hidden)
 
 
 def block(c_in: int, c_out: int) -> int:
-    """Of MONet's U-Net: 3×3 convolution without bias, then instance normalisation with scale and shift."""
+    """A block of MONet's U-Net: a 3×3 convolution without bias, then instance normalisation with scale and shift."""
     return c_out * c_in * 9 + 2 * c_out
 
 
@@ -60,7 +60,7 @@ def test_monet_attention(monet: MonetGuide) -> None:
     """U-Net of five blocks from the image and the log scope; 64 pixels become 4 at the bottleneck."""
     down = block(3 + 1, 32) + block(32, 32) + block(32, 64) + block(64, 64) + block(64, 64)
     bottleneck = linear(4 * 4 * 64, 128) + linear(128, 128) + linear(128, 4 * 4 * 64)
-    # What comes from below, and the skip of the block opposite.
+    # The input is the output of the block below, and the skip of the opposite block.
     up = (
         block(64 + 64, 64)  # 4×4
         + block(64 + 64, 64)  # 8×8
@@ -94,7 +94,7 @@ def test_monet_decoder_and_whole(monet: MonetGuide) -> None:
 
 
 def test_iodine_decoder(iodine: IodineGuide) -> None:
-    """All 3×3, the last one too."""
+    """All convolutions are 3×3, the last one too."""
     decoder = conv(D + 2, 64) + 3 * conv(64, 64) + conv(64, 4)
     assert size(iodine.model) == decoder
 
@@ -141,7 +141,7 @@ def test_mulmon_refinement_and_whole(mulmon: MulmonGuide) -> None:
     assert size(network.lstm) == recurrent
     assert size(network.mlp) == mlp
     assert size(network) == convolutions + mlp + recurrent + update
-    assert size(mulmon) == size(mulmon.model) + size(network)  # q_0 is the prior: nothing to learn
+    assert size(mulmon) == size(mulmon.model) + size(network)  # q_0 is the prior, with nothing to learn
 
 
 def test_iterations_slots_and_strengths_reach_the_guides(

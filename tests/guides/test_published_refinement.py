@@ -1,7 +1,7 @@
 """One update of λ by the refinement networks of the `paper` presets, against the publications' layers written out.
 
-Counting parameters cannot see an activation too many, so values are compared: there is one after every layer but the
-last dense one, in MulMON's published code and in DeepMind's for IODINE alike.
+Counting parameters cannot detect an extra activation, so values are compared. There is one after every layer but the
+last dense one, in MulMON's published code and in DeepMind's code for IODINE.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def test_an_update_is_the_published_one(name: Any) -> None:
         features = act(F.conv2d(features, conv.weight, conv.bias, stride=2, padding=padding))
     features = features.mean((2, 3)) if name == "iodine" else features.flatten(1)
     first, second = [layer for layer in network.mlp if isinstance(layer, nn.Linear)]
-    features = second(act(first(features)))  # and nothing after it
+    features = second(act(first(features)))  # with nothing after it
     gradient = standardise(torch.cat((mean_gradient, scale_gradient), dim=2), name)
     flat = torch.cat((mean, raw_scale, gradient), dim=2).flatten(0, 1)
     assert network.lstm is not None

@@ -1,4 +1,4 @@
-"""Every guide, however it was got, trained by `pyro.infer.SVI`: as by the project's own training, step by step."""
+"""Every guide, new or loaded, is trained by `pyro.infer.SVI` exactly as by the project's own training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ N, V, STEPS = 8, 4, 5
 
 
 def make_config(name: Any) -> RunConfig:
-    """Constant schedules and no clipping, as a plain loop has them; T = 3, since with 2 no LSTM sees its state."""
+    """Constant schedules and no clipping, as in a plain loop; T = 3, since with 2 no LSTM sees its state."""
     changes = {"training.steps": STEPS, "training.clip_norm": 1e9, "training.decay_steps": None}
     if name != "monet":
         changes["refinement.num_iterations"] = 3
@@ -67,7 +67,7 @@ def exported(config: RunConfig, folder: Path) -> SceneGuide:
 
 
 def saved(config: RunConfig, folder: Path) -> Path:
-    """A run folder of a guide that has not been trained: its weights are those of `new_guide`."""
+    """A run folder of an untrained guide, which has the weights of `new_guide`."""
     path = folder / "run"
     path.mkdir()
     (path / "config.yaml").write_text(to_yaml(config))
@@ -105,7 +105,7 @@ def prepare(guide: SceneGuide, config: RunConfig) -> None:
 
 
 def svi_losses(guide: SceneGuide, config: RunConfig, elbo: Any) -> list[float]:
-    """Losses per scene."""
+    """Train by SVI; returns the losses per scene."""
     prepare(guide, config)
     svi = SVI(guide.model, guide, pyro.optim.Adam({"lr": 1e-3, "betas": (config.training.beta1, 0.999)}), elbo)
     return [svi.step(*arguments) / len(arguments[0]) for arguments in batches(guide, config)]
@@ -160,7 +160,7 @@ def test_svi_equals_a_plain_loop_over_the_elbo(name: str, elbo: Any) -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_looking_at_a_guide_changes_nothing(name: str) -> None:
-    """Whatever attribute is read, all weights are registered and trained as before."""
+    """After any attribute is read, all weights are registered and trained as before."""
     config = make_config(name)
     guide = new_guide(config)
     for attribute in dir(guide):
@@ -200,7 +200,7 @@ def test_a_second_guide_is_not_trained_in_vain() -> None:
 
 
 def test_a_model_of_other_weights_is_not_trained_in_vain() -> None:
-    """With a guide that Pyro makes, it is the model that looks."""
+    """With a guide that Pyro makes, the model itself checks the store."""
     config = make_config("iodine")
     for number in range(2):
         guide = new_guide(config).train()
@@ -215,7 +215,7 @@ def test_a_model_of_other_weights_is_not_trained_in_vain() -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_eval_mode_trains_all_weights_or_says_that_it_cannot(name: str) -> None:
-    """In eval mode it is the bound that SVI trains, and runs come across fewer weights."""
+    """In eval mode SVI trains the bound, and a run uses fewer weights."""
     config = make_config(name)
     arguments = batches(new_guide(config), config)[0]
 
@@ -237,7 +237,7 @@ def test_eval_mode_trains_all_weights_or_says_that_it_cannot(name: str) -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_guides_that_share_a_model_train_all_of_it(name: str) -> None:
-    """Pyro lets a model belong to the last guide that was made of it."""
+    """In Pyro a model belongs to the last guide that was made from it."""
     config = make_config(name)
     first, second = new_guide(config), new_guide(config)
     second.model = first.model
@@ -266,7 +266,7 @@ def test_frozen_weights_stay_as_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_observing_by_condition_is_observing(name: str) -> None:
-    """The images are given to the program, or put in place of simulated ones: the training loss is the same."""
+    """The training loss is the same whether images are given to the program or replace simulated ones."""
     config = make_config(name)
     guide = new_guide(config)
     x, *viewpoints = batches(guide, config)[0]
@@ -315,7 +315,7 @@ def test_evidence_and_simulation_leave_the_store_as_it_was(name: str) -> None:
 
 
 def test_evidence_reads_the_parameters_of_plain_programs() -> None:
-    """A guide that is a function keeps what it has learned in the store, and evidence must see it."""
+    """A guide that is a function keeps its parameters in the store, where evidence must find them."""
 
     def model(x: Tensor) -> None:
         with pyro.plate("scenes", len(x)):
@@ -329,7 +329,7 @@ def test_evidence_reads_the_parameters_of_plain_programs() -> None:
 
     x = torch.tensor([1.0, -2.0])
     pyro.param("weight", torch.tensor(-3.0))
-    pyro.get_param_store()["weight"] = torch.tensor(0.5)  # that of the posterior: all weights are p(x)
+    pyro.get_param_store()["weight"] = torch.tensor(0.5)  # with the posterior all weights are p(x)
     estimate = importance_log_evidence(model, guide, x, num_samples=8, symmetrise=False)
     expected = torch.distributions.Normal(0.0, 2**0.5).log_prob(x).double()
     torch.testing.assert_close(estimate.log_weights, expected.expand(8, -1), rtol=0, atol=1e-5)
@@ -337,7 +337,7 @@ def test_evidence_reads_the_parameters_of_plain_programs() -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_weights_survive_pyros_parameter_store(name: str, tmp_path: Path) -> None:
-    """As docs/pyro.md says."""
+    """Weights can be saved and restored as docs/pyro.md says."""
     config = make_config(name)
     guide = new_guide(config)
     svi_losses(guide, config, TraceMeanField_ELBO())

@@ -1,4 +1,4 @@
-"""The table of docs/pyro.md: three guides, in train and in eval mode, in the hands of Pyro's algorithms."""
+"""The table of docs/pyro.md: three guides, in train and in eval mode, used by Pyro's algorithms."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def adam() -> Any:
 
 
 def mean_gradient(elbo: Any, guide: SceneGuide, arguments: Arguments) -> Tensor:
-    """Of the loss with respect to all weights, over a few draws, as `SVI` takes it."""
+    """The mean gradient of the loss with respect to all weights over a few draws, as in `SVI`."""
     guide.zero_grad()
     for seed in range(4):
         torch.manual_seed(seed)
@@ -59,7 +59,7 @@ def mean_gradient(elbo: Any, guide: SceneGuide, arguments: Arguments) -> Tensor:
 
 
 def svi(elbo: Any, is_elbo: bool = True) -> Algorithm:
-    """Two steps of SVI move every parameter, and an ELBO's gradient goes the way of `Trace_ELBO`'s."""
+    """Two steps of SVI move every parameter, and an ELBO's gradient has the direction of `Trace_ELBO`'s."""
 
     def run(guide: SceneGuide, arguments: Arguments) -> Any:
         if is_elbo:
@@ -107,7 +107,7 @@ def of_posterior(parallel: bool) -> Algorithm:
         keywords: dict[str, Any] = {"num_samples": 3, "parallel": parallel}
         z = Predictive(guide.model, guide=guide, **keywords)(*arguments)["z"]
         assert z.numel() == 3 * B * guide.model.num_slots * guide.model.latent_dim
-        # Draws differ, and so do the images that they decode to.
+        # Draws differ, and so do the images decoded from them.
         draws = z.reshape(3, B, guide.model.num_slots, guide.model.latent_dim)
         assert not torch.equal(draws[0], draws[1])
         viewpoints = tuple(argument[:, 0] for argument in arguments[1:])
@@ -159,7 +159,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def table() -> list[tuple[str, str, str, str]]:
-    """What the page says: algorithm, guide, mode and outcome of every cell."""
+    """The table in the page: algorithm, guide, mode and outcome of every cell."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.read_text().splitlines() if "|" in line]
     header, _, *body = rows
     columns = [column.lower().split(", ") for column in header[1:]]

@@ -13,7 +13,7 @@ from selenium.webdriver.chrome.service import Service
 
 @contextmanager
 def chromium() -> Iterator[webdriver.Chrome]:
-    """A browser with no profile and no network; the test is skipped where there is none."""
+    """A browser with no profile and no network; the test is skipped if there is no browser."""
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if binary is None or driver is None:
         pytest.skip("no chromium and chromedriver here (Debian: apt-get install chromium chromium-driver)")

@@ -1,4 +1,4 @@
-"""Tiny files in the formats of public data sets, written as their publishers write them, without our own code."""
+"""Tiny files in the formats of public data sets, written like the published ones, without our own code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_tfrecords(path: Path, examples: Iterable[Mapping[str, NDArray]]) -> No
 
 
 def example(features: Mapping[str, NDArray]) -> bytes:
-    """A `tf.train.Example` in protobuf's wire format; bytes go one to an element, as in multi_object_datasets."""
+    """A `tf.train.Example` in protobuf's wire format, with one byte per element, as in multi_object_datasets."""
     entries = []
     for name, values in features.items():
         if values.dtype == np.uint8:
@@ -46,7 +46,7 @@ def delimited(number: int, content: bytes) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """Seven bits to a byte, the lowest first; the eighth says that more follow."""
+    """Encode a number with seven bits per byte, the lowest first; the eighth bit says that more bytes follow."""
     digits = [value & 0x7F]
     while value := value >> 7:
         digits.append(value & 0x7F)
@@ -54,7 +54,7 @@ def varint(value: int) -> bytes:
 
 
 def labelled_scene(seed: int, height: int, width: int, num_entities: int) -> tuple[NDArray, NDArray]:
-    """An image (H, W, 3) uint8, and labels (H, W) of that many entities, all of them there."""
+    """An image (H, W, 3) uint8, and labels (H, W) of this number of entities, all of which occur."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, num_entities, (height, width))
     labels.ravel()[:num_entities] = np.arange(num_entities)
@@ -62,14 +62,14 @@ def labelled_scene(seed: int, height: int, width: int, num_entities: int) -> tup
 
 
 def tetrominoes(path: Path, num_scenes: int, num_entities: int = 4) -> list[tuple[NDArray, NDArray]]:
-    """Masks (4, 35, 35, 1). Returns images and labels, of so many entities."""
+    """Write scenes with masks (4, 35, 35, 1); returns images and labels of this number of entities."""
     scenes = [labelled_scene(seed, 35, 35, num_entities) for seed in range(num_scenes)]
     write_tfrecords(path, [_entities(image, masks_of(labels, 4), 4) for image, labels in scenes])
     return scenes
 
 
 def multi_dsprites(path: Path, num_scenes: int, num_entities: int, channels: int = 3) -> list[tuple[NDArray, NDArray]]:
-    """Masks (64, 64, E, 1), entities last."""
+    """Write scenes with masks (64, 64, E, 1), where entities are last."""
     scenes = [labelled_scene(seed, 64, 64, num_entities) for seed in range(num_scenes)]
     examples = []
     for image, labels in scenes:
@@ -80,21 +80,21 @@ def multi_dsprites(path: Path, num_scenes: int, num_entities: int, channels: int
 
 
 def clevr_with_masks(path: Path, objects: list[int]) -> list[tuple[NDArray, NDArray]]:
-    """Masks (11, 240, 320, 1), of scenes of so many objects."""
+    """Write scenes with masks (11, 240, 320, 1) and these numbers of objects."""
     scenes = [labelled_scene(seed, 240, 320, 1 + count) for seed, count in enumerate(objects)]
     write_tfrecords(path, [_entities(image, masks_of(labels, 11), 11) for image, labels in scenes])
     return scenes
 
 
 def objects_room(path: Path, num_scenes: int, num_entities: int) -> list[tuple[NDArray, NDArray]]:
-    """Masks (E, 64, 64, 1), and no properties of the objects."""
+    """Write scenes with masks (E, 64, 64, 1), without properties of the objects."""
     scenes = [labelled_scene(seed, 64, 64, num_entities) for seed in range(num_scenes)]
     write_tfrecords(path, [{"image": image, "mask": masks_of(labels, num_entities)} for image, labels in scenes])
     return scenes
 
 
 def object_centric_library(path: Path, num_scenes: int, num_entities: int) -> list[tuple[NDArray, NDArray]]:
-    """Labels (N, H, W, 1), and a pickled file of metadata beside, as there."""
+    """Write labels (N, H, W, 1), and a pickled file of metadata beside them, as the library does."""
     scenes = [labelled_scene(seed, 16, 16, num_entities) for seed in range(num_scenes)]
     with h5py.File(path, "w") as file:
         file["image"] = np.stack([image for image, _ in scenes])
@@ -105,7 +105,7 @@ def object_centric_library(path: Path, num_scenes: int, num_entities: int) -> li
 
 
 def efficient_morl(path: Path, sizes: Mapping[str, int], masks: bool = True) -> list[tuple[NDArray, NDArray]]:
-    """Groups train, val, test of imgs (N, H, W, C) and masks (N, E, H, W, 1)."""
+    """Write the groups train, val and test with imgs (N, H, W, C) and masks (N, E, H, W, 1)."""
     scenes = [labelled_scene(seed, 16, 16, 4) for seed in range(sum(sizes.values()))]
     rest = iter(scenes)
     with h5py.File(path, "w") as file:
@@ -120,6 +120,6 @@ def efficient_morl(path: Path, sizes: Mapping[str, int], masks: bool = True) -> 
 
 
 def _entities(image: NDArray, masks: NDArray, num_entities: int) -> dict[str, NDArray]:
-    """With properties of the entities, of which nobody here reads any."""
+    """Records with properties of the entities, which no reader here uses."""
     numbers = np.arange(num_entities, dtype=np.float32)
     return {"image": image, "mask": masks, "x": numbers, "y": numbers, "visibility": np.ones_like(numbers)}

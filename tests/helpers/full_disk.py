@@ -1,4 +1,4 @@
-"""Disks with no room left: a small one, where the process may mount it, and a limit on the size of files anywhere."""
+"""Full disks: a small one, if the process may mount it, and a limit on the size of files anywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Writing more than these bytes into a file fails, as it does beyond a quota."""
+    """A context in which writing more than these bytes into a file fails, as beyond a quota."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores the signal; write() fails
     try:
@@ -24,7 +24,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """A disk of some bytes; skips the test where none can be mounted."""
+    """A disk of some bytes; the test is skipped if none can be mounted."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:

@@ -1,4 +1,4 @@
-"""Comparison of two losses of one guide, value and all gradients."""
+"""Comparison of two losses of one guide by value and all gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def gradients(loss: Tensor, guide: SceneGuide) -> dict[str, Tensor]:
 
 
 def assert_same_loss_and_gradients(loss: Tensor, expected: Tensor, guide: SceneGuide) -> None:
-    """To nine digits, in float64; a parameter without any gradient would prove nothing."""
+    """Assert equality to nine digits, in float64; a parameter without any gradient would prove nothing."""
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
     wanted = gradients(expected, guide)
     for name, gradient in gradients(loss, guide).items():

@@ -21,12 +21,12 @@ from pyro_compvae.training.elbo import SceneElbo
 
 
 def joint_gradients(workers: Workers) -> dict[str, dict[str, Tensor]]:
-    """By guide and parameter; however many workers there are, every scene meets the same noise."""
+    """The gradients by guide and parameter; every scene gets the same noise, whatever the number of workers."""
     return {guide: gradients_of(guide, workers) for guide in get_args(GuideName)}
 
 
 def gradients_of(guide_name: GuideName, workers: Workers) -> dict[str, Tensor]:
-    """Every worker begins with other weights, and has to be given those of the first."""
+    """Every worker begins with different weights, and must receive those of the first."""
     config = preset("tiny", guide_name)
     torch.manual_seed(workers.rank)
     guide = build_guide(config).train()
@@ -39,7 +39,7 @@ def gradients_of(guide_name: GuideName, workers: Workers) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(next(calls))
         return workers.share(torch.randn(4, *shape[1:], generator=generator))
 
-    torch.manual_seed(1)  # what all scenes share, such as the number of observed views
+    torch.manual_seed(1)  # random numbers that all scenes share, such as the number of observed views
     with (
         patch("torch.randn_like", lambda like: noise(like.shape)),
         patch("torch.distributions.normal._standard_normal", noise),

@@ -1,4 +1,4 @@
-"""Processes to be killed: forks of one that has imported the scripts, they start in milliseconds."""
+"""Processes to be killed, which start in milliseconds, as forks of one that has imported the scripts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 SINGLE = {**os.environ, "OMP_NUM_THREADS": "1"}
-"""The environment of processes of one thread."""
+"""The environment of processes with one thread."""
 
 
 class Nursery:
-    """Runs scripts of experiments/ in processes of their own, one at a time, and kills them if asked to."""
+    """Run scripts of experiments/ in separate processes, one at a time, and kill them if asked to."""
 
     def __init__(self, *scripts: str) -> None:
         command, pipe = [sys.executable, __file__, *scripts], subprocess.PIPE
@@ -45,12 +45,12 @@ class Nursery:
         """The exit code of a script, or minus the signal that ended it.
 
         Args:
-            script: its name.
-            arguments: of its command line.
-            log: where what it prints goes.
-            kill_after: seconds from its start after which it is killed, unless it has ended.
-            fault: the name of one of FAULTS, by which it kills itself.
-            where: of this fault.
+            script: the name of the script.
+            arguments: the arguments of its command line.
+            log: the file for its output.
+            kill_after: the seconds from its start after which it is killed, unless it has ended.
+            fault: the name in FAULTS of the fault by which it kills itself.
+            where: the place of this fault.
         """
         request = {"script": script, "arguments": arguments, "log": str(log), "kill_after": kill_after}
         assert self.server.stdin is not None
@@ -63,7 +63,7 @@ def serve(names: list[str]) -> None:
     """Fork a process for every request, and answer with its exit code."""
     load_script = import_module("helpers.scripts").load_script
     scripts = {name: load_script(name) for name in names}
-    import_module("torch._dynamo")  # which optimisers import at the last moment
+    import_module("torch._dynamo")  # optimisers import this at the last moment
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()
@@ -82,7 +82,7 @@ def serve(names: list[str]) -> None:
                 os._exit(code)
         if request["kill_after"] is not None:
             time.sleep(request["kill_after"])
-            os.kill(pid, signal.SIGKILL)  # which does nothing to one that has ended and is not waited for yet
+            os.kill(pid, signal.SIGKILL)  # this does nothing to a process that has ended but has not been waited for
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
@@ -93,7 +93,7 @@ def die() -> NoReturn:
 
 
 def in_the_middle_of(name: str) -> None:
-    """Die when half of the atomic file of this name is written."""
+    """Die when half of the atomic file with this name is written."""
     path = Path(name)
 
     def write_half(temporary: Path, content: bytes) -> None:
@@ -108,7 +108,7 @@ def in_the_middle_of(name: str) -> None:
 
 
 def before_renaming(name: str) -> None:
-    """Die when the atomic file of this name is written and not yet renamed."""
+    """Die when the atomic file with this name is written but not yet renamed."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.rename" and Path(arguments[1]).name == name:
@@ -118,7 +118,7 @@ def before_renaming(name: str) -> None:
 
 
 def at_operation(number: int) -> None:
-    """Die before the operation of this number, counted from 1, that makes, opens, renames or deletes a file."""
+    """Die before the operation with this number, counted from 1, that makes, opens, renames or deletes a file."""
     left = [number]
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -136,7 +136,7 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
 
 
 def in_the_middle_of_row(number: int) -> None:
-    """Die when half of a row of a table is written: the header is number 0."""
+    """Die when half of a row of a table is written; the header is row 0."""
 
     class Cut(csv.DictWriter):
         rows = 0

@@ -1,4 +1,4 @@
-"""Resident memory of a process that does the same again and again: ``python memory.py training iodine 500 100``."""
+"""The resident memory of a process that repeats the same call: ``python memory.py training iodine 500 100``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import numpy as np
 from scipy.stats import theilslopes
 
 WARM_UP = 30
-"""Calls until allocators and caches have what they need."""
+"""Number of calls until allocators and caches have the memory that they need."""
 
 EVERY = 10
-"""Calls between two looks."""
+"""Number of calls between two measurements."""
 
 
 class Growth(NamedTuple):
     """Bytes per call.
 
-    clean: of calls as they are.
-    leaking: of further calls, each of which keeps its batch.
-    batch: what one batch takes.
+    clean: the growth by ordinary calls.
+    leaking: the growth by further calls, each of which keeps its batch.
+    batch: the size of one batch.
     """
 
     clean: float
@@ -37,10 +37,10 @@ class Growth(NamedTuple):
 
 
 def growth(what: str, guide: str, calls: int, leaking_calls: int) -> Growth:
-    """How much more memory every call takes, in a process of its own.
+    """Measure the growth of memory per call, in a separate process.
 
-    Its allocator (glibc's) gives every tensor pages of its own and takes them back at once, so that no leak fills holes
-    in the heap. The slope is the median of those between all pairs of looks, which single jumps do not move.
+    Its allocator (glibc's) gives every tensor separate pages and takes them back at once, so that no leak can hide in
+    holes of the heap. The slope is the median over all pairs of measurements, which single jumps do not move.
     """
     command = [sys.executable, __file__, what, guide, str(calls), str(leaking_calls)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -52,13 +52,13 @@ def growth(what: str, guide: str, calls: int, leaking_calls: int) -> Growth:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory, once what nobody holds is freed."""
+    """The bytes of this process that are in memory, after garbage has been freed."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def watch(name: str, guide: str, calls: int, leaking_calls: int) -> dict[str, Any]:
-    """Resident bytes at every look, after the warm-up."""
+    """The resident bytes at every measurement after the warm-up."""
     held: list[Any] = []
     seen: dict[str, Any] = {"clean": [], "leaking": []}
 
@@ -75,7 +75,7 @@ def watch(name: str, guide: str, calls: int, leaking_calls: int) -> dict[str, An
 
 
 def training(name: str, steps: int, called: Callable[[int, Any], None]) -> None:
-    """A run with its log, events, looks at validation scenes, and checkpoints."""
+    """A run with its log, events, evaluations and checkpoints."""
     torch, guide, config, scenes = prepared(name, {"log_every": 10, "evaluate_every": 50, "checkpoint_every": 10})
     evaluation, cpu = import_module("pyro_compvae.analysis.metrics.evaluation"), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def evidence(name: str, batches: int, called: Callable[[int, Any], None]) -> Non
 
 
 def prepared(name: str, changes: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """PyTorch, a tiny guide, its configuration and a few scenes."""
+    """Prepare PyTorch; returns a tiny guide, its configuration and a few scenes."""
     torch = import_module("torch")
     torch.manual_seed(0)
     config = import_module("pyro_compvae.runs.presets").preset("tiny", name)

@@ -1,4 +1,4 @@
-"""Figures that are not drawn, for tests that do not look at them: drawing is half of what a tiny script takes."""
+"""Figures that are not drawn, for tests that do not look at them, since drawing takes half of a tiny script's time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """Figures are made, and in place of PNGs empty files written."""
+    """A context in which figures are made, and empty files are written in place of PNGs."""
     draw = Figure.savefig
 
     def touch(self: Figure, path: Any, **options: Any) -> None:

@@ -1,15 +1,15 @@
-"""A GPU that is not there: tensors that say they are on one, hold CPU values, and refuse to meet tensors of the CPU.
+"""A pretended GPU: its tensors say that they are on one, hold CPU values, and refuse operations with CPU tensors.
 
     with PretendGpu() as gpu:
         guide = build_guide(config).to(gpu.device)
     gpu.syncs  # where the host would have waited
 
-Everything runs with real values, so that control flow, `.item()`, SciPy and figures do as they would on a GPU. What
-CUDA refuses is refused here too: operations on tensors of both devices (but for 0-dimensional CPU tensors in pointwise
-operations, and CPU indices), and `numpy()` of a tensor on the GPU. The GPU has a random stream of its own.
+Everything runs with real values, so that control flow, `.item()`, SciPy and figures behave as on a GPU. Operations that
+CUDA refuses are refused here too: those on tensors of both devices (except 0-dimensional CPU tensors in pointwise
+operations, and CPU indices), and `numpy()` of a tensor on the GPU. The GPU has its own random stream.
 
-The device says that it is "meta", whose autograd any build of torch has; one that says "cuda" would want a device
-guard, which builds without CUDA lack. So what depends on ``device.type == "cuda"`` is not seen here.
+The type of the device is "meta", whose autograd any build of torch has; "cuda" would need a device guard, which builds
+without CUDA lack. So code that depends on ``device.type == "cuda"`` is not tested here.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ ROOT = Path(__file__).parents[2]
 
 
 class DeviceError(RuntimeError):
-    """What CUDA would refuse."""
+    """CUDA would refuse this operation."""
 
 
 class OnGpu(Tensor):
-    """A tensor that says it is on the GPU, and holds its values on the CPU."""
+    """A tensor that says that it is on the GPU, and holds its values on the CPU."""
 
     values: Tensor
     __slots__ = ("values",)
@@ -62,11 +62,11 @@ class OnGpu(Tensor):
         raise DeviceError(f"{func}: a tensor of the pretended GPU outside of its mode")
 
     def tolist(self) -> Any:
-        """As every copy to the host does, this waits."""
+        """Copy to the host, which waits like every such copy."""
         return self.detach().cpu().tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
-        """Refused, as by CUDA."""
+        """Refuse the conversion, as CUDA does."""
         if force:
             return self.detach().cpu().numpy()
         raise DeviceError(f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() first")
@@ -85,7 +85,7 @@ class OnGpu(Tensor):
 
 
 def _lstm_cell(input_gates: Tensor, hidden_gates: Tensor, cx: Tensor, b_i: Any = None, b_h: Any = None) -> Any:
-    """The fused cell that CUDA alone has."""
+    """The fused cell, which only CUDA has."""
     gates = input_gates + hidden_gates + (0 if b_i is None else b_i + b_h)
     i, f, g, o = gates.chunk(4, 1)
     i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
@@ -105,20 +105,20 @@ def _lstm_cell_backward(grad_hy: Any, grad_cy: Any, cx: Tensor, cy: Tensor, work
 INSTEAD = {"_thnn_fused_lstm_cell": _lstm_cell, "_thnn_fused_lstm_cell_backward_impl": _lstm_cell_backward}
 
 SYNCS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim", "bincount"}
-"""Operations after which the host knows something that it had to wait for."""
+"""Operations that make the host wait for a result."""
 
 WITH_SCALARS = {"fill_", "masked_fill", "masked_fill_", "where", "_foreach_add_", "_foreach_mul_", "_foreach_div_"}
-"""Operations beside the pointwise ones that take a 0-dimensional tensor of the CPU along with those of the GPU."""
+"""Operations other than pointwise ones that take a 0-dimensional CPU tensor together with tensors of the GPU."""
 
 
 @cache
 def _aliases(func: Any) -> bool:
-    """Whether what it returns is, or may share memory with, what it was given."""
+    """Whether an operation's result is, or may share memory with, one of its arguments."""
     return any(item.alias_info is not None for item in (*func._schema.returns, *func._schema.arguments))
 
 
 def map_only(kind: type, function: Callable[[Any], Any], value: Any) -> Any:
-    """What `tree_map_only` gives, of what operations take and return several times as fast."""
+    """Do the same as `tree_map_only` for arguments and results of operations, several times as fast."""
     if isinstance(value, kind):
         return function(value)
     if value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.device)):
@@ -131,7 +131,7 @@ def map_only(kind: type, function: Callable[[Any], Any], value: Any) -> Any:
 
 
 def leaves(value: Any) -> list[Any]:
-    """What `tree_leaves` gives, of arguments and results of operations."""
+    """Do the same as `tree_leaves` for arguments and results of operations."""
     if type(value) in (list, tuple):
         return [leaf for part in value for leaf in leaves(part)]
     if type(value) is dict:
@@ -140,7 +140,7 @@ def leaves(value: Any) -> list[Any]:
 
 
 class PretendGpu(TorchDispatchMode):
-    """While active, `self.device` is a device of its own."""
+    """A mode that makes `self.device` a separate device while it is active."""
 
     def __init__(self) -> None:
         super().__init__()

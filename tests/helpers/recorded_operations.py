@@ -1,7 +1,7 @@
-"""CUDA graphs without CUDA: operations recorded once, then repeated in the memory that they were recorded in.
+"""CUDA graphs without CUDA: operations are recorded once, and then repeated in the memory of the recording.
 
-Python runs while they are recorded and never again, so that whatever it decides or computes, and every number that it
-passes, stays as it was: what a captured training step must not depend on is found here.
+Python runs only while they are recorded, so everything that it decides or computes, and every number that it passes,
+stays as it was. This reveals whether a captured training step depends on any of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from helpers.pretend_gpu import PretendGpu, leaves
 
 
 class _Recording(TorchDispatchMode):
-    """The operations of what runs inside, and what they overwrote of what was there before."""
+    """A mode that records operations, and the earlier values that they overwrite."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Recording(TorchDispatchMode):
                         self.overwritten[id(tensor)] = tensor, tensor.clone()
         result = func(*args, **kwargs)
         self.made |= {id(tensor) for tensor in leaves(result)} - {id(tensor) for tensor in leaves(args)}
-        self.calls.append((func, args, kwargs, result))  # which keeps all tensors alive, and their ids their own
+        self.calls.append((func, args, kwargs, result))  # this keeps all tensors alive, so that their ids stay unique
         return result
 
 
@@ -42,8 +42,8 @@ class RecordedOperations:
     """A `pyro_compvae.training.captured_step.Recorder`.
 
     Attributes:
-        recordings: how many operations each recording has.
-        repeats: how often recordings were repeated.
+        recordings: the number of operations of each recording.
+        repeats: the number of repeats of recordings.
     """
 
     def __init__(self, gpu: PretendGpu) -> None:
@@ -52,11 +52,11 @@ class RecordedOperations:
         self.repeats = 0
 
     def run(self, function: Callable[[], Tensor]) -> Tensor:
-        """As it is."""
+        """Call the function."""
         return function()
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """Run it once, and put back what it changed."""
+        """Run the function once, and restore the values that it changed."""
         random = self.gpu.random, torch.get_rng_state()
         waited = self.gpu.syncs.total(), self.gpu.copies.total()
         with _Recording() as recording:

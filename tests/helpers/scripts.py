@@ -1,4 +1,4 @@
-"""Scripts as modules of their own, as if each were run: of experiments/, and of docs/examples/, which is no package."""
+"""Scripts of experiments/ and docs/examples/, which is no package, loaded as modules, as if each were run."""
 
 from __future__ import annotations
 

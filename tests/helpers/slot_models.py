@@ -1,4 +1,4 @@
-"""Slot models whose evidence is known, and guides for them. In float64, unless told otherwise."""
+"""Slot models whose evidence is known, and guides for them, in float64 unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 
 class LinearGaussian:
-    r"""Exchangeable slots seen through their sum.
+    r"""A model of exchangeable slots that are seen through their sum.
 
         z_bk ~ N(0, I_D)     k = 1..K          site "z", event (K, D)
         x_b ~ N(Σ_k A z_bk + bias, s² I_M)      site "x", event (M)
@@ -73,7 +73,7 @@ class LinearGaussian:
 
 
 class SlotMixture:
-    r"""Pixels that each belong to one slot, no one knows which: the posterior has K! modes.
+    r"""A model of pixels that each belong to one unknown slot, so that the posterior has K! modes.
 
         z_bk ~ N(0, 1)                          k = 1..K            site "z", event (K, 1)
         x_bi ~ 1/K Σ_k N(z_bk, s²)              i = 1..n            site "x", event (n)
@@ -96,7 +96,7 @@ class SlotMixture:
             pyro.sample("x", pixels.to_event(1), obs=x)
 
     def simulate(self, num_scenes: int) -> Tensor:
-        """Pixels (B, n), slot by slot, of slots at -1.2 to 1.6 that move a little from scene to scene."""
+        """Simulate pixels (B, n), slot by slot, of slots at -1.2 to 1.6 that move a little from scene to scene."""
         slots = torch.linspace(-1.2, 1.6, self.num_slots, dtype=torch.float64)
         slots = slots + 0.1 * torch.randn(num_scenes, self.num_slots, dtype=torch.float64)
         means = slots.repeat_interleave(self.pixels_per_slot, dim=1)
@@ -123,7 +123,7 @@ class SlotMixture:
 
 
 class SeparatedModel(nn.Module):
-    r"""Two slots in one dimension, each near to one of two observed places: two modes that are far apart.
+    r"""A model of two slots in one dimension, each near one of two observed places, with two modes that are far apart.
 
     z_b1, z_b2 ~ N(0, 1),    x_b = sorted (z_b1, z_b2) + N(0, s² I_2)
 
@@ -199,7 +199,7 @@ class FixedGuide(nn.Module):
 
 
 def linear_gaussian(num_scenes: int, dtype: torch.dtype = torch.float64) -> tuple[LinearGaussian, Tensor]:
-    """K = 3, D = 2, M = 3, asymmetric in all; with scenes further out than the prior expects."""
+    """A model with K = 3, D = 2, M = 3, asymmetric in all of them, and scenes further out than the prior expects."""
     matrix = torch.tensor([[1.0, 0.3], [-0.5, 0.8], [0.2, 1.1]], dtype=dtype)
     model = LinearGaussian(num_slots=3, scale=0.3, weight=matrix)
     generator = torch.Generator().manual_seed(7)
@@ -207,7 +207,7 @@ def linear_gaussian(num_scenes: int, dtype: torch.dtype = torch.float64) -> tupl
 
 
 def rough_guide(model: LinearGaussian, x: Tensor) -> FixedGuide:
-    """Means of the slots displaced from those of the posterior in different directions, scales that differ too."""
+    """A guide whose means are displaced from the posterior's in different directions, and whose scales differ too."""
     K, D = model.num_slots, model.latent_dim
     posterior = model.posterior(x)
     displaced = torch.tensor([[0.5, -0.3], [-0.6, 0.1], [0.2, 0.4]]).to(x)

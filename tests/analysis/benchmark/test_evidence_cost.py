@@ -1,4 +1,4 @@
-"""Ways to draw importance samples: that they estimate the same, never how long they take."""
+"""The two ways to draw importance samples estimate the same; the tests never ask how long they take."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pyro_compvae.runs.presets import preset
 
 
 def test_both_ways_estimate_the_same() -> None:
-    """With slots alike, so that q̄ = q and the two differ by nothing but chance."""
+    """All slots are alike, so that q̄ = q and the two differ only by chance."""
     model = build_guide(preset("tiny", "iodine")).model.eval()
-    model.scale = 2.0  # noise that hides most of what the slots paint, so that few draws are plenty
+    model.scale = 2.0  # this much noise hides most of what the slots paint, so that a few draws are enough
     x = torch.rand(1, 3, *model.image_size)
     shape = (1, model.num_slots, model.latent_dim)
     q = Normal(torch.zeros(shape), torch.ones(shape))

@@ -1,4 +1,4 @@
-"""Growth of a training step: cases and exponents."""
+"""The cases and exponents of the growth of a training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counted products against their published numbers of operations."""
+"""Counts of products agree with their published numbers of operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_products_are_counted_forwards_and_backwards() -> None:
         dense(conv(x).mean((-2, -1))).sum().backward()
 
     limit = measure_limit(step, min_run_time=1e-3)
-    # Of x no gradient is wanted, so the convolution costs two passes: forwards, and for its weights.
+    # x needs no gradient, so the convolution costs two passes: forwards, and for its weights.
     assert limit.flops == 2 * (2 * 2 * 6 * 6 * 8 * 3 * 9) + 3 * (2 * 2 * 8 * 5)
     assert limit.seconds > 0
 

@@ -1,4 +1,4 @@
-"""The benchmark's measurements; never how long anything took."""
+"""The benchmark's measurements; the tests never ask how long anything took."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_all_variants_have_the_same_weights(guide: GuideName, variant: str) -> N
     assert case.config().training.precision == VARIANTS[variant]
     assert case.config().lnms
     made, baseline = make_guide(case), make_guide(make_case(guide, BASELINE, "default"))
-    assert all(p.is_contiguous() for p in made.parameters())  # what Pyro's parameter store does not copy
+    assert all(p.is_contiguous() for p in made.parameters())  # Pyro's parameter store does not copy such weights
     assert torch.equal(made.model.decoder.last.weight, baseline.model.decoder.last.weight)
     assert made.lnms_strength > 0
 
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_all_variants_compute_the_same_losses(guide: GuideName) -> None:
-    """In the second step too, after an update by the same gradients."""
+    """The losses also agree in the second step, after an update by the same gradients."""
     steps = {variant: training_step(make_case(guide, variant)) for variant in VARIANTS if variant != COMPILED}
     losses = {variant: torch.stack([step(), step()]) for variant, step in steps.items()}
     assert losses[BASELINE][0] != losses[BASELINE][1], "the weights did not move, so the second step proves nothing"

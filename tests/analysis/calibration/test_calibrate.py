@@ -1,4 +1,4 @@
-"""Calibration from simulation to ranks, on a model where fits are exact and a factorised guide cannot be."""
+"""Calibration from simulation to ranks, on a model where fits are exact and a factorised guide cannot be exact."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_annealing_passes_where_a_factorised_guide_fails(seed: int) -> None:
     assert float(data["khat"].median()) < 0.45
     # One seed in a hundred is below 1 % by chance, and which one depends on the versions of the libraries.
     assert alarms(data, "importance", level=0.001) == set()
-    # Exact marginals, but slots that make up for each other: their sum is known far better than the guide thinks.
+    # The marginals are exact, but the slots make up for each other: their sum is known far better than the guide says.
     assert "total" in alarms(data, "guide")
 
 
 def test_a_guide_that_is_exact_passes_and_one_of_half_the_scale_does_not() -> None:
     torch.manual_seed(0)
-    model = LinearGaussian(num_slots=2, latent_dim=1, observed_dim=3, scale=50.0)  # data say next to nothing: N(0, 1)
+    model = LinearGaussian(num_slots=2, latent_dim=1, observed_dim=3, scale=50.0)  # hardly any data: N(0, 1)
     for widening, expected in ((1.0, False), (0.5, True)):
         run: Any = SimpleNamespace(model=model, guide=FactorisedGuide(model, widening=widening))
         data = calibrate(run, 200, 60)

@@ -1,7 +1,7 @@
-"""Simulation-based calibration: quiet on an exact posterior, loud on planted faults.
+"""Simulation-based calibration raises no alarm about an exact posterior, and alarms about planted faults.
 
-Every alarm below is Bonferroni's over all test quantities at 1 %, so an exact posterior raises one in at most 1 % of
-the experiments.
+Every alarm below uses Bonferroni's correction over all test quantities at 1 %, so an exact posterior raises one in at
+most 1 % of the experiments.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LEVEL = 0.01
 
 
 def experiment(num_scenes: int, scale: float = 1.0, shift: float = 0.0, num_draws: int = 60) -> bool:
-    """Whether calibration raises an alarm about the exact posterior, with its scale multiplied and its mean shifted by
-    so many standard deviations."""
+    """Whether calibration raises an alarm about the exact posterior with a multiplied scale and a shifted mean, the
+    shift being in standard deviations."""
     model = LinearGaussian(num_slots=3, latent_dim=2, observed_dim=4, scale=0.5)
     z_exact = torch.randn(num_scenes, 3, 2, dtype=torch.float64)
     x = z_exact.sum(-2) @ model.weight.T + model.bias + model.scale * torch.randn(num_scenes, 4, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Tables and figures of calibration, of ranks that are uniform and of ranks that are not."""
+"""Tables and figures of calibration, for ranks that are uniform and for ranks that are not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N = 200
 
 @pytest.fixture
 def data() -> xarray.Dataset:
-    """The guide is sure of itself; importance is exact where its k̂ is low, and elsewhere in worse modes."""
+    """Ranks of an overconfident guide, and of importance that is exact if its k̂ is low and else in worse modes."""
     rng = np.random.default_rng(0)
     rank = rng.uniform(size=(2, len(QUANTITIES), N))
     khat = np.where(np.arange(N) < 120, 0.5, 0.9)

@@ -1,4 +1,4 @@
-"""ECDF bands and p-values: their error rates, and what they find."""
+"""ECDF bands and p-values: their error rates, and the faults that they find."""
 
 from __future__ import annotations
 

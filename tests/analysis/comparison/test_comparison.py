@@ -1,4 +1,4 @@
-"""Intervals of differences, and what is said of them."""
+"""Intervals of differences, and the sentences about them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pyro_compvae.analysis.comparison.table import comparison_table, sentence
 
 
 def differences(rng: np.random.Generator, pairs: int, scenes: int) -> np.ndarray:
-    """Mean 2, with a part of every pair, one of every scene, and noise, of standard deviations 1, 2 and 1."""
+    """Differences of mean 2, with effects of pairs and of scenes, and noise, of standard deviations 1, 2 and 1."""
     of_pairs, of_scenes = rng.normal(0, 1, (pairs, 1)), rng.normal(0, 2, (1, scenes))
     return 2 + of_pairs + of_scenes + rng.normal(0, 1, (pairs, scenes))
 
 
 def test_intervals_know_of_pairs_and_of_scenes() -> None:
-    """Crossed, as all pairs saw the same scenes: nested resampling would take the parts of scenes for noise."""
+    """Pairs and scenes are crossed, as all pairs saw the same scenes; nested resampling would take scenes for noise."""
     P, N = 60, 80
     found = [bootstrap(differences(np.random.default_rng(seed), P, N), seed, 500) for seed in range(150)]
     expected = 1.96 * (1 / P + 4 / N + 1 / (P * N)) ** 0.5

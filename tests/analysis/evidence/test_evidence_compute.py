@@ -19,7 +19,7 @@ RUN = Path(__file__).parents[3] / "results" / "iodine-sprites-lnms-seed0"
 
 
 def leaving_random_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, after which random numbers go on as if it had not been called."""
+    """The same function, after which random numbers continue as if it had not been called."""
 
     def called(*arguments: Any, **options: Any) -> Any:
         with torch.random.fork_rng(devices=[]):

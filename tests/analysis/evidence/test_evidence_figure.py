@@ -1,4 +1,4 @@
-"""The picture of estimates against draws."""
+"""The figure of estimates against draws."""
 
 from __future__ import annotations
 

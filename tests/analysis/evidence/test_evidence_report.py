@@ -1,4 +1,4 @@
-"""Tables of evidence: what they say of estimates whose relation is known."""
+"""Tables of evidence for estimates whose relation is known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ B, L = 3, 3000
 
 
 def around(log_evidence: list[float], spread: float = 0.1, num_draws: int = L) -> EvidenceEstimate:
-    """Log-normal weights whose mean is known."""
+    """An estimate from log-normal weights whose mean is known."""
     noise = spread * torch.randn(num_draws, len(log_evidence), dtype=torch.float64)
     return estimate_from_log_weights(torch.tensor(log_evidence).double() + noise - spread**2 / 2)
 

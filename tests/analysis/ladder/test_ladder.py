@@ -1,4 +1,4 @@
-"""Gap ladders where every rung's gap has a closed form."""
+"""Gap ladders on models for which every rung's gap has a closed form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = LadderConfig(approach_steps=60, fit_steps=60, flow_steps=40, num_samples
 
 @pytest.fixture(scope="module")
 def linear() -> tuple[Ladder, dict[str, Tensor]]:
-    """A ladder on a Gaussian posterior whose slots depend on one another, and within; and its gaps."""
+    """A ladder on a Gaussian posterior with dependence between slots and within them, and its exact gaps."""
     torch.manual_seed(0)
     model = LinearGaussian(K, D, observed_dim=2, scale=0.7)
     x = model.simulate(B)
@@ -128,7 +128,7 @@ def test_the_figure_shows_every_part(linear: tuple[Ladder, dict[str, Tensor]], t
 
 @pytest.mark.slow
 def test_the_full_covariance_of_112_dimensions_is_found() -> None:
-    """K = 7, D = 16, as published, and 33 nats of independence."""
+    """The sizes are the published ones, K = 7 and D = 16, and the independence gap is 33 nats."""
     model = LinearGaussian(7, 16, observed_dim=20, scale=0.3)
     x = model.simulate(2)
     guide = FactorisedGuide(model, widening=1.3, shift=torch.linspace(-1, 1, 7))

@@ -53,7 +53,7 @@ def test_latent_pairs_are_counted_once_above_the_cosine():
     assert isinstance(score, DuplicateScore)
     assert score.latent.tolist() == [1]
     assert score.claimed.tolist() == [0]
-    # All three pairs of one direction; the opposite direction is no duplicate (cosine -1).
+    # All three pairs point in one direction; the opposite direction is no duplicate (cosine -1).
     assert duplicate_score(directions(0, 1, 2, 180), predicted, target).latent.tolist() == [3]
 
 

@@ -61,7 +61,7 @@ def guide() -> SceneGuide:
 
 @pytest.fixture
 def scenes() -> SceneSet:
-    """Two scenes of grey halves; the first is labelled as the slots have it, the second is all background."""
+    """Two scenes of grey halves; the first has the labels of the slots, and the second is all background."""
     images = torch.full((2, 3, SIZE, SIZE), 64, dtype=torch.uint8)
     images[..., SIZE // 2 :] = 191
     labels = torch.zeros(2, SIZE, SIZE, dtype=torch.uint8)
@@ -99,7 +99,7 @@ def test_metrics_of_every_scene(guide: SceneGuide, scenes: SceneSet) -> None:
 
 
 def test_metrics_of_a_sample_are_of_the_sample(guide: SceneGuide, scenes: SceneSet) -> None:
-    """As MulMON's evaluation has them: of the very z that the ELBO is of."""
+    """The metrics are those of the sample in the ELBO, as in MulMON's evaluation."""
     posterior = Normal(FixedGuide.loc.expand(2, K, -1), torch.full_like(FixedGuide.loc, 0.2).expand(2, K, -1))
     guide.posterior = lambda *arguments: posterior  # type: ignore[method-assign]
     scene = scenes[:]
@@ -125,7 +125,7 @@ def test_means_leave_out_undefined_scenes_and_do_not_depend_on_batches(guide: Sc
     alone = evaluate(guide, scenes, torch.device("cpu"), batch_size=1)
     assert together["ari_fg"] == 1
     assert together["miou"] == 0.75
-    del together["elbo"], alone["elbo"]  # of one random sample
+    del together["elbo"], alone["elbo"]  # the ELBO of one random sample
     assert together == pytest.approx(alone)
 
 
@@ -136,7 +136,7 @@ def test_figure_has_a_row_per_scene(guide: SceneGuide, scenes: SceneSet, tmp_pat
 
 
 def assert_png(path: Path, num_rows: int, num_columns: int) -> None:
-    """A PNG of the size that so many pictures, and their titles, ask for."""
+    """Assert that a file is a PNG, of the size that this number of pictures with titles needs."""
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG")
     width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
@@ -154,13 +154,13 @@ class AddBrightness(nn.Module):
 V = 5
 POSTERIOR_SCALE = 1e-6
 BIAS = {1: 0.3, 2: 0.0, 3: 0.2, 4: 0.1}
-"""How much too bright the guide makes the scene after so many views."""
+"""How much too bright the guide makes the scene, by the number of views that it has seen."""
 DARKER = (0, 0, 20, 40, 0)
-"""How much darker than the model has it a view's image is, of 255."""
+"""How much darker a view's image is than the model makes it, in parts of 255."""
 
 
 class FixedViewsGuide(SceneGuide):
-    """q = N(loc + bias, 1e-6²), where the bias depends on the number of views alone; remembers what it was shown."""
+    """q = N(loc + bias, 1e-6²), where the bias depends only on the number of views; it records what it was shown."""
 
     loc = torch.tensor([[51 / 255, 1.0], [153 / 255, -1.0], [0.5, 1.0]])
 
@@ -189,7 +189,7 @@ def views_guide() -> FixedViewsGuide:
 
 @pytest.fixture
 def views() -> SceneSet:
-    """Two equal scenes: grey halves, brighter from view to view; views 1, 2 and 5 are labelled as the slots have it."""
+    """Two equal scenes of grey halves, brighter from view to view; views 1, 2 and 5 have the labels of the slots."""
     greys = torch.tensor([51] * (SIZE // 2) + [153] * (SIZE // 2))
     brightness = 10 * torch.arange(V)
     images = greys + (brightness - torch.tensor(DARKER))[:, None, None, None]  # (V, 1, 1, W)
@@ -232,7 +232,7 @@ def test_metrics_of_observed_views_and_of_queries(views_guide: FixedViewsGuide, 
         "mask_entropy": 0.0,
         "query_log_likelihood": at_its_mean - num_values * query_mse / (2 * 0.1**2),
         "query_mse": query_mse,
-        "query_miou": (0.5 + 0.5 + 1) / 3,  # of two views all is background, which two slots share
+        "query_miou": (0.5 + 0.5 + 1) / 3,  # two of the views are all background, which two slots share
         "query_ari": (0 + 0 + 1) / 3,
         "query_ari_fg": 1.0,  # undefined without foreground
     }
@@ -263,7 +263,7 @@ def test_one_view_leaves_nothing_to_query(views_guide: FixedViewsGuide, views: S
 
 
 def test_query_mse_by_views(views_guide: FixedViewsGuide, views: SceneSet) -> None:
-    """The query is the one view that is never shown; which one differs between scenes, not between calls."""
+    """The query is the view that is never shown, which differs between scenes but not between calls."""
     curve = query_mse_by_views(views_guide, views, CPU)
     shown = views_guide.shown.copy()
     assert [scene.image.shape[1] for scene in shown] == [1, 2, 3, 4]
@@ -290,7 +290,7 @@ def test_means_of_multi_view_metrics_do_not_depend_on_batches(views_guide: Fixed
 
 
 class TintedDecoder(HalvesDecoder):
-    """As `HalvesDecoder`, with colours z[0], 2 z[0] and 3 z[0]."""
+    """A `HalvesDecoder` with the colours z[0], 2 z[0] and 3 z[0]."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         means, logits = super().forward(z)
@@ -303,7 +303,7 @@ def test_uncertainty_is_the_mean_over_channels_of_a_standard_deviation() -> None
     num_samples = 800
     result = uncertainty(guide, Normal(torch.zeros(2, K, D), scale), num_samples=num_samples)
     assert result.shape == (2, SIZE, SIZE)
-    error = 1 / math.sqrt(2 * num_samples)  # relative, of the standard deviation of a Gaussian
+    error = 1 / math.sqrt(2 * num_samples)  # the relative error of a Gaussian's standard deviation
     for half, deviation in ((result[..., : SIZE // 2], 0.1), (result[..., SIZE // 2 :], 0.3)):
         expected = (1 + 2 + 3) / 3 * deviation
         assert (half / expected - 1).abs().max() < 4 * error
@@ -321,7 +321,7 @@ Drawing = dict[str, list]
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawing:
-    """What the last figure was made of; it is drawn all the same."""
+    """The pictures of the last figure, which is drawn as well."""
     drawing: Drawing = {}
     draw = decompositions._draw
 
@@ -357,7 +357,7 @@ def test_views_figure_has_a_row_per_view(
 def test_views_figure_without_any_uncertainty(
     views_guide: FixedViewsGuide, views: SceneSet, tmp_path: Path, drawn: Drawing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Black, and no division of zero by zero."""
+    """The picture is black, without a division of zero by zero."""
     monkeypatch.setattr(views_guide, "posterior", lambda x, viewpoints: Normal(views_guide.loc.expand(1, K, D), 1e-30))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -27,7 +27,7 @@ def noisy_copy(labels: Tensor, num_labels: int, seed: int) -> Tensor:
 
 
 def brute_force_iou(predicted: Tensor, target: Tensor) -> float:
-    """Best mean IoU of one scene (H, W), from pixel sets and every injection of objects into slots."""
+    """The best mean IoU of one scene (H, W), from pixel sets and every injection of objects into slots."""
     slots = [predicted == label for label in predicted.unique()]
     objects = [target == label for label in target.unique()]
     # A slot without pixels stands for "no partner".
@@ -171,7 +171,7 @@ def test_adjusted_rand_index_of_one_object():
         assert adjusted_rand_index(whole, whole, foreground_only).item() == 1
         assert adjusted_rand_index(split, whole, foreground_only).item() == 0
     assert adjusted_rand_index(whole, split).item() == 0
-    # A single foreground pixel is trivially clustered as it should be.
+    # A single foreground pixel is clustered correctly in any case.
     assert adjusted_rand_index(whole, label_map([0, 0, 1]).expand(1, 3, 3), True).item() == 1
 
 

@@ -1,4 +1,4 @@
-"""Leaving a view out, on a model where the prediction is known."""
+"""Leaving a view out, on a model whose prediction is known."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_psis_loo_is_the_exact_prediction_of_a_gaussian_model() -> None:
     assert data["khat"].dims == ("scene", "view")
     assert float(data["khat"].max()) < 0.7
     np.testing.assert_allclose(data["elpd"], exact, atol=0.03)
-    # ArviZ counts draws by their autocorrelation, of which these have none but by chance.
+    # ArviZ counts draws by their autocorrelation, which these have only by chance.
     loo = arviz.loo(bundle(groups), pointwise=True, var_name="image")
     np.testing.assert_allclose(data["elpd"], loo.loo_i if ARVIZ < 1 else loo.elpd_i, atol=1e-3)
     np.testing.assert_allclose(data["khat"], loo.pareto_k, atol=0.05)

@@ -47,7 +47,7 @@ def test_a_narrow_guide_is_at_the_distance_of_two_gaussians() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_slots_that_show_nothing_make_no_disagreement(seed: int) -> None:
-    """Three slots of five are as the prior, and each source was aligned on its own, as its file is."""
+    """Three slots of five are distributed as in the prior, and each source was aligned separately, like its file."""
     loc = np.zeros((5, 8))
     loc[0], loc[1] = 8.0, -8.0
 
@@ -95,7 +95,7 @@ def test_agreement_has_a_line_per_slot_and_says_what_diverged() -> None:
     assert float(ess) > 6000
     assert float(guide) == pytest.approx(1.0, abs=0.05)
     assert float(importance) == pytest.approx(0.2, abs=0.05)
-    # 0.2 standard deviations, of which 25 draws tell a fifth.
+    # The shift is 0.2 standard deviations, and the standard error of 25 draws is a fifth.
     size = re.search(r"differ from those of NUTS by ([\d.]+) standard errors", found.notes[0])
     assert size is not None
     assert float(size.group(1)) == pytest.approx(1, abs=0.05)

@@ -18,7 +18,7 @@ from pyro_compvae.evidence.density import LogJoint
 
 
 def rhat(z: Tensor) -> float:
-    """The largest, of draws (C, N, ...)."""
+    """The largest R-hat of draws (C, N, ...)."""
     dims = ("chain", "draw", "scene", "slot", "latent")
     return float(arviz.rhat(xarray.Dataset({"z": (dims, z.numpy())}))["z"].max())
 
@@ -35,13 +35,13 @@ def test_draws_have_the_moments_of_the_posterior(fitted: bool) -> None:
     assert steps == [(chain, step) for chain in range(2) for step in range(310)]
     assert int(draws.of_draws["diverging"].sum()) == 0
     exact = model.posterior(x)
-    # The data know the sum of the slots well, and their difference not at all.
+    # The data determine the sum of the slots well, and their difference not at all.
     sums, difference = draws.z[..., 0, 0, :] + draws.z[..., 0, 1, :], draws.z[..., 0, 0, :] - draws.z[..., 0, 1, :]
     mean, covariance = exact.mean.view(2, 2).sum(0), exact.covariance_matrix[0].view(2, 2, 2, 2)
     for found, centre, sign in ((sums, mean, 1), (difference, torch.zeros(2), -1)):
         spread = covariance[0, :, 0] + covariance[1, :, 1] + sign * (covariance[0, :, 1] + covariance[1, :, 0])
         deviation = spread.diagonal().sqrt()
-        error = 5 * deviation / np.sqrt(150)  # an effective sample size below what 500 draws have
+        error = 5 * deviation / np.sqrt(150)  # an effective sample size below that of 500 independent draws
         assert bool(((found.flatten(0, 1).mean(0) - centre).abs() < error).all())
         np.testing.assert_allclose(found.flatten(0, 1).std(0), deviation, rtol=0.25)
 

@@ -22,7 +22,7 @@ def test_guide_draws_are_weighed_by_the_symmetrised_guide() -> None:
     draws = guide_draws(LogJoint(model, x), guide.posterior(x), num_draws=50, num_chains=3)
     assert draws.z.shape == (3, 50, 2, 3, 1)
     assert draws.of_draws["log_weight"].shape == (3, 50, 2)
-    # One of the modes, exactly: weights are all p(x), up to the ways to assign pixels that are next to impossible.
+    # The guide is exactly one of the modes: all weights are p(x), up to nearly impossible assignments of pixels.
     evidence = draws.of_draws["log_weight"].flatten(0, 1).logsumexp(0) - math.log(150)
     torch.testing.assert_close(evidence, model.log_evidence(x), atol=1e-6, rtol=0)
 
@@ -35,7 +35,7 @@ def test_importance_draws_have_the_moments_of_the_posterior() -> None:
     draws = importance_draws(*weighted_draws(LogJoint(model, x), normal_proposal(q), 40_000), num_draws=4000)
     assert draws.source == "importance"
     assert float(draws.of_scenes["khat"]) < 0.5
-    # The slots have the same marginal, so their order, of which the posterior knows nothing, is of no matter.
+    # All slots have the same marginal, so their order, which the posterior does not determine, does not matter.
     sums = draws.z.flatten(0, 1).squeeze(1).sum((-2, -1))
     variance = float(exact.covariance_matrix.sum())
     error = math.sqrt(variance / float(draws.of_scenes["ess"])) + math.sqrt(variance / 16_000)

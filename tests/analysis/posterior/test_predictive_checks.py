@@ -25,7 +25,7 @@ SIZE = 8
 
 
 class GreyDecoder(SpatialBroadcastDecoder):
-    """Every slot is as grey as the first of its latents, and claims the image as much as the others."""
+    """Every slot is as grey as its first latent, and claims the image as much as the others."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         batch = z.shape[:-1]
@@ -65,7 +65,7 @@ def test_images_of_the_model_itself_have_uniform_pits() -> None:
     with torch.no_grad():
         images = model.likelihood(z[0, 0]).sample()
     checks = predictive_checks(model, Draws(z, "guide"), images)
-    # Pixels choose their slot on their own, and the channels of one pixel together: one channel is independent.
+    # Pixels choose their slots independently, but the channels of a pixel together, so only one channel is compared.
     for name in ("pit", "pit_replicated"):
         assert kstest(checks[name].isel(channel=0).values.ravel(), "uniform").pvalue > 1e-3
     wrong = predictive_checks(model, Draws(z - 0.1, "guide"), images)

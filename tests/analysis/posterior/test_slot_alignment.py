@@ -1,4 +1,4 @@
-"""Slots of draws in one order, against brute force."""
+"""The alignment of draws to one order of the slots, against brute force."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyro_compvae.permutation import all_permutations
 
 
 def shuffled(z: Tensor) -> Tensor:
-    """The slots of every draw in an order of its own."""
+    """The slots of every draw in a random order."""
     order = torch.rand(z.shape[:-1]).argsort(-1)
     return z.gather(-2, order.unsqueeze(-1).expand_as(z))
 

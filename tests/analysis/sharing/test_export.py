@@ -1,4 +1,4 @@
-"""Runs that are shared are those that were trained, and tell nothing of the machine."""
+"""Exported runs are the trained ones, and reveal nothing about the machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_dir(request: pytest.FixtureRequest, tiny_run: Callable[..., Path]) -> Pa
 
 @pytest.fixture
 def monet(tiny_copy: Callable[..., Path]) -> Path:
-    """A copy, to be spoilt."""
+    """A copy of a run that the test may damage."""
     return tiny_copy("monet")
 
 
@@ -102,7 +102,7 @@ def test_places_on_this_machine_are_not_shared(monet: Path, tmp_path: Path) -> N
     assert "has to be said by whoever shares them" in card
     assert "MIT" not in card
     assert "on the model of the run `first`" in card
-    # Whoever has the data says where they are.
+    # The user of the export sets the place of the data.
     (out / "config.yaml").write_text(to_yaml(shared.replace({"data.root": "/home/bob/data"})))
     assert load_run(out).config.data.root == "/home/bob/data"
 
