@@ -1,4 +1,4 @@
-"""What an installed wheel has to do, far from the source: ``python -I smoke.py EXPORT``, run by .ci/run.
+"""A test of an installed wheel without the source, which .ci/run starts: ``python -I smoke.py EXPORT``.
 
 Every guide trains two steps, is evaluated, gives an estimate of log p(x), and is exported, loaded and reported on;
 EXPORT, a folder of results/, is loaded too.
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def smoke(guide_name: GuideName, folder: Path) -> None:
-    """From scenes to a report."""
+    """Go all the way from scenes to a report."""
     torch.manual_seed(0)
     config = preset("tiny", guide_name).replace({"training.steps": 2})
     trained = train(config, folder)

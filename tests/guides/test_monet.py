@@ -143,8 +143,7 @@ def test_training_adds_named_factors() -> None:
 
 
 class _TwoPixelDecoder(SpatialBroadcastDecoder):
-    """A decoder with D = 1: the slot's grey value is sigmoid(z), its mask logit is z on the left and −z on the
-    right."""
+    """A decoder with D = 1: the slot's grey value is sigmoid(z), its mask logit z on the left and −z on the right."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         means = torch.sigmoid(z)[..., None, None].expand(*z.shape[:-1], 3, *self.image_size)

@@ -1,4 +1,4 @@
-"""What the program around has set for itself changes no number, and errors say what is the matter."""
+"""Settings of the calling program change no number, and errors name the problem."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_scenes_are_the_same_whatever_the_default_type(default_dtype: Callable[[
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_images_of_another_type_than_the_weights_are_refused(name: Any) -> None:
-    """As those of a data set are for a guide that was built under another default."""
+    """A data set's images have another type than a guide that was built under another default."""
     torch.set_default_dtype(torch.float64)
     try:
         guide = build_guide(preset("tiny", name))
@@ -112,7 +112,7 @@ def test_images_of_another_type_than_the_weights_are_refused(name: Any) -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_an_autocast_around_changes_nothing(name: Any) -> None:
-    """A training step, a posterior, its likelihood and evidence."""
+    """An autocast has no effect on a training step, a posterior, its likelihood and evidence."""
     guide = build_guide(preset("tiny", name).replace({"lnms": True}))
     guide.lnms_strength = 0.5
     arguments = guide.arguments(make_scenes(name)[:])
@@ -228,7 +228,7 @@ READERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], type[Exc
 @pytest.mark.parametrize("kind", READERS)
 def test_a_file_without_permission_is_not_called_damaged(kind: str) -> None:
     make, read, error = READERS[kind]
-    with tempfile.TemporaryDirectory() as name:  # not pytest's folder, which nobody else may enter
+    with tempfile.TemporaryDirectory() as name:  # pytest's folder will not do, because no other user may enter it
         folder = Path(name)
         folder.chmod(0o755)
         path = make(folder)
@@ -242,7 +242,7 @@ def test_a_file_without_permission_is_not_called_damaged(kind: str) -> None:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Root may read everything, so for a while this process is somebody else."""
+    """A context in which this process is another user, because root may read everything."""
     if os.geteuid() != 0:
         yield
         return
@@ -254,14 +254,14 @@ def as_nobody() -> Iterator[None]:
 
 
 def test_a_configuration_that_leaves_open_what_was_trained_is_refused() -> None:
-    """Before the field was there, the networks were others."""
+    """Configurations from before the field existed had other networks."""
     old = to_yaml(preset("default")).replace("  layer_norm: split\n", "")
     with pytest.raises(ConfigError, match=r'missing value for field "refinement\.layer_norm"'):
         from_yaml(old)
 
 
 def test_a_fit_is_the_same_whatever_the_default_type(default_dtype: Callable[[], None]) -> None:
-    """Gaussian, flow and annealing, on a trained run."""
+    """Gaussian, flow and annealing are compared on a trained run."""
     run = load_run(RESULTS / "iodine-sprites-lnms-seed0", num_slots=2)
     images = make_scenes("iodine", 24)[:1].image
     found = []

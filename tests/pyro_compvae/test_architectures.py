@@ -1,4 +1,4 @@
-"""What networks are made from refuses nonsense by name."""
+"""The configurations of networks refuse impossible values by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How errors and interruptions end a command."""
+"""The endings of commands by errors and interruptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyro_compvae.errors import ArgumentError, CompvaeError, ConfigError, DiskFu
 
 @dataclass
 class Arguments:
-    """Nothing."""
+    """Do nothing."""
 
     number: int = 1
     """A number."""

@@ -21,7 +21,7 @@ from pyro_compvae.decoder import BroadcastConv, SpatialBroadcastDecoder, coordin
 def test_first_layer_equals_the_full_convolution(
     kernel_size: int, size: tuple[int, int], channels_last: bool, padded: bool
 ) -> None:
-    """In value and gradient; of a 5×9 image a 5×5 kernel without padding leaves 1×5."""
+    """Value and gradient agree; a 5×5 kernel without padding leaves 1×5 pixels of a 5×9 image."""
     layer = BroadcastConv(6, 7, kernel_size, size, num_frequencies=2, padded=padded).double()
     if channels_last:
         layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -67,7 +67,7 @@ def test_decoder_shapes_range_and_independence_of_slots(upsample: int) -> None:
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("upsample", [1, 2])
 def test_unpadded_decoder_equals_a_plain_broadcast_on_a_larger_canvas(kernel_size: int, upsample: int) -> None:
-    """z broadcast over (H, W) plus what the layers eat, convolved without padding, then 1×1 (MONet, MulMON)."""
+    """z is broadcast over a canvas larger by the layers' borders, then convolved without padding, at last by 1×1."""
     size, latent_dim, channels = (8, 12), 4, (6, 5, 7)
     config = DecoderConfig(channels, kernel_size, upsample=upsample, padded=False, activation="relu")
     decoder = SpatialBroadcastDecoder(latent_dim, size, config).double()

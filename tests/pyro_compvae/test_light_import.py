@@ -1,4 +1,4 @@
-"""What importing the packages costs: the core loads nothing that plots, reads files of data or draws ArviZ."""
+"""Importing the core packages loads no libraries for plots, files of data or ArviZ."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_correlation_is_the_cosine_of_every_pair() -> None:
 
 
 def test_log_density_is_equation_3() -> None:
-    """Two orthogonal slots and a third at cosine 0.6 and 0.8; every unordered pair counts twice."""
+    """There are two orthogonal slots and a third at cosine 0.6 and 0.8; every unordered pair counts twice."""
     z = torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.6, 0.8]], dtype=torch.float64)
     normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 0.2)
     cosines = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)
@@ -49,7 +49,7 @@ def test_gradient_is_exact() -> None:
 
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
 def test_factor_raises_the_objective_by_strength_times_lnms(elbo: type) -> None:
-    """Sign and gradient: the loss is −ELBO − s·L_NMS, and its gradient in the guide's mean is that of this sum."""
+    """The loss is −ELBO − s·L_NMS, and its gradient with respect to the guide's mean is that of this sum."""
     mean = torch.tensor([[1.0, 0.2], [0.9, -0.3]], dtype=torch.float64, requires_grad=True)
     prior = dist.Normal(torch.zeros(2, 2, dtype=torch.float64), 1.0).to_event(2)
 

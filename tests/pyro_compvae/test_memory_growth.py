@@ -18,7 +18,7 @@ pytestmark = [
     [("training", "iodine", 500), ("training", "mulmon", 500), ("evidence", "iodine", 200)],
 )
 def test_memory_does_not_grow(what: str, guide: str, calls: int) -> None:
-    """Not by a quarter of a batch of images per call; that every call keeps its batch is seen."""
+    """Memory grows by less than a quarter of a batch per call; a planted leak of a batch per call is noticed."""
     found = growth(what, guide, calls, leaking_calls=50)
     print(found)
     assert found.leaking > 0.75 * found.batch, "the premise"

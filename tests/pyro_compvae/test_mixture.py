@@ -33,7 +33,7 @@ def test_log_prob_is_one_component_per_pixel_shared_by_its_channels() -> None:
 
 
 def test_density_integrates_to_one() -> None:
-    """Brute force on a one-channel, one-pixel image."""
+    """The integral is computed by brute force for an image of one channel and one pixel."""
     means = torch.tensor([0.2, 0.9], dtype=torch.float64).reshape(2, 1, 1, 1)
     logits = torch.tensor([0.3, -1.0], dtype=torch.float64).reshape(2, 1, 1, 1)
     grid = torch.linspace(-2, 3, 20_001, dtype=torch.float64)
@@ -77,7 +77,7 @@ def test_samples_have_the_stated_moments_and_share_the_slot_between_channels() -
 
 
 def test_float32_is_stable_far_from_the_data() -> None:
-    """Masks of e^-200 and colours 60 standard deviations away: finite, with finite gradients, close to float64."""
+    """With masks of e^-200 and colours 60 standard deviations away, values and gradients are finite and accurate."""
     means = torch.rand(K, C, H, W) * 0.1 + 6
     logits = torch.zeros(K, 1, H, W)
     logits[0] = 200.0

@@ -64,7 +64,7 @@ def test_wrong_images_are_refused(model: SceneModel) -> None:
 
 
 def test_multi_view_sites_and_shapes(views_model: MultiViewSceneModel) -> None:
-    """One z per scene; one image per view, scored at that z and the view's own camera."""
+    """There is one z per scene, and one image per view, scored at that z and the view's own camera."""
     x, viewpoints = torch.rand(B, V, 3, 8, 8), torch.rand(B, V, 3)
     trace = poutine.trace(views_model).get_trace(x, viewpoints)
     trace.compute_log_prob()
@@ -106,7 +106,7 @@ def test_multi_view_simulation(views_model: MultiViewSceneModel) -> None:
     assert not trace.nodes["x"]["is_observed"]
     images = trace.nodes["_RETURN"]["value"]
     assert images.shape == (B, V, 3, 8, 8)
-    # What view v of scene b shows is σ away from its own mean, and farther from those of other views and scenes.
+    # The image of view v of scene b is σ away from its own mean, and farther from those of other views and scenes.
     with torch.no_grad():
         views_model.projector[-1].weight *= 30
         draws = [poutine.trace(views_model).get_trace(None, viewpoints) for _ in range(200)]
@@ -122,7 +122,7 @@ def test_multi_view_simulation(views_model: MultiViewSceneModel) -> None:
 
 
 def test_multi_view_particles_vectorise(views_model: MultiViewSceneModel) -> None:
-    """To the left of both plates; every particle has an image of every view from its own z."""
+    """Particles lie to the left of both plates, and each has an image of every view from its own z."""
     viewpoints = torch.rand(B, V, 3)
     with pyro.plate("particles", 6, dim=-3):
         trace = poutine.trace(views_model).get_trace(None, viewpoints)
@@ -148,7 +148,7 @@ def test_multi_view_particles_vectorise(views_model: MultiViewSceneModel) -> Non
         )
         for vectorised in (True, False)
     ]
-    # In nats; the samples differ only in what log q(z), whose variance is K D / 2 for each scene, makes of them.
+    # In nats, samples differ only by log q(z), whose variance is K D / 2 for each scene.
     assert elbos[0] == pytest.approx(elbos[1], abs=5 * (B * K * D / 2 * 2 / 3) ** 0.5)
     assert abs(elbos[0]) > 1000
 
@@ -169,7 +169,7 @@ def test_multi_view_particles_vectorise(views_model: MultiViewSceneModel) -> Non
         (r"x: expected views \(B, V, 3, 8, 8\) .* got \(3, 3, 8, 8\) float32", torch.rand(B, 3, 8, 8), (B, 3)),
         (r"x: expected views .* got \(3, 2, 3, 8, 8\) uint8", torch.ones(B, V, 3, 8, 8, dtype=torch.uint8), (B, V, 3)),
         (r"x: expected views .* got \(3, 0, 3, 8, 8\)", torch.rand(B, 0, 3, 8, 8), (B, 0, 3)),
-        # Simulation: one axis too few would pass for views where there are as many scenes as coordinates.
+        # In simulation an array with one axis too few would pass for views if there are as many scenes as coordinates.
         (r"viewpoints: expected \(B, V, 3\) of float32, got \(3, 3\)", None, (B, 3)),
         (r"viewpoints: expected \(B, V, 3\) of float32, got \(3, 2, 2\)", None, (B, V, 2)),
         (r"viewpoints: expected \(B, V, 3\) of float32, got \(3, 0, 3\)", None, (B, 0, 3)),
@@ -206,7 +206,7 @@ def test_images_that_the_guide_scores_are_left_out_where_the_model_is_replayed_a
             trace.nodes["z"]["log_prob"], torch.distributions.Normal(0.0, 1.0).log_prob(z).sum((1, 2))
         )
         assert torch.equal(trace.nodes["_RETURN"]["value"], inputs[0])
-        # Without a guide, and where there is nothing to observe, the images are there; in the latter case unscored.
+        # Without a guide, and without observations, the site of images exists; in the latter case it is not scored.
         assert "x" in poutine.trace(whole).get_trace(*inputs).nodes
         nothing = {} if len(inputs) > 1 else {"num_scenes": B}
         simulated = poutine.trace(replayed).get_trace(None, *inputs[1:], **nothing)

@@ -14,7 +14,7 @@ from pyro_compvae.permutation import all_permutations, log_permanent
 
 
 def brute_force(log_matrix: Tensor) -> Tensor:
-    """One matrix (K, K) → log Σ_π exp Σ_j A_{j π(j)}, with Python's own sums."""
+    """log Σ_π exp Σ_j A_{j π(j)} of one matrix (K, K), with Python's own sums."""
     K = len(log_matrix)
     entries = log_matrix.tolist()
     terms = [math.fsum(entries[j][order[j]] for j in range(K)) for order in permutations(range(K))]
@@ -30,7 +30,7 @@ def random(K: int) -> Tensor:
 
 
 def nearly_singular(K: int) -> Tensor:
-    """Rows that differ by 1e-9, where a formula with signs (Ryser's) would cancel."""
+    """A matrix whose rows differ by 1e-9, for which a formula with signs (Ryser's) would cancel."""
     return torch.randn(K, dtype=torch.float64) + 1e-9 * torch.randn(K, K, dtype=torch.float64)
 
 
@@ -39,7 +39,7 @@ def enormous_range(K: int) -> Tensor:
 
 
 def rows_of_different_size(K: int) -> Tensor:
-    """As slots of a guide, one of them very certain."""
+    """A matrix like that of a guide's slots, one of which is very certain."""
     return torch.randn(K, K, dtype=torch.float64) + torch.linspace(-1e4, 300, K, dtype=torch.float64).unsqueeze(-1)
 
 
@@ -51,14 +51,14 @@ def test_equals_the_sum_over_all_permutations(make: Callable[[int], Tensor], K: 
 
 
 def test_is_not_a_determinant_nor_blind_to_which_column_is_whose() -> None:
-    """2 × 2 by hand: perm [[1, 2], [3, 5]] = 5 + 6."""
+    """A 2 × 2 matrix by hand: perm [[1, 2], [3, 5]] = 5 + 6."""
     matrix = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64)
     torch.testing.assert_close(log_permanent(matrix.log()).exp(), torch.tensor(11.0, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_entries_of_zero(dtype: torch.dtype) -> None:
-    """Half of the entries zero: the right value; the right gradient at the others, none at these."""
+    """With half of the entries zero the value is right, and so is the gradient, which is zero at these entries."""
     K = 5
     matrix = torch.randn(K, K, dtype=dtype)
     zero = torch.rand(K, K) < 0.5
@@ -90,7 +90,7 @@ def test_a_permanent_of_zero_is_minus_infinity_with_a_finite_gradient(K: int, wh
 
 
 def test_no_matching_though_no_row_or_column_is_empty() -> None:
-    """Two rows with one and the same column between them."""
+    """Two rows have only one column between them."""
     matrix = torch.randn(3, 3)
     matrix[:2, 1:] = -math.inf
     assert log_permanent(matrix) == -math.inf
@@ -122,7 +122,7 @@ def test_float32_is_as_good_as_its_rounding(make: Callable[[int], Tensor]) -> No
     matrix = make(7).float()
     single, double = log_permanent(matrix), log_permanent(matrix.double())
     assert single.dtype == torch.float32
-    # Sums of seven terms, each rounded to 2^-24 of itself.
+    # These are sums of seven terms, each rounded to 2^-24 of itself.
     torch.testing.assert_close(single.double(), double, rtol=7 * 2**-24, atol=1e-5)
 
 
@@ -146,7 +146,7 @@ def test_the_order_of_rows_and_columns_does_not_matter_and_factors_come_out() ->
 
 
 def test_sixteen_slots() -> None:
-    """All ones: 16!. Blocks of 7 and 9: the product of their permanents. A diagonal: the product of its entries."""
+    """All ones give 16!, blocks of 7 and 9 the product of their permanents, and a diagonal that of its entries."""
     ones = torch.zeros(16, 16, dtype=torch.float64)
     torch.testing.assert_close(float(log_permanent(ones)), math.lgamma(17), rtol=1e-12, atol=0)
     blocks = torch.full((16, 16), -math.inf, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Densities and gradients on a GPU: exact products, whatever training allows, and words where there is no room."""
+"""Densities and gradients on a GPU: exact products, whatever training allows, and a message if memory is short."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ K, D, PILOT_CHAINS = 2, 2, 2
 
 
 def allowed() -> set[object]:
-    """The precisions of products on CPU and GPU, as torch has them."""
+    """Torch's precisions of products on CPU and GPU."""
     return {getattr(owner, name) for owner, name, _, _ in _settings()}
 
 
@@ -39,7 +39,7 @@ EXACT = {exact for _, _, _, exact in _settings()}
 
 @pytest.fixture(autouse=True, params=["allow_tf32", "medium", "backends"])
 def _as_in_training(request: pytest.FixtureRequest) -> Iterator[None]:
-    """All ways by which a program may have allowed rounded products."""
+    """Allow rounded products in all ways that a program may use."""
     before = [(owner, name, getattr(owner, name)) for owner, name, _, _ in _settings()]
     if request.param == "allow_tf32":
         allow_tf32(True)
@@ -55,7 +55,7 @@ def _as_in_training(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 class Watching(LinearGaussian):
-    """Notes what is allowed whenever it runs, and whenever a gradient passes."""
+    """A program that records the allowed precision whenever it runs, and whenever a gradient passes."""
 
     def __init__(self) -> None:
         super().__init__(K, D)
@@ -113,7 +113,7 @@ def test_densities_and_gradients_are_exact(compute: Callable[..., Any], monkeypa
 
 
 class Full(LinearGaussian):
-    """A model for which there is room once, as for the look that `LogJoint` takes at it, and no more."""
+    """A model for which there is room only once, for the prototype run of `LogJoint`."""
 
     runs = 0
 
@@ -137,7 +137,7 @@ def test_a_full_gpu_is_told_what_to_do(compute: Callable[..., Any]) -> None:
 def test_a_gpu_gets_as_many_draws_at_a_time_as_it_has_room_for(
     compute: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A draw that takes a hundredth of what is free, of which half is to be used: fifty, however many are asked for."""
+    """A draw takes a hundredth of the free memory, half of which may be used, so fifty are evaluated at a time."""
     at_once = []
     evaluate = LogJoint._evaluate
 

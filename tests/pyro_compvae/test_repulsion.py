@@ -1,4 +1,4 @@
-"""The repulsive prior: its normaliser, its draws, and evidence under it."""
+"""The repulsive prior: its normaliser, its draws, and the evidence under it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Normalisers are estimated with little effort where nothing is said."""
+    """Normalisers are estimated with little effort by default."""
     monkeypatch.setattr(estimate_log_normaliser, "__defaults__", (0.1, 64, 10, 3))
 
 
 def closed_form(latent_dim: int, strength: float, scale: float) -> float:
-    """log Z of two slots: the squared cosine of random directions is Beta(1/2, (D − 1)/2), so that the mean of
-    exp(−s Σ² / σ_c²) is Kummer's function."""
+    """log Z of two slots. The squared cosine of random directions is Beta(1/2, (D − 1)/2), so the mean of exp(−s Σ² /
+    σ_c²) is Kummer's function."""
     mean = hyp1f1(0.5, latent_dim / 2, -strength / scale**2)
     return math.log(mean) - 2 * strength * (math.log(scale) + 0.5 * math.log(2 * math.pi))
 
@@ -65,7 +65,7 @@ def test_weak_repulsion_against_plain_monte_carlo(num_slots: int, latent_dim: in
 
 
 def test_strong_repulsion_against_another_schedule() -> None:
-    """Temperatures at powers of four instead of the pilot's, and other numbers of steps."""
+    """The other schedule has temperatures at powers of four instead of the pilot's, and other numbers of steps."""
     K, D, strength = 5, 8, 0.15
     value, error, _ = estimate_log_normaliser(K, D, strength, num_chains=1024, num_temperatures=60)
 

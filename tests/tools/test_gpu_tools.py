@@ -1,4 +1,4 @@
-"""The scripts for a machine with a GPU, tried without one: every item of the plan runs, and leaves what it says."""
+"""The scripts for a machine with a GPU, tried without one: every section runs, and writes its results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ITEMS = re.findall(r"^\| (\d+) \|", (TOOLS / "gpu_plan.md").read_text(encoding="
 
 
 def run(item: str, out: Path, first: Path = Path(sys.executable).parent) -> subprocess.CompletedProcess[str]:
-    """The script with the smallest preset on the CPU, with the Python of a folder."""
+    """Run the script with the smallest preset on the CPU, with the package in a folder."""
     path = f"{first}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "DEVICE": "cpu", "PRESET": "tiny", "PATH": path, "OMP_NUM_THREADS": "1"}
     command = ["bash", str(TOOLS / "gpu_run.sh"), item, str(out)]

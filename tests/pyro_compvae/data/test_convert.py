@@ -1,4 +1,4 @@
-"""Sources become files of scenes: splits, filter, crop, size."""
+"""Sources become files of scenes, with splits, filter, crop and size."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_bad_numbers(name: str, least: int) -> None:
 
 
 def test_sizes_that_cannot_be_had(tmp_path: Path) -> None:
-    """Nothing is converted first, and nothing is silently less than asked for."""
+    """Impossible sizes are refused before anything is converted, and no split is silently smaller than asked for."""
     formats.object_centric_library(tmp_path / "a.hdf5", 5, 3)
     with pytest.raises(DataError, match=r"a\.hdf5: expected at most its 5 scenes for train, validation, test, got 6"):
         to_file(tmp_path / "a.hdf5", tmp_path / "a.h5", ConvertConfig(num_train=4))
@@ -181,7 +181,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, number: int) -> None:
-    """Wherever the signals come, also within HDF5."""
+    """Signals may come anywhere, also within HDF5."""
     (tmp_path / "source").mkdir()
     formats.object_centric_library(tmp_path / "source" / "a.hdf5", 3_000, 3)
     (tmp_path / "out").mkdir()

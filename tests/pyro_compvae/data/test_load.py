@@ -33,7 +33,7 @@ def test_solids_are_views_or_images() -> None:
 
 
 def write_clevr_mv(root: Path, num_scenes: int) -> None:
-    """A training split of scenes of two views and one object, told apart by their colour: 10 * scene + view."""
+    """Write a training split of scenes with two views and one object, whose colour is 10 * scene + view."""
     (root / "clevr_mv").mkdir()
     for number in range(num_scenes):
         colours = np.array([10 * number, 10 * number + 1], dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The scene record: single images, views, and what it refuses."""
+"""Sets of scenes: single images, views, and fields that are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyro_compvae.data import SceneSet, StoredScene
 
 
 def content(*batch: int) -> dict[str, Tensor]:
-    """Random fields of a set with these leading dimensions, N or N and V; no two pixels alike by design."""
+    """Random fields of a set with these leading dimensions, N or N and V."""
     generator = torch.Generator().manual_seed(0)
     return {
         "images": torch.randint(0, 256, (*batch, 3, 4, 5), generator=generator, dtype=torch.uint8),

@@ -28,7 +28,7 @@ def test_the_record() -> None:
 
 
 def test_masks_are_exact() -> None:
-    """Every label has one colour of the palette, every object as many labels as the count says, the rest is black."""
+    """Every label has one colour of the palette, there are as many labels as objects, and the rest is black."""
     scenes = make_sprites("test", 200)
     palette = {tuple(colour) for colour in COLOURS.tolist()}
     for image, labels, count in zip(scenes.images, scenes.labels, scenes.num_objects, strict=True):
@@ -65,7 +65,7 @@ def test_min_visible_is_kept() -> None:
     config = SpriteConfig(image_size=32, min_objects=3, max_objects=3, min_visible=0.9)
     labels = make_sprites("train", 200, config=config).labels
     areas = torch.stack([(labels == j).sum((1, 2)) for j in (1, 2, 3)])
-    p = 1.5  # the diamond's exponent; it is the smallest shape
+    p = 1.5  # the exponent of the diamond, which is the smallest shape
     smallest = 4 * (config.min_radius * 32) ** 2 * math.gamma(1 + 1 / p) ** 2 / math.gamma(1 + 2 / p)
     assert areas.min() > 0.8 * smallest  # 0.9, up to the pixels of its border
 

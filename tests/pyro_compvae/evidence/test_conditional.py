@@ -1,4 +1,4 @@
-"""Evidence of some observations given others, where both are known."""
+"""The evidence of some observations given others, on a model where both are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of `pyro_compvae.evidence`: short signatures, and all that its functions ask for in one place."""
+"""The interface of `pyro_compvae.evidence`: short signatures, and all types of their arguments in one place."""
 
 from __future__ import annotations
 

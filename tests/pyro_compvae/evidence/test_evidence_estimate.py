@@ -1,4 +1,4 @@
-"""What is read off importance weights, for weights whose distribution is known."""
+"""Estimates from importance weights whose distribution is known."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from pyro_compvae.evidence.pareto import MIN_DRAWS, pareto_smoothed
 
 
 def log_normal(L: int, B: int, sigma: float) -> Tensor:
-    """Log weights (L, B) of mean weight 1."""
+    """Log-normal weights with mean 1, as logarithms (L, B)."""
     return sigma * torch.randn(L, B, dtype=torch.float64) - 0.5 * sigma**2
 
 
 def pareto(L: int, B: int, khat: float) -> Tensor:
-    """Log weights (L, B) of P(w > t) = t^(-1/khat), of mean weight 1 / (1 - khat) for khat < 1."""
+    """Log weights (L, B) with P(w > t) = t^(-1/khat), whose mean weight is 1 / (1 - khat) for khat < 1."""
     return -khat * torch.rand(L, B, dtype=torch.float64).log()
 
 
 def test_all_numbers_of_three_weights_by_hand() -> None:
-    """Weights 1, 2, 3 at a scale of e^-1000."""
+    """The weights are 1, 2 and 3 at a scale of e^-1000."""
     estimate = estimate_from_log_weights(torch.tensor([[1.0], [2.0], [3.0]]).double().log() - 1000)
     values = {
         "log_evidence": math.log(2) - 1000,
-        "standard_error": math.sqrt(1 / 3) / 2,  # sample variance 1, of a mean of 3 draws, relative to the mean 2
+        "standard_error": math.sqrt(1 / 3) / 2,  # sample variance 1, 3 draws, and a mean of 2
         "ess": 36 / 14,
         "elbo": math.log(6) / 3 - 1000,
     }
@@ -78,7 +78,7 @@ def test_standard_error_is_the_spread_of_repeated_estimates() -> None:
     stated = estimate.standard_error.square().mean().sqrt()
     # A standard deviation of 2000 values is known to 1.6 %; the delta method errs by a part in L.
     assert (stated / spread - 1).abs() < 4 / math.sqrt(2 * repeats)
-    # And of the right size: (e^σ² - 1) / L
+    # It also has the right size: (e^σ² - 1) / L
     torch.testing.assert_close(float(stated), math.sqrt((math.exp(0.49) - 1) / 500), rtol=0.02, atol=0)
 
 
@@ -112,7 +112,7 @@ def test_khat_of_bounded_weights_is_far_below_the_band() -> None:
 
 @pytest.mark.parametrize("rounding", [0.0, 1e-12])
 def test_equal_weights_are_the_best_there_are(rounding: float) -> None:
-    """As from the exact posterior, where only rounding differs from draw to draw."""
+    """Weights from the exact posterior differ between draws by rounding only."""
     estimate = estimate_from_log_weights(-12345.6 + rounding * torch.randn(100, 2, dtype=torch.float64))
     torch.testing.assert_close(estimate.log_evidence, torch.full((2,), -12345.6, dtype=torch.float64))
     torch.testing.assert_close(estimate.smoothed(), estimate.log_evidence)
@@ -165,7 +165,7 @@ def test_a_single_draw_has_no_standard_error() -> None:
 
 
 def test_weights_of_zero_count_as_zero() -> None:
-    """Among others: as in the mean. Alone: evidence of zero, and nothing to believe."""
+    """Among other weights they count in the mean; alone they give an evidence of zero, which is not reliable."""
     log_weights = log_normal(2000, 2, 0.5)
     log_weights[::2, 0] = -math.inf
     log_weights[:, 1] = -math.inf
@@ -199,7 +199,7 @@ def test_verdicts() -> None:
 
 
 def test_fewer_draws_bear_a_smaller_khat() -> None:
-    """min(1 − 1 / log10 L, 0.7), of Vehtari et al. 2024."""
+    """The threshold is min(1 − 1 / log10 L, 0.7) (Vehtari et al. 2024)."""
     assert [reliable_khat(L) for L in (1, 10, 100, 10**4)] == [-math.inf, 0.0, 0.5, 0.7]
     few = with_khat([0.4, 0.6], [20.0, 20.0], num_draws=64)
     assert few.reliable.tolist() == [True, False]
@@ -220,7 +220,7 @@ def test_iwae_by_hand_and_what_it_refuses() -> None:
 
 
 def test_iwae_has_the_expected_value_of_its_number_of_samples() -> None:
-    """Of log-normal weights of small σ: -Var/2L, by Taylor expansion."""
+    """For log-normal weights with small σ the bias is -Var/2L, by Taylor expansion."""
     sigma = 0.3
     estimate = estimate_from_log_weights(log_normal(200_000, 1, sigma))
     for num_samples in (1, 2, 5):
@@ -232,7 +232,7 @@ def test_iwae_has_the_expected_value_of_its_number_of_samples() -> None:
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_leave_one_out_against_brute_force(dim: int) -> None:
     values = torch.randn(6, 5, dtype=torch.float64)
-    values[2, 3] = 1e3  # without it the rest must be right to the last digit
+    values[2, 3] = 1e3  # without the bias the rest must be exact
     values[4, 1] = -math.inf
     result = leave_one_out_logsumexp(values, dim)
     assert result.shape == values.shape

@@ -1,4 +1,4 @@
-"""Importance sampling of log p(x) where log p(x) is known."""
+"""Importance sampling of log p(x) on models whose log p(x) is known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ B = 3
 
 
 def assert_estimates(estimate: EvidenceEstimate, truth: Tensor, largest_error: float = 0.05) -> None:
-    """Within 4 of its own standard errors, which are small, and come from enough draws to be meant."""
+    """Assert estimates within 4 of their own standard errors, which must be small and come from enough draws."""
     assert (estimate.ess > 200).all(), estimate.ess
     assert (estimate.khat < 0.7).all(), estimate.khat
     assert (estimate.standard_error < largest_error).all(), estimate.standard_error
@@ -41,11 +41,11 @@ def assert_estimates(estimate: EvidenceEstimate, truth: Tensor, largest_error: f
     assert (error < 4 * estimate.standard_error + 1e-9).all(), error / estimate.standard_error
 
 
-# The ground truth itself.
+# These tests check the ground truth itself.
 
 
 def test_linear_gaussian_evidence_and_posterior_agree_with_the_program() -> None:
-    """log p(x, z) − log p(z | x) = log p(x), whatever z is: no two of the three can be wrong in the same way."""
+    """For any z, log p(x, z) − log p(z | x) = log p(x), which shows an error in any of the three."""
     model = LinearGaussian(3, 2)
     x = model.simulate(B)
     z = torch.randn(5, B, 3, 2, dtype=torch.float64)
@@ -66,7 +66,7 @@ def test_slot_mixture_evidence_on_a_grid() -> None:
 
 
 def test_slot_mixture_posterior_has_all_modes() -> None:
-    """K! times the evidence that one mode carries is the whole: the premise of what symmetrisation is tested on."""
+    """The evidence is K! times that of one mode, which is the premise of the tests of symmetrisation."""
     for K in (2, 3, 4):
         model = SlotMixture(K, 0.1)
         x = model.simulate(B)
@@ -75,7 +75,7 @@ def test_slot_mixture_posterior_has_all_modes() -> None:
         torch.testing.assert_close(at_mode + math.lgamma(K + 1), model.log_evidence(x), rtol=0, atol=0.01)
 
 
-# The estimators.
+# These tests check the estimators.
 
 
 @pytest.mark.parametrize("symmetrise", [False, True])
@@ -94,7 +94,7 @@ def test_linear_gaussian_evidence_in_32_dimensions(K: int, D: int, symmetrise: b
     model = LinearGaussian(K, D, observed_dim=20, scale=0.2)
     x = model.simulate(B)
     posterior = model.posterior(x)
-    # Moved by 0.8 in units of the posterior, mostly the first slot: slots that are alike would need no permutations.
+    # The shift is 0.8 posterior scales, mostly of the first slot, since equal slots would need no permutations.
     loc = posterior.mean + 0.8 / math.sqrt(D) * posterior.scale_tril[:, :, :D].sum(-1)
     proposal = JointProposal(Elliptical(loc, 1.05 * posterior.scale_tril), K)
     estimate = proposal_log_evidence(LogJoint(model, x), proposal, 4000, 1000, symmetrise)
@@ -115,7 +115,7 @@ def test_plain_importance_sampling_misses_the_other_modes_and_symmetrised_does_n
         importance_log_evidence(model, guide, x, num_samples=5000, chunk_size=1000, symmetrise=symmetrise)
         for symmetrise in (False, True)
     )
-    # The premise: off by log K!, in a hundred of its own standard errors, with nothing in the weights to show it.
+    # The premise: the error is log K!, a hundred of its own standard errors, and nothing in the weights shows it.
     assert_estimates(plain, truth - math.lgamma(K + 1), 0.02)
     assert (plain.log_evidence < truth - 0.5).all()
     assert_estimates(symmetric, truth, 0.02)
@@ -125,7 +125,7 @@ def test_plain_importance_sampling_misses_the_other_modes_and_symmetrised_does_n
 @pytest.mark.parametrize("scale", [0.1, 1.2])
 @pytest.mark.parametrize("K", [2, 3, 4])
 def test_symmetrised_elbo_lies_between_elbo_and_evidence_and_gains_at_most_log_factorial(K: int, scale: float) -> None:
-    """0 ≤ KL(q ‖ q̄) ≤ log K!; all of it where slots are apart, a part where they overlap."""
+    """0 ≤ KL(q ‖ q̄) ≤ log K!, with equality if slots are far apart, and less if they overlap."""
     model = SlotMixture(K, scale)
     x, guide = model.simulate(B), FactorisedGuide(model)
     plain, symmetric = (
@@ -145,7 +145,7 @@ def test_symmetrised_elbo_lies_between_elbo_and_evidence_and_gains_at_most_log_f
 
 @pytest.mark.parametrize("symmetrise", [False, True])
 def test_elbo_misses_the_evidence_by_the_divergence_to_the_posterior(symmetrise: bool) -> None:
-    """Exactly, between Gaussians; symmetrised, of slots that are alike, it is the same number."""
+    """The divergence between Gaussians is exact; symmetrising equal slots does not change it."""
     model = LinearGaussian(3, 2)
     x, guide = model.simulate(B), FactorisedGuide(model, 1.2)
     estimate = importance_log_evidence(model, guide, x, num_samples=4000, chunk_size=1000, symmetrise=symmetrise)
@@ -171,13 +171,13 @@ def test_iwae_rises_from_elbo_to_evidence() -> None:
 
 
 def explicit_log_joint(model: LinearGaussian, x: Tensor, z: Tensor) -> float:
-    """One scene, one draw (K, D)."""
+    """log p(x, z) of one scene and one draw (K, D)."""
     mean = model.bias + sum(model.weight @ slot for slot in z)
     return float(Normal(0.0, 1.0).log_prob(z).sum() + Normal(mean, model.scale).log_prob(x).sum())
 
 
 class Watched:
-    """A program that keeps what it sampled at every call."""
+    """A program that records its samples at every call."""
 
     def __init__(self, program: Callable[..., Any]) -> None:
         self.program = program
@@ -187,7 +187,7 @@ class Watched:
         self.traces.append(poutine.trace(self.program).get_trace(*arguments))
 
     def drawn(self, site: str) -> Tensor:
-        """The values of the vectorised calls, of which every call but the first, which looks at the sites, is one."""
+        """The samples of the vectorised calls, which are all but the first call, which inspects the sites."""
         return torch.cat([trace.nodes[site]["value"] for trace in self.traces[1:]])
 
 
@@ -213,7 +213,7 @@ def test_weights_are_those_of_an_explicit_computation_scene_by_scene(symmetrise:
 
 
 def test_log_joint_of_views_is_the_program_scene_by_scene_and_differentiable() -> None:
-    """Particles to the left of the plates of scenes and views; images are given as (B, V, ...)."""
+    """Particles lie to the left of the plates of scenes and views; images are given as (B, V, ...)."""
     V, K, D = 2, 3, 4
     decoder = SpatialBroadcastDecoder(D, (8, 8), DecoderConfig(channels=(6, 6)))
     model = MultiViewSceneModel(decoder, K, view_dim=2).double().eval()
@@ -243,7 +243,7 @@ def two_sites(x: Tensor) -> None:
 
 
 def two_sites_guide(x: Tensor) -> None:
-    """The scale of z depends on the draw of a, which no `posterior` could say."""
+    """A guide in which the scale of z depends on the draw of a, which no `posterior` could express."""
     with pyro.plate("scenes", len(x), dim=-1):
         a = pyro.sample("a", dist.Normal(0.6 * x, 1.5))
         rest = (x - a)[..., None, None].expand(*a.shape, 2, 1)
@@ -251,7 +251,7 @@ def two_sites_guide(x: Tensor) -> None:
 
 
 def views(x: Tensor) -> None:
-    """x_bv ~ N(z_b + u_bv, 1/2²), x (B, V): a latent of the scene and one of every view."""
+    """x_bv ~ N(z_b + u_bv, 1/2²), x (B, V), with a latent of the scene and one of every view."""
     with pyro.plate("scenes", len(x), dim=-1):
         z = pyro.sample("z", dist.Normal(torch.zeros(1, 1, dtype=torch.float64), 1.0).to_event(2))
         with pyro.plate("views", x.shape[1], dim=-2):
@@ -281,7 +281,7 @@ def views_guide(x: Tensor) -> None:
 def test_any_pair_whose_sites_lie_in_the_plate(
     model: Callable[..., None], guide: Callable[..., None], x: Tensor, covariance: Tensor
 ) -> None:
-    """Several latent sites, and plates within the plate; a scene's weights know nothing of the others."""
+    """There are several latent sites, and plates within the plate; a scene's weights do not depend on other scenes."""
     x = x.double()
     watched = Watched(guide)
     estimate = importance_log_evidence(model, watched, x, num_samples=4000, chunk_size=1000, symmetrise=False)
@@ -315,7 +315,7 @@ def test_pyro_autoguides_are_guides() -> None:
     assert_estimates(estimate, model.log_evidence(x))
 
 
-# Streaming.
+# These tests check the evaluation in chunks.
 
 
 @pytest.mark.parametrize("symmetrise", [False, True])
@@ -334,7 +334,7 @@ def test_no_call_of_the_model_sees_more_than_a_chunk(symmetrise: bool) -> None:
 
 @pytest.mark.parametrize("symmetrise", [False, True])
 def test_chunks_do_not_change_the_estimate(symmetrise: bool) -> None:
-    """Neither their size nor a last one that is smaller; draws of different chunks differ."""
+    """Neither the size of chunks nor a smaller last one matters, and draws of different chunks differ."""
     model = LinearGaussian(2, 1)
     x, guide = model.simulate(B), FactorisedGuide(model, 1.2, torch.tensor([0.4, -0.2]))
     for chunk_size in (17, 999, 5000):
@@ -357,7 +357,7 @@ def test_both_densities_weigh_the_same_draws() -> None:
         torch.manual_seed(1)
         together.append(plain_and_symmetric_log_evidence(log_joint, proposal, 60, 25)[symmetrise].log_weights)
     torch.testing.assert_close(together, alone, rtol=0, atol=0)
-    # q̄ ≥ q / K!, draw by draw.
+    # The inequality q̄ ≥ q / K! holds draw by draw.
     assert (alone[1] - alone[0] <= math.lgamma(4) + 1e-12).all()
 
 
@@ -367,11 +367,11 @@ def test_chunk_sizes() -> None:
     assert chunk_sizes(3, 50) == [3]
 
 
-# Bad input.
+# These tests check bad input.
 
 
 class PlainGuide(nn.Module):
-    """Of `PLAIN`; with a factor in train mode, or always."""
+    """A guide of `PLAIN`, with a factor in train mode, or always."""
 
     def __init__(self, factor: bool | None = None) -> None:
         super().__init__()
@@ -425,7 +425,7 @@ def subsampled_guide(x: Tensor) -> None:
 
 
 def unfinished(x: Tensor) -> None:
-    """No images are observed."""
+    """A model without observed images."""
     with pyro.plate("scenes", len(x), dim=-1):
         z = pyro.sample("z", dist.Normal(torch.zeros(2, 1).double(), 1.0).to_event(2))
         pyro.sample("x", dist.Normal(z.sum((-2, -1)), 0.5))
@@ -458,7 +458,7 @@ def test_models_without_a_density_per_scene_are_refused(
 def test_subsampled_models_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model: expected sites of scale 1, got 1\.5 at 'z'; drop subsampling"):
         LogJoint(subsampled, torch.ones(3).double())
-    with pytest.raises(ValueError, match="subsample_size"):  # Pyro's own, of plates that do not agree
+    with pytest.raises(ValueError, match="subsample_size"):  # Pyro's own error about plates that do not agree
         importance_log_evidence(
             subsampled, PlainGuide().eval(), torch.ones(3).double(), num_samples=10, symmetrise=False
         )
@@ -483,7 +483,7 @@ def test_guides_that_are_no_proposal_are_refused(guide: Callable[..., None], mes
 
 
 def test_what_is_refused_is_accepted_without_its_fault() -> None:
-    """Or the errors above might have another cause."""
+    """Otherwise the errors above might have another cause."""
     for symmetrise in (False, True):
         x = torch.tensor([0.3, -1.0, 2.0]).double()
         estimate = importance_log_evidence(
@@ -549,7 +549,7 @@ def test_counts_below_one_are_refused(name: str, symmetrise: bool) -> None:
 @pytest.mark.parametrize("symmetrise", [False, True])
 @pytest.mark.parametrize("validation", [False, True])
 def test_nan_is_reported_with_scene_and_site(symmetrise: bool, validation: bool) -> None:
-    """With Pyro's validation, on by default, or without. In the images, in the model's mean, in the guide."""
+    """Pyro's validation may be on, as by default, or off; NaN may be in the images, the model's mean or the guide."""
     x, guide = torch.tensor([0.3, 1.0, math.nan]).double(), PlainGuide().eval()
     options = {"num_samples": 10, "symmetrise": symmetrise}
     with pyro.validation_enabled(validation):
@@ -582,7 +582,7 @@ def test_nan_is_reported_with_scene_and_site(symmetrise: bool, validation: bool)
 
 
 def test_no_weight_at_all_is_evidence_of_zero() -> None:
-    """p(x, z) = 0 is a density; it is not an error, and no reason to believe anything either."""
+    """p(x, z) = 0 is a possible density and no error, but the estimate is not reliable."""
 
     def bounded(x: Tensor) -> None:
         with pyro.plate("scenes", len(x), dim=-1):

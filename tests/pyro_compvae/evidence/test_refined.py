@@ -1,4 +1,4 @@
-"""The refined estimate where log p(x) is known: slot models, and Pyro programs of other kinds."""
+"""The refined estimate on models whose log p(x) is known: slot models, and Pyro programs of other kinds."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ QUICK = RefinedConfig(
 
 
 def assert_right(estimate: EvidenceEstimate, truth: Tensor) -> None:
-    """Within 4 of its own standard errors, which are small, and come from enough chains to be meant."""
+    """Assert an estimate within 4 of its own standard errors, which must be small and come from enough chains."""
     assert (estimate.ess > 40).all(), estimate.ess
     assert (estimate.standard_error < 0.1).all(), estimate.standard_error
     error = (estimate.log_evidence - truth).abs()
     assert (error < 4 * estimate.standard_error).all(), error / estimate.standard_error
 
 
-# Slots, and a guide that knows its posterior.
+# These tests have slots, and a guide that knows its posterior.
 
 
 def test_the_closed_form_is_met_from_a_guide_that_is_hopeless() -> None:
@@ -89,11 +89,11 @@ def test_both_forms_and_the_steps_by_hand_give_the_same_numbers() -> None:
     assert chains.z.shape == (6, B, 2, 2)
 
 
-# Programs of other kinds, and guides that do not know their posterior.
+# These tests have programs of other kinds, and guides that do not know their posterior.
 
 
 class NormalGamma:
-    """Points of unknown mean and precision, under the conjugate prior.
+    """A model of points with unknown mean and precision, under the conjugate prior.
 
     τ_b ~ Gamma(a, b),    μ_b ~ N(0, 1 / (κ τ_b)),    x_ib ~ N(μ_b, 1 / τ_b),    i = 1..n
     """
@@ -108,7 +108,7 @@ class NormalGamma:
                 pyro.sample("x", dist.Normal(mu, tau.rsqrt()), obs=x)
 
     def guide(self, x: Tensor) -> None:
-        """Neither of the right place, nor of the right shape, nor of the right width."""
+        """A guide whose location, shape and width are all wrong."""
         with pyro.plate("scenes", x.shape[1], dim=-1):
             pyro.sample("mean", dist.Normal(x.mean(0) + 0.3, 0.5))
             pyro.sample("precision", dist.LogNormal(torch.zeros_like(x[0]), 0.8))
@@ -123,7 +123,7 @@ class NormalGamma:
 
 
 class Levels:
-    """Two levels of latent variables, the lower in a plate to the right of the scenes'.
+    """A model with two levels of latent variables, the lower one in a plate to the right of the scenes' plate.
 
     m_b ~ N(0, I_2),    y_bi ~ N(m_b1, 1),    x_bi ~ N(y_bi + m_b2, s²),    i = 1..n
     """
@@ -163,7 +163,7 @@ def test_several_sites_and_plates_of_a_foreign_pair() -> None:
 
 
 def test_a_single_number_per_scene() -> None:
-    """x ~ Poisson(λ), λ ~ Gamma: a negative binomial; in float32, as most programs are."""
+    """x ~ Poisson(λ) with λ ~ Gamma is a negative binomial; the program is in float32, like most programs."""
 
     def model(x: Tensor) -> None:
         with pyro.plate("scenes", len(x)):
@@ -187,7 +187,7 @@ def test_an_autoguide_serves() -> None:
 
 
 def test_the_unconstrained_density_is_that_of_the_program() -> None:
-    """log p(x, τ, μ) + log τ at u = (log τ, μ), by hand, with a gradient; one draw and scene at a time."""
+    """log p(x, τ, μ) + log τ at u = (log τ, μ) is computed by hand, with a gradient, one draw and scene at a time."""
     model, x = NormalGamma(), torch.randn(5, B, dtype=torch.float64)
     log_joint = UnconstrainedLogJoint(model, x)
     assert (log_joint.num_scenes, log_joint.event_shape) == (B, (1, 2))
@@ -218,7 +218,7 @@ def test_with_a_single_site_without_bounds_it_is_the_log_joint_of_slots() -> Non
     assert_right(refined_log_evidence(model, FactorisedGuide(model).__call__, x, config=QUICK), model.log_evidence(x))
 
 
-# What cannot be.
+# These tests check impossible arguments.
 
 
 def test_programs_that_cannot_be_refined_are_named() -> None:

@@ -52,7 +52,7 @@ def test_a_full_disk_is_named_and_costs_nothing(tmp_path: Path) -> None:
         save_checkpoint(path, large)
     assert torch.equal(load_checkpoint(path)["guide"]["weight"], torch.arange(3.0))
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
-    with pytest.raises(FileNotFoundError):  # and nothing else is taken for one
+    with pytest.raises(FileNotFoundError):  # no other file is taken for a leftover
         save_checkpoint(tmp_path / "nowhere" / "checkpoint.pt", CONTENT)
 
 

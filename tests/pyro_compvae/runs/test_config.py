@@ -88,7 +88,7 @@ def test_the_optimiser_is_the_one_that_is_named(guide: GuideName, optimiser: typ
 @pytest.mark.parametrize("guide", get_args(GuideName))
 @pytest.mark.parametrize("section", ["refinement", "attention", "views"])
 def test_sections_that_do_not_belong_to_the_guide_are_refused(guide: GuideName, section: str) -> None:
-    """One that is missing where it belongs, too."""
+    """A missing section is refused too, if the guide needs it."""
     config = preset("tiny", guide)
     belongs = section in SECTIONS[guide]
     donor = next(other for other, sections in SECTIONS.items() if section in sections)
@@ -170,7 +170,7 @@ def test_unknown_names_are_refused() -> None:
 
 @pytest.mark.parametrize("value", ["null", "3", "{a: 1}", "[[]]", "[null]"])
 def test_widths_that_are_no_list_of_numbers(value: str) -> None:
-    """Found by coverage-guided fuzzing."""
+    """These values were found by coverage-guided fuzzing."""
     text = re.sub(r"channels:\n( *- \d+\n)+", f"channels: {value}\n", to_yaml(preset("tiny")), count=1)
     assert value in text
     with pytest.raises(ConfigError, match=r"^configuration: "):

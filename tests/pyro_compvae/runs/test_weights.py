@@ -1,4 +1,4 @@
-"""Weights to share: what is written is read, and what others wrote does no harm."""
+"""Weights to share: those read are those written, and files by others do no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that are recorded and repeated are the steps that would have been taken: on a GPU that is not there."""
+"""Recorded and repeated steps equal ordinary ones, on a pretended GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCHEDULED = {
 
 
 class Refusing(RecordedOperations):
-    """Records nothing."""
+    """A recorder that refuses every recording."""
 
     def record(self, function: Callable[[], Tensor]) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
@@ -49,7 +49,7 @@ def make(gpu: PretendGpu, config: RunConfig, folder: Path, recorder: RecordedOpe
     torch.manual_seed(0)
     guide = build_guide(config).to(gpu.device)
     if isinstance(guide, MulmonGuide):
-        guide.max_observed = 2  # of which both come often enough
+        guide.max_observed = 2  # both come often enough
     scenes = load_scenes(config.data, "train", multi_view=config.guide == "mulmon")
     folder.mkdir(exist_ok=True)
     return Trainer(guide, config, scenes, RunFolder(folder), recorder=recorder)
@@ -71,7 +71,7 @@ def scheduled(name: GuideName, lnms: bool = True) -> RunConfig:
 
 @cache
 def trained(kind: type[RecordedOperations], config: RunConfig) -> tuple[RecordedOperations, dict[str, Tensor]]:
-    """A whole run: its recorder, and its weights."""
+    """Train a whole run; returns its recorder and its weights."""
     with tempfile.TemporaryDirectory() as folder, PretendGpu() as gpu:
         recorder = kind(gpu)
         trainer = make(gpu, config, Path(folder), recorder)
@@ -90,7 +90,7 @@ NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "mulmon" else nam
 @pytest.mark.parametrize("lnms", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: bool) -> None:
-    """While β, s and γ warm up, the learning rate rises and falls, and runs are logged, evaluated and saved."""
+    """They agree while β, s and γ warm up, the learning rate changes, and runs are logged, evaluated and saved."""
     config = scheduled(name, lnms)
     recorder, recorded = trained(RecordedOperations, config)
     graphs = 2 if name == "mulmon" else 1
@@ -101,7 +101,7 @@ def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: boo
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_is_the_same_bit_by_bit(name: GuideName, tmp_path: Path) -> None:
-    """Although it takes its first steps as they are, where the other one repeats recorded ones."""
+    """They agree although the resumed run takes ordinary first steps where the other one repeats recorded ones."""
     config = scheduled(name)
     _, expected = trained(RecordedOperations, config)
     with PretendGpu() as gpu:
@@ -109,7 +109,7 @@ def test_a_resumed_run_is_the_same_bit_by_bit(name: GuideName, tmp_path: Path) -
         assert part.run()
         again = make(gpu, config, tmp_path / "part", RecordedOperations(gpu))
         torch.manual_seed(5)
-        again.restore()  # the GPU's random numbers go on by themselves: a checkpoint holds those of CUDA
+        again.restore()  # the checkpoint holds CUDA's random state; the pretended GPU keeps its own
         assert again.run()
         assert same(expected, weights(again))
 
@@ -117,7 +117,7 @@ def test_a_resumed_run_is_the_same_bit_by_bit(name: GuideName, tmp_path: Path) -
 def test_a_weight_that_changes_and_is_recorded_as_a_number_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the tests above would not see if recordings could change."""
+    """Such a mistake is noticed, which the tests above could not do if recordings changed."""
     config = scheduled("iodine")
     _, expected = trained(RecordedOperations, config)
     monkeypatch.setattr("pyro_compvae.training.trainer.changing", lambda _: ("lnms_strength",))
@@ -128,7 +128,7 @@ def test_a_weight_that_changes_and_is_recorded_as_a_number_is_found(
 
 
 def test_what_waits_for_the_host_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes on as it is, and says so once, in a line."""
+    """Training continues with ordinary steps, and says so once, in one line."""
     config = scheduled("iodine")
     with PretendGpu() as gpu:
         trainer = make(gpu, config, tmp_path, RecordedOperations(gpu))
@@ -143,7 +143,7 @@ def test_what_waits_for_the_host_is_not_recorded(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.slow
 def test_steps_without_room_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was recorded is given back first."""
+    """The memory of earlier recordings is released first."""
     config = scheduled("mulmon")
     with PretendGpu() as gpu:
         recorder = RecordedOperations(gpu)
@@ -165,7 +165,7 @@ def test_steps_without_room_are_taken_as_they_are(tmp_path: Path, monkeypatch: p
 
 
 def test_a_batch_of_another_size_is_refused(tmp_path: Path) -> None:
-    """It would be spread over the memory of the first one."""
+    """It would be broadcast over the memory of the first batch."""
     with PretendGpu() as gpu:
         trainer = make(gpu, scheduled("iodine"), tmp_path, RecordedOperations(gpu))
         trainer._train_step()

@@ -1,4 +1,4 @@
-"""Networks that torch.compile has compiled compute the same, and where it cannot, they stay."""
+"""Networks compiled by torch.compile compute the same, and stay as they are if it does not work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of training against Pyro's own."""
+"""The training loss against Pyro's own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pyro_compvae.training.elbo import SceneElbo
 def test_it_is_pyros(guide_name: GuideName, lnms: bool) -> None:
     config = preset("tiny", guide_name).replace({"lnms": lnms})
     if config.refinement is not None:
-        config = config.replace({"refinement.num_iterations": 3})  # for the recurrent weights to matter
+        config = config.replace({"refinement.num_iterations": 3})  # so that the recurrent weights have an effect
     guide = build_guide(config).double().train()
     guide.lnms_strength = float(lnms)
     guide.kl_weight = 0.7

@@ -1,4 +1,4 @@
-"""Nothing mixes devices, and no training step waits: on a GPU that is not there (`pretend_gpu.PretendGpu`)."""
+"""On a pretended GPU (`pretend_gpu.PretendGpu`) nothing mixes devices, and no training step waits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make(name: GuideName, gpu: PretendGpu) -> tuple[RunConfig, SceneGuide, Scene
 
 
 def test_the_premise() -> None:
-    """It computes, waits where a GPU's host would, and refuses what CUDA refuses."""
+    """The pretended GPU computes, waits where a GPU's host would, and refuses what CUDA refuses."""
     with PretendGpu() as gpu:
         there, here = torch.ones(3), torch.ones(3, device=gpu.device)
         assert float((here + 1).sum()) == 6
@@ -58,7 +58,7 @@ def test_the_premise() -> None:
         ):
             with pytest.raises(DeviceError):
                 mixed()
-        assert (here * torch.tensor(2.0))[torch.tensor([0, 1])].device == gpu.device  # what CUDA takes
+        assert (here * torch.tensor(2.0))[torch.tensor([0, 1])].device == gpu.device  # CUDA accepts these
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -87,7 +87,7 @@ def test_a_run_trains_logs_evaluates_and_resumes(name: GuideName, tmp_path: Path
 
 
 def test_a_resumed_run_goes_on_from_a_window_of_losses(tmp_path: Path) -> None:
-    """Losses that were read from the checkpoint, on the CPU, and those since, on the GPU, are logged together."""
+    """Losses from the checkpoint, on the CPU, and later ones, on the GPU, are logged together."""
     with PretendGpu() as gpu:
         config, guide, scenes = make("monet", gpu)
         config = config.replace({"training.log_every": 4, "training.checkpoint_every": 1, "training.evaluate_every": 4})
@@ -125,7 +125,7 @@ def test_ladder_and_sandwich() -> None:
 
 
 def test_what_is_planted_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Noise from the CPU in the middle of a guide, and a loss that is read in every step."""
+    """The planted faults are noise from the CPU in a guide, and a loss that is read in every step."""
 
     def noise(like: Any, **_: Any) -> Any:
         return torch.normal(torch.zeros(like.shape), 1.0)

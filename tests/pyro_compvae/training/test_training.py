@@ -82,7 +82,7 @@ def test_minibatches_are_epochs_of_permutations() -> None:
     ("guide", "stop_at"), [("iodine", 2), ("iodine", 3), ("iodine", 5), ("monet", 3), ("mulmon", 3)]
 )
 def test_resume_is_bitwise_equal_to_an_uninterrupted_run(tmp_path: Path, guide: GuideName, stop_at: int) -> None:
-    """Also for a log that is due between two checkpoints, and with warm-ups and L-NMS on."""
+    """This also holds for a log between two checkpoints, and with warm-ups and L-NMS."""
     config = preset("tiny", guide).replace({"training.optimiser": "rmsprop" if guide == "monet" else "adam"})
     config = config.replace(
         {"training.steps": 8, "training.log_every": 4, "training.evaluate_every": 4, "training.kl_warmup_steps": 6}
@@ -130,7 +130,7 @@ def test_rows_after_the_last_checkpoint_are_written_again(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("cut", ["", "ste", "step,seconds", "1", "1,9.9,1.0", "14,9.9,1.0,1.0"])
 def test_a_row_or_header_that_a_kill_cut_short_is_dropped(tmp_path: Path, cut: str) -> None:
-    """A cut row may look like one of an earlier step: 1 of 14."""
+    """A cut row may look like one of an earlier step, such as 1 for 14."""
     config = preset("tiny").replace({"training.log_every": 2})
     trainer = make_trainer(tmp_path, config)
     trainer.run()
@@ -195,7 +195,7 @@ def test_a_lost_checkpoint_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
 def test_a_disk_too_full_for_events_stops_training_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorBoard writes them in a thread of its own, which would print one."""
+    """TensorBoard writes events in a separate thread, which would print a traceback."""
     printed: list[object] = []
     monkeypatch.setattr(threading, "excepthook", printed.append)
     hook = threading.excepthook
@@ -245,7 +245,7 @@ def test_nan_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path, g
 
 
 class Waits(TorchDispatchMode):
-    """Collects the operations that would make the host wait for a GPU, on the CPU too."""
+    """A mode that collects the operations that would make the host wait for a GPU, on the CPU too."""
 
     names = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default")
 
@@ -260,7 +260,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("guide", get_args(GuideName))
 def test_a_step_never_waits_for_the_device(tmp_path: Path, guide: GuideName, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever kind of control flow it might hide in: item(), bool(), masks as indices."""
+    """Waiting might hide in any control flow: item(), bool(), or masks as indices."""
     trainer = make_trainer(tmp_path, preset("tiny", guide))
     with Waits() as waits:
         float(torch.ones(2).sum())
@@ -304,7 +304,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
 
 
 def test_other_scenes_are_refused_on_resume(tmp_path: Path) -> None:
-    """The place of the data may differ, the data may not."""
+    """The place of the data may differ, but the data may not."""
     config = preset("tiny").replace({"training.steps": 2})
     trainer = make_trainer(tmp_path, config)
     trainer.run()

@@ -1,4 +1,4 @@
-"""Several processes that train together: two of them, on the CPU, as ``torchrun`` starts them."""
+"""Two processes that train together on the CPU, started by ``torchrun``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_two(script: Path, arguments: Sequence[str]) -> str:
 
 
 def end_of_endless_run(run_dir: Path, act: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str, str]:
-    """Exit code, output and errors of two workers that would train for hours, if it were not for `act`."""
+    """The exit code, output and errors of two workers that would train for hours if `act` did not end them."""
     process = start(EXPERIMENTS / "run_svi.py", [*TINY, "--steps", "1000000", "--run-dir", str(run_dir)])
     deadline = time.monotonic() + 120
     try:
@@ -67,7 +67,7 @@ def end_of_endless_run(run_dir: Path, act: Callable[[subprocess.Popen[str]], Non
         act(process)
         out, err = process.communicate(timeout=120)
     finally:
-        process.terminate()  # which torchrun passes on, as it would not SIGKILL
+        process.terminate()  # torchrun passes this signal on, unlike SIGKILL
     return process.returncode, out, err
 
 
@@ -85,7 +85,7 @@ def test_gradients_are_those_of_one_process_with_the_joint_batch(tmp_path: Path)
 
 
 class Pretending(Workers):
-    """One of two workers, alone in its process."""
+    """One of two workers, which is alone in its process."""
 
     def replicate(self, module: nn.Module, device: torch.device) -> nn.Module:
         return module
@@ -98,7 +98,7 @@ class Pretending(Workers):
 
 
 def test_workers_observe_equally_many_views(tmp_path: Path) -> None:
-    """With noise of their own; a step with more views would have all others wait."""
+    """Workers have their own noise; a step with more views would make all others wait."""
     config = preset("tiny", "mulmon").replace({"training.steps": 8})
     scenes = load_scenes(config.data, "train", multi_view=True)
     counts, noises = [], []

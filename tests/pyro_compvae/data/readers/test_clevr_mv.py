@@ -22,9 +22,9 @@ LOCATIONS = [[3.0, 4.0, 3.5], [-6.0, 8.0, 3.5], [0.0, -2.0, 3.5]]
 
 
 def silhouettes(depth_orders: list[list[int]], hide: tuple[int, int] | None = None) -> np.ndarray:
-    """(V, H, W, N) overlapping rectangles, alike in all views but for `hide` = (view, object).
+    """Overlapping rectangles (V, H, W, N), the same in all views except for `hide` = (view, object).
 
-    There the object's silhouette shrinks to a single pixel that all the others cover.
+    There the object's silhouette is a single pixel that all the others cover.
     """
     masks = np.zeros((len(depth_orders), SIZE, SIZE, len(depth_orders[0])), dtype=np.uint8)
     for i in range(masks.shape[-1]):
@@ -37,7 +37,7 @@ def silhouettes(depth_orders: list[list[int]], hide: tuple[int, int] | None = No
 
 
 def rank_map(shapes: np.ndarray, depth_orders: list[list[int]]) -> np.ndarray:
-    """(V, H, W) depth ranks, painted from the farthest object to the nearest."""
+    """Depth ranks (V, H, W), painted from the farthest object to the nearest."""
     ranks = np.zeros(shapes.shape[:3], dtype=np.uint8)
     for view, order in enumerate(depth_orders):
         for rank in range(len(order), 0, -1):
@@ -87,7 +87,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(root: Path) -> Path:
-    """A set of one good scene, whose files a test can then spoil."""
+    """A set of one sound scene, whose files a test can then damage."""
     folder = root / "clevr_mv"
     write_index(folder, [write_scene(folder, 0, make_arrays(DEPTH_ORDERS))])
     return folder
@@ -148,7 +148,7 @@ def test_labels_name_the_same_object_in_all_views(root: Path, folder: Path) -> N
     shapes = silhouettes(DEPTH_ORDERS)
     stored = rank_map(shapes, DEPTH_ORDERS)
     inverse = [list(np.argsort(order)) for order in DEPTH_ORDERS]
-    assert inverse != DEPTH_ORDERS  # so that a reader that inverts the order is seen
+    assert inverse != DEPTH_ORDERS  # so that a reader that inverts the order is noticed
 
     labels = read_clevr_mv(root).labels[0].numpy()
     outside = (labels[..., None] == np.arange(1, 4)) & (shapes == 0)  # (V, H, W, N)
@@ -173,7 +173,7 @@ def test_hidden_object_keeps_its_place_and_is_counted(root: Path, folder: Path) 
 
 
 def test_farthest_object_hidden(root: Path, folder: Path) -> None:
-    # MulMON's own loader stops here, where the largest label is below the number of objects.
+    # MulMON's own loader stops here, because the largest label is below the number of objects.
     arrays = make_arrays(DEPTH_ORDERS, hide=(0, 2))
     assert arrays["masks"][0, ..., 0].max() == 2
     rewrite(folder, arrays)
@@ -298,7 +298,7 @@ def test_data_path_outside_the_folder(root: Path, folder: Path, tmp_path: Path, 
 
 
 class Trap:
-    """Fails the test when it is unpickled."""
+    """An object that fails the test when it is unpickled."""
 
     def __reduce__(self) -> tuple:
         return pytest.fail, ("the reader unpickled a file",)

@@ -1,4 +1,4 @@
-"""Broken and hostile files: a clear error, in bounded time and memory, and never code that runs."""
+"""Broken and hostile files give a clear error, in bounded time and memory, and never run code."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MANY = settings(
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_damaged_files(name: str) -> None:
-    """Some of what `python tests/fuzz.py` tries."""
+    """A small part of what `python tests/fuzz.py` tries."""
     outcomes = fuzz.fuzz(name, 5 if name in SLOW_TO_OPEN else 20, seed=1)
     assert outcomes["refused"] > 0
     assert set(outcomes) <= {"read", "refused"}, outcomes
@@ -63,7 +63,7 @@ def test_many_damaged_files(name: str) -> None:
 
 
 class Payload:
-    """Unpickling it makes a file."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,7 +73,7 @@ class Payload:
 
 
 def test_a_payload_works_where_files_are_unpickled(tmp_path: Path) -> None:
-    """The premise of the tests below."""
+    """This is the premise of the tests below."""
     pickle.loads(pickle.dumps(Payload(tmp_path / "ran"))).close()
     assert (tmp_path / "ran").exists()
 
@@ -155,7 +155,7 @@ def test_brackets_without_end(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_zip_bomb(tmp_path: Path) -> None:
-    """A gigabyte of zeros in a megabyte."""
+    """The archive holds a gigabyte of zeros in a megabyte."""
     path = fuzz.TARGETS["CLE-MV npz"].make(tmp_path)
     header = (
         b"\x93NUMPY\x01\x00v\x00"
@@ -181,7 +181,7 @@ def test_an_array_of_a_huge_declared_shape(tmp_path: Path) -> None:
 
 
 def frame(length: int, content: bytes) -> bytes:
-    """A TFRecord of that declared length, with a sound checksum of it."""
+    """A TFRecord that declares this length, with a sound checksum of the length."""
     header = struct.pack("<Q", length)
     crc = google_crc32c.value(header)
     return header + struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF) + content
@@ -195,7 +195,7 @@ def test_a_record_of_a_huge_declared_length(tmp_path: Path) -> None:
 
 
 def test_a_gzip_bomb(tmp_path: Path) -> None:
-    """A record that declares as much as is allowed, of zeros; what follows is never unpacked."""
+    """A record of zeros declares the largest allowed length; what follows it is never unpacked."""
     path = tmp_path / "a.tfrecords"
     with gzip.open(path, "wb") as file:
         file.write(frame(tfrecords.MAX_RECORD, b""))
@@ -207,7 +207,7 @@ def test_a_gzip_bomb(tmp_path: Path) -> None:
 
 
 def test_an_image_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture of 60,000 × 60,000 pixels in a few bytes."""
+    """The file holds a picture of 60,000 × 60,000 pixels in a few bytes."""
     chunk = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
     for kind, data in ((b"IHDR", chunk), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")):
@@ -235,7 +235,7 @@ def test_a_compressed_chunk_that_could_fill_the_memory(tmp_path: Path) -> None:
 
 
 def test_an_hdf5_bomb(tmp_path: Path) -> None:
-    """One scene of 32,768 × 32,768 pixels in four megabytes."""
+    """The file holds one scene of 32,768 × 32,768 pixels in four megabytes."""
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         for name, channels in (("image", 3), ("mask", 1)):
             shape = (1, 32_768, 32_768, channels)
@@ -296,7 +296,7 @@ JSON = st.recursive(
 @MANY
 @given(data=st.data())
 def test_indexes_with_anything_anywhere(tmp_path: Path, data: st.DataObject) -> None:
-    """Any value in the place of any other."""
+    """An index may have any value in any place."""
     index = tmp_path / "clevr_mv" / "clevr_mv_train.json"
     if not index.is_file():
         fuzz.TARGETS["CLE-MV index"].make(tmp_path)
@@ -320,7 +320,7 @@ def test_indexes_with_anything_anywhere(tmp_path: Path, data: st.DataObject) -> 
     place[last] = data.draw(JSON)
     index.write_text(json.dumps(content))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy's, of numbers that do not fit
+        warnings.simplefilter("ignore")  # NumPy warns of numbers that do not fit
         with contextlib.suppress(DataError):
             read_clevr_mv(tmp_path)
 
@@ -368,7 +368,7 @@ def test_meshes_of_a_huge_declared_size(tmp_path: Path) -> None:
     "name", ["CLE-MV index", "CLE-MV npz", "TFRecords, plain", "tf.train.Example", "configuration"]
 )
 def test_coverage_guided(name: str) -> None:
-    """Some of what `python tests/fuzz_coverage.py` tries, where Atheris is installed."""
+    """A small part of what `python tests/fuzz_coverage.py` tries, if Atheris is installed."""
     pytest.importorskip("atheris")
     tests = Path(fuzz.__file__).parent
     command = [sys.executable, str(tests / "fuzz_coverage.py"), name, "-runs=2000", "-seed=1"]

@@ -1,4 +1,4 @@
-"""Crops and sizes."""
+"""Crops of images, and resizing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyro_compvae.data.records import DataError, StoredScene
 
 
 def scene(height: int, width: int, *views: int) -> StoredScene:
-    """Every pixel tells its row (red) and column (green, and the label)."""
+    """A scene in which every pixel encodes its row (red) and column (green, and the label)."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     image = np.stack([rows, columns, np.full_like(rows, 7)], axis=-1)
     return StoredScene(
@@ -49,7 +49,7 @@ def test_a_divisor_averages_blocks() -> None:
 
 @pytest.mark.parametrize("size", [5, 9, 18])
 def test_any_other_size_interpolates(size: int) -> None:
-    """A ramp stays a ramp between the same ends, but for rounding and the borders."""
+    """A ramp stays a ramp between the same ends, except for rounding and the borders."""
     resized = resize(scene(12, 12), size)
     centres = (np.arange(size) + 0.5) * 12 / size - 0.5
     assert np.abs(resized.image[1:-1, 2, 0] - centres[1:-1]).max() <= 0.8

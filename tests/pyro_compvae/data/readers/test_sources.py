@@ -1,4 +1,4 @@
-"""Public formats: what is read is what was written, by code that is not ours."""
+"""Public formats: scenes written by code that is not ours are read correctly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Scenes = list[tuple[NDArray, NDArray]]
 
 
 def check(read: list[StoredScene], written: Scenes, num_background: int = 1) -> None:
-    """Images are those written; labels too, but that the first entities are the background."""
+    """Assert that images and labels are those written, where the first entities are the background."""
     assert len(read) == len(written) > 0
     for scene, (image, labels) in zip(read, written, strict=True):
         np.testing.assert_array_equal(scene.image, image)
@@ -64,7 +64,7 @@ def test_binarized_dsprites_are_white_on_black(tmp_path: Path) -> None:
 
 
 def test_test_sets_of_objects_room(tmp_path: Path) -> None:
-    """Two have ten masks, so the name of the file tells them apart; all their scenes are for testing."""
+    """Two test sets have ten masks, so the name of the file tells them apart; all their scenes are for testing."""
     for name in ("objects_room_test_six_objects", "objects_room_test_identical_color"):
         written = formats.objects_room(tmp_path / f"{name}.tfrecords", 2, 10)
         source = open_source(tmp_path / f"{name}.tfrecords")
@@ -79,7 +79,7 @@ def test_objects_without_a_pixel_do_not_count(tmp_path: Path) -> None:
 
 
 def test_records_need_no_compression_and_bytes_no_division(tmp_path: Path) -> None:
-    """TFRecords of other tools, in which an image is one element."""
+    """TFRecords may come from other tools, in which an image is one element."""
     image, labels = formats.labelled_scene(0, 35, 35, 4)
     features = {"image": image, "mask": formats.masks_of(labels, 4)}
     entries = [
@@ -128,7 +128,7 @@ def test_efficient_morl_without_masks(tmp_path: Path) -> None:
 
 
 def test_folders_of_images(tmp_path: Path) -> None:
-    """Any mode becomes RGB; transparent pixels are black; other files and folders are left alone."""
+    """Any mode becomes RGB, transparent pixels become black, and other files and folders are ignored."""
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
     Image.fromarray(colours).save(tmp_path / "b.PNG")
@@ -257,7 +257,7 @@ def test_hdf5_of_something_else(tmp_path: Path) -> None:
 
 
 def test_images_of_more_than_eight_bits(tmp_path: Path) -> None:
-    """Pillow would cut off what is above 255, and make them white."""
+    """Pillow would clip values at 255, and make the images white."""
     Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(DataError, match=r"deep\.png: expected 8 bits for each channel, got mode I;16\. Convert it"):
         list(open_source(tmp_path).parts["all"].scenes())
@@ -266,7 +266,7 @@ def test_images_of_more_than_eight_bits(tmp_path: Path) -> None:
 def test_cameras_that_were_turned(tmp_path: Path) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     exif = Image.Exif()
-    exif[274] = 6  # to be turned clockwise by a quarter
+    exif[274] = 6  # the image must be turned clockwise by a quarter
     Image.fromarray(colours).save(tmp_path / "a.png", exif=exif)
     (scene,) = open_source(tmp_path).parts["all"].scenes()
     np.testing.assert_array_equal(scene.image, np.rot90(colours, -1))

@@ -1,4 +1,4 @@
-"""Files of scenes: what is written is read, and damage is found."""
+"""Files of scenes: the scenes read are those written, and damage is found."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_what_is_no_file_of_scenes(tmp_path: Path, message: str, change: Callabl
 
 
 def test_values_kept_elsewhere_are_not_read(tmp_path: Path) -> None:
-    """An HDF5 file may name any file of the system as the place of its values."""
+    """An HDF5 file may refer to any file of the system for its values."""
     (tmp_path / "secret").write_bytes(bytes(3 * 8 * 8 * 3))
     path = tmp_path / "a.h5"
     write_scenes(path, "noise", {"train": ("", stored(3))}, {})

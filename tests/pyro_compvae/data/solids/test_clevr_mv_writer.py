@@ -1,4 +1,4 @@
-"""What is written is read back."""
+"""Scenes that the writer has written are read back unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.config import SolidsConfig
 from pyro_compvae.data.solids.scenes import make_solids, solid_scenes
 
-# From low down, so that objects hide one another.
+# The cameras are low, so that objects hide one another.
 CONFIG = SolidsConfig(image_size=24, num_views=4, min_objects=3, sizes=(0.6, 1.0), camera_height=1.5)
 
 
@@ -53,7 +53,7 @@ def test_files_are_of_the_published_format(root: Path) -> None:
         np.testing.assert_array_equal(ranks > 0, shapes.any(-1))
         coordinates = np.array([solid["3d_coords"] for solid in entry["objects"]])
         for view, order in enumerate(entry["depth_orders"]):
-            # The nearest first, and objects are where the index says.
+            # The nearest object comes first, and objects are where the index says.
             distances = np.linalg.norm(coordinates - entry["camera"]["location"][view], axis=1)
             assert order == np.argsort(distances).tolist()
             ranks_permuted |= order != sorted(order)

@@ -1,4 +1,4 @@
-"""Shapes of solids: the built-in ones, and files."""
+"""Shapes of solids, built-in ones and files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyro_compvae.data.solids.meshes import SHAPES, load_meshes
 
 
 def export(path: Path) -> trimesh.Trimesh:
-    """A ring, off centre and of no unit size, written to a file."""
+    """Write a ring, which is off centre and not of unit size, to a file."""
     ring = trimesh.creation.annulus(r_min=1, r_max=3, height=4, sections=12)
     ring.apply_translation([5, -7, 11])
     ring.export(path)
@@ -39,7 +39,7 @@ def test_files_are_centred_scaled_and_stand_on_the_ground(tmp_path: Path, suffix
 
 
 def test_seams_of_texture_are_no_holes(tmp_path: Path) -> None:
-    """A tetrahedron whose vertices have another texture coordinate in every face, and materials that are not there."""
+    """A tetrahedron has other texture coordinates at its vertices in every face, and materials that are missing."""
     corners = ["0 0 0", "1 0 0", "0 1 0", "0 0 1"]
     faces = [(1, 3, 2), (1, 2, 4), (2, 3, 4), (1, 4, 3)]
     lines = ["mtllib nowhere.mtl", "usemtl paint", *(f"v {corner}" for corner in corners)]

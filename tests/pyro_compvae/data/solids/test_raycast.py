@@ -17,7 +17,7 @@ def box(low: list[float], high: list[float]) -> trimesh.Trimesh:
 
 
 def project(points: np.ndarray, location: np.ndarray, focal_length: float, image_size: int) -> np.ndarray:
-    """(P, 2) column and row in pixels of world points (P, 3), by the camera matrix K [R | t] of the textbook."""
+    """Columns and rows (P, 2) in pixels of world points (P, 3), by the textbook's camera matrix K [R | t]."""
     forward = -location / np.linalg.norm(location)
     right = np.array([-location[1], location[0], 0]) / np.hypot(location[0], location[1])
     rotation = np.stack([right, np.cross(forward, right), forward])
@@ -45,7 +45,7 @@ def test_silhouette_of_a_sphere_has_the_area_of_its_projection() -> None:
     area = silhouettes([ball], Cameras(location, 1.2), size).sum()
     tangent = np.tan(np.arcsin(radius / np.linalg.norm(location)))
     expected = np.pi * (1.2 * tangent * size) ** 2
-    # A pixel counts where its centre is inside: far less than a pixel's error for each pixel of the border.
+    # A pixel counts if its centre is inside, so the error is far less than a pixel for each pixel of the border.
     assert abs(area - expected) < 0.1 * 2 * np.sqrt(np.pi * expected)
 
 
@@ -54,10 +54,10 @@ def test_front_face_of_a_box_has_known_pixels() -> None:
     cameras = Cameras(np.array([[9.0, 0.0, 0.0]]), focal_length=1.0)
     solid = box([-1, 0.5, -1], [1, 1.5, 3])
     labels = Raycaster([solid], RED, GREY).labels(cameras, 64)[0]
-    # The front face is 8 before the camera: 8 pixels to the unit, and 32 the middle.
+    # The front face is 8 units in front of the camera, where a unit has 8 pixels; the middle is at 32.
     expected = np.zeros((64, 64), np.uint8)
     expected[32 - 24 : 32 + 8, 32 + 4 : 32 + 12] = 1
-    # The left side, seen aslant, is behind it: 10 before the camera, 6.4 pixels to the unit, its edge is 3.2.
+    # The left side, seen at an angle, is behind it: 10 units away, with 6.4 pixels per unit, so its edge is at 3.2.
     rows, columns = np.nonzero(labels != expected)
     assert set(columns) == {32 + 3}
     assert rows.min() >= 32 - 24
@@ -65,7 +65,7 @@ def test_front_face_of_a_box_has_known_pixels() -> None:
 
 
 def test_centres_project_to_their_labels() -> None:
-    """From all sides; the objects are far apart, so only one before another may hide its centre."""
+    """Cameras look from all sides; objects are far apart, so only a nearer object may hide another's centre."""
     centres = np.array([[2.0, 0.5, 0.6], [-1.0, 1.5, 0.6], [-0.5, -2.0, 0.6]])
     meshes = [box(list(centre - 0.6), list(centre + 0.6)) for centre in centres]
     azimuth = np.deg2rad(25 + 72 * np.arange(5))
@@ -100,7 +100,7 @@ def test_faces_of_a_box_obey_lamberts_law(inside_out: bool) -> None:
         solid.invert()
     locations = np.array([[6.0, -6.0, 7.0], [-6.0, 6.0, 7.0]])
     images = Raycaster([solid], RED, GREY).images(Cameras(locations, 1.4), 64)
-    # The first camera sees the sides towards the lamp, x = 1 and y = -1; the second one the two others, in shadow.
+    # The first camera sees the sides towards the lamp, x = 1 and y = -1; the second one sees the others, in shadow.
     normals = np.array([[1, 0, 0], [0, -1, 0], [0, 0, 1], [-1, 0, 0], [0, 1, 0], [0, 0, 1]])
     for face, normal in enumerate(normals):
         view = face // 3
@@ -111,7 +111,7 @@ def test_faces_of_a_box_obey_lamberts_law(inside_out: bool) -> None:
 
 
 def test_shadows_fall_away_from_the_lamp() -> None:
-    """The shadow of a small box aloft is where the line through its centre and along the light meets the ground."""
+    """The shadow of a small floating box is where the line through its centre along the light meets the ground."""
     centre = np.array([0.5, -0.3, 1.5])
     solid = box(list(centre - 0.3), list(centre + 0.3))
     locations = np.array([[1.0, 1.0, 9.0]])
@@ -137,7 +137,7 @@ def test_the_sky_has_the_colour_of_the_lit_ground() -> None:
 def test_borders_are_averages_of_linear_colours() -> None:
     """A vertical edge through the middle of a column of pixels."""
     white, black = np.ones((1, 3)), np.zeros(3)
-    # 8 before the camera, 5 pixels to the unit: its edge is at column 20.5.
+    # It is 8 units from the camera, with 5 pixels per unit, so its edge is at column 20.5.
     wall = box([0.999, 0.1, -20], [1, 40, 20])
     image = Raycaster([wall], white, black).images(Cameras(np.array([[9.0, 0.0, 0.0]]), 1.0), 40)[0]
     light = AMBIENT + DIFFUSE * LIGHT[0]

@@ -1,4 +1,4 @@
-"""Scenes of solids: what is drawn, seeds and splits, what is refused."""
+"""Scenes of solids: their content, seeds and splits, and refused settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_label_is_one_object_in_all_views() -> None:
             pixels = scene.images[view][scene.labels[view] == 1 + index].astype(int)
             if len(pixels) == 0:
                 continue
-            # Not the borders, whose colours are mixed.
+            # The borders are left out, because their colours are mixed.
             strong = np.median(pixels, axis=0) > 0.6 * np.median(pixels, axis=0).max()
             names = {"red": 100, "green": 10, "blue": 1, "yellow": 110, "magenta": 101, "cyan": 11}
             assert int(strong @ [100, 10, 1]) == names[solid.colour]
@@ -58,7 +58,7 @@ def test_scenes_are_as_configured() -> None:
         for mesh, solid in zip(scene.meshes, scene.solids, strict=True):
             expected = [[*np.subtract(solid.position, solid.size), 0], [*np.add(solid.position, solid.size), 0]]
             expected[1][2] = 2 * solid.size
-            np.testing.assert_allclose(mesh.bounds, expected, atol=0.01)  # turned, a polygon is no perfect circle
+            np.testing.assert_allclose(mesh.bounds, expected, atol=0.01)  # a turned polygon is no perfect circle
         for one, other in itertools.combinations(scene.solids, 2):
             distance = np.linalg.norm(np.subtract(one.position, other.position))
             assert distance >= one.size + other.size + config.gap
@@ -75,7 +75,7 @@ def test_cle_mv_has_the_published_statistics() -> None:
         np.testing.assert_allclose(locations[:, 2], 3.508)
         azimuth = np.unwrap(np.arctan2(locations[:, 1], locations[:, 0]))
         np.testing.assert_allclose(np.diff(azimuth), np.deg2rad(36))
-    # A camera a little off would be seen here: the first location of the published files.
+    # This is the first location in the published files, which would reveal a slightly wrong camera.
     np.testing.assert_allclose(scenes[0].cameras.locations[0], [7.481, -6.508, 3.508], atol=2e-3)
 
 

@@ -48,7 +48,7 @@ def test_the_closed_form_is_met(start: str) -> None:
 
 
 def test_a_start_with_the_right_covariance_is_all_but_exact() -> None:
-    """A Student-t about the exact posterior, displaced; the leapfrog runs in its coordinates."""
+    """The start is a Student-t around a displaced exact posterior, and the leapfrog runs in its coordinates."""
     model, x = linear_gaussian(2)
     posterior = model.posterior(x)
     start = JointProposal(Elliptical(posterior.mean + 0.1, posterior.scale_tril * 1.2, df=8.0), model.num_slots)
@@ -89,7 +89,7 @@ class _SlotBlindPath(Path):
 
 
 def test_slots_that_overlap_and_differ_in_scale() -> None:
-    """Where transitions tell slots apart, the textbook path is biased, and the one of this package is not."""
+    """If transitions treat slots differently, the textbook path is biased, and that of this package is not."""
 
     class Unit(nn.Module):
         def forward(self, z: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def test_chains_end_in_the_posterior() -> None:
     config = AnnealingConfig(num_temperatures=150, leapfrog_steps=3)
     with torch.no_grad():
         result = anneal(path, make_plan(path, config), path.start.rsample(400), chunk_size=400)
-    total = result.z.sum(-2)[:, 0]  # the sum of the slots is what the image tells about
+    total = result.z.sum(-2)[:, 0]  # the image depends on the sum of the slots
     posterior = model.posterior(x)
     mean = posterior.mean.reshape(3, 2).sum(0)
     covariance = posterior.covariance_matrix.reshape(3, 2, 3, 2).sum((0, 2))
@@ -213,7 +213,7 @@ def test_the_prior_needs_no_permanent() -> None:
 
 
 def test_any_proposal_may_be_the_start() -> None:
-    """One of which nothing is known but the protocol has the identity for coordinates."""
+    """For a proposal that has nothing but the protocol, the coordinates are the identity."""
 
     class Wide:
         num_slots = 3

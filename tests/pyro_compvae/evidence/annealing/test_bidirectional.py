@@ -1,4 +1,4 @@
-"""Bidirectional Monte Carlo: sandwiches that hold the closed form."""
+"""Bidirectional Monte Carlo: sandwiches contain the closed form."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_sandwich_is_narrow_and_holds_the_truth(start: str) -> None:
 
 
 def test_too_few_temperatures_give_a_wide_sandwich_that_still_holds_the_truth() -> None:
-    """Where standard errors mean nothing, Markov's inequality does: a bound is wrong by 3 nats once in 20 scenes."""
+    """Standard errors mean nothing here, but by Markov's inequality a bound is wrong by 3 nats once in 20 scenes."""
     model, _ = linear_gaussian(1)
     z, arguments = simulate(model, num_scenes=40)
     log_joint, exact = LogJoint(model, *arguments), model.log_evidence(*arguments)
@@ -93,7 +93,7 @@ def test_matchings_are_drawn_in_proportion_to_their_products() -> None:
 
 
 def test_both_kinds_of_proposal_order_slots_alike() -> None:
-    """The same density, as one that factorises and as one that does not."""
+    """The same density is given as a factorised proposal and as a joint one."""
     n, B, K, D = 5000, 2, 3, 2
     loc = torch.randn(B, K, D, dtype=torch.float64)
     scale = torch.rand(B, K, D, dtype=torch.float64) + 0.5

@@ -15,7 +15,7 @@ L, B, K, D = 4000, 2, 2, 4
 
 
 def gaussians() -> MultivariateNormal:
-    """One correlated Gaussian for each scene, means and scales all different, batch shape (B,)."""
+    """One correlated Gaussian for each scene, with different means and scales, of batch shape (B,)."""
     factor = torch.randn(B, K * D, K * D, dtype=torch.float64).tril(-1) * 0.3
     factor = factor + torch.diag_embed(torch.linspace(0.3, 2.0, K * D, dtype=torch.float64).repeat(B, 1))
     return MultivariateNormal(torch.randn(B, K * D, dtype=torch.float64) + 1, scale_tril=factor)
@@ -31,7 +31,7 @@ def identity() -> Tensor:
 
 @pytest.mark.parametrize("coordinates", ["diagonal", "slots", "full"])
 def test_a_correlated_gaussian_is_left_invariant(coordinates: str) -> None:
-    """From exact draws, so that nothing but invariance is at stake; steps so long that many are rejected."""
+    """Chains start at exact draws, so that only invariance is tested; steps are so long that many are rejected."""
     density = gaussians()
     slots = density.covariance_matrix.reshape(B, K, D, K, D).diagonal(dim1=1, dim2=3).movedim(-1, 1)
     scale_tril = {
@@ -55,7 +55,7 @@ def test_a_correlated_gaussian_is_left_invariant(coordinates: str) -> None:
     assert ((z.mean(0) - density.mean).abs() < 4.5 * (variance / L).sqrt()).all()
     centred = z - density.mean
     observed = torch.einsum("lbi,lbj->bij", centred, centred) / L
-    error = ((variance[:, :, None] * variance[:, None] + covariance**2) / L).sqrt()  # Isserlis
+    error = ((variance[:, :, None] * variance[:, None] + covariance**2) / L).sqrt()  # by Isserlis' theorem
     assert ((observed - covariance).abs() < 4.5 * error).all()
 
 
@@ -67,7 +67,7 @@ def test_chains_find_the_gaussian_from_elsewhere() -> None:
         point, _ = hmc_step(target, point, torch.full((B, 1), 0.6, dtype=torch.float64), scale_tril, jittered(3))
     error = (density.variance / L).sqrt()
     assert ((point.z.flatten(-2).mean(0) - density.mean).abs() < 4.5 * error).all()
-    # Points carry what belongs to their z, also after rejections.
+    # Points carry the values and gradients of their z, also after rejections.
     fresh = target.evaluate(point.z)
     torch.testing.assert_close(fresh.log_factors, point.log_factors)
     torch.testing.assert_close(fresh.gradients, point.gradients)
@@ -113,7 +113,7 @@ def test_powers_multiply_factors() -> None:
 
 @pytest.mark.parametrize("outside", [math.nan, -math.inf])
 def test_densities_that_are_not_finite_reject(outside: float) -> None:
-    """A half-normal: what crosses zero is rejected, and the rest stays half-normal."""
+    """The target is a half-normal: trajectories that cross zero are rejected, and the rest stays half-normal."""
 
     def half_normal(z: Tensor) -> Tensor:
         return torch.where((z > 0).all((-2, -1)), -0.5 * z.square().sum((-2, -1)), outside)

@@ -1,4 +1,4 @@
-"""Slopes of noisy ELBOs."""
+"""The slopes of noisy ELBOs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_error_of_a_rise_is_its_scatter_over_repetitions() -> None:
     slope = elbo_slope(noise, HELD)
     assert abs(float(slope.rise.mean())) < 4 * float(slope.rise.std()) / 4000**0.5
     assert float(slope.rise.std()) == pytest.approx(float(slope.standard_error.square().mean().sqrt()), rel=0.05)
-    # At two standard errors, with 18 degrees of freedom.
+    # The test is at two standard errors, with 18 degrees of freedom.
     assert 0.92 < float(slope.converged.double().mean()) < 0.96
 
 

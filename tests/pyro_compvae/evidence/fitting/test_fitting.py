@@ -1,4 +1,4 @@
-"""Fitted Gaussians where the best of every family is known in closed form."""
+"""Fitted Gaussians, compared with the best of every family in closed form."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_no_scale_has_to_be_known_beforehand() -> None:
 
 
 def test_the_optimum_of_the_renyi_bound_covers_more() -> None:
-    """Against log ∫ p^a q^(1−a), which is known for Gaussians, maximised by torch's own optimiser."""
+    """It maximises log ∫ p^a q^(1−a), which is known for Gaussians, as torch's own optimiser does."""
     model, x, log_joint, guide = make()
     exponent = 0.5
     elbo_fit = fit_gaussian(log_joint, guide.posterior(x), "diagonal")
@@ -165,7 +165,7 @@ def test_numbers_out_of_range_are_named() -> None:
 
 
 def test_as_many_dimensions_as_the_published_sizes_have() -> None:
-    """K 7, D 16: seven draws in 112 dimensions for each that counts; nothing may diverge, and no family get worse."""
+    """With K = 7 and D = 16, fits in 112 dimensions must not diverge, and no family may get worse."""
     model = LinearGaussian(7, 16, observed_dim=20, scale=0.3)
     x = model.simulate(2)
     log_joint = LogJoint(model, x)
@@ -184,7 +184,7 @@ def test_as_many_dimensions_as_the_published_sizes_have() -> None:
 
 
 def test_a_step_is_a_newton_step_near_the_optimum() -> None:
-    """From an error δ a full step leaves one of order δ²: it fixes every factor of the natural gradient."""
+    """A full step from an error δ leaves one of order δ², which tests every factor of the natural gradient."""
     model, x, log_joint, _ = make()
     exact = model.posterior(x)
     delta = 0.02
@@ -205,14 +205,14 @@ def test_a_step_is_a_newton_step_near_the_optimum() -> None:
 
 
 class Cliff:
-    """A standard normal that is cut off, or NaN in its gradient, on one side."""
+    """A standard normal that is cut off on one side, or has NaN in its gradient there."""
 
     def __init__(self, gradient: bool) -> None:
         self.num_scenes, self.event_shape, self.gradient = 2, (1, 1), gradient
 
     def __call__(self, z: Tensor) -> Tensor:
         value = -0.5 * z.square().sum((-2, -1))
-        if self.gradient:  # infinite at 0, times 0 beyond the cliff
+        if self.gradient:  # the gradient at 0 is infinite, and is multiplied by 0 beyond the cliff
             return value + 0 * ((1 - z) + (1 - z).abs()).sqrt().sum((-2, -1))
         return value.masked_fill((z > 1).any(-1).any(-1), -torch.inf)
 

@@ -1,4 +1,4 @@
-"""Flows per scene: densities that are densities, and posteriors that no Gaussian fits."""
+"""Flows for every scene: their densities, and posteriors that no Gaussian fits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ B, K, D = 2, 3, 2
 
 
 def bent_proposal() -> FlowProposal:
-    """A flow with weights that do something, different in every scene."""
+    """A flow with weights that are not zero and differ between scenes."""
     N = K * D
     coupling = Coupling.identity(B, N, layers=4, hidden=5, device=torch.device("cpu"))
     for weight in coupling.parameters():
@@ -32,7 +32,7 @@ def bent_proposal() -> FlowProposal:
 
 
 def test_the_density_is_that_of_the_draws() -> None:
-    """Change of variables, with the Jacobian of the draws by automatic differentiation."""
+    """The density follows from a change of variables, with the Jacobian by automatic differentiation."""
     proposal = bent_proposal()
     loc = proposal.gaussian.loc
 
@@ -61,7 +61,7 @@ def test_symmetrised_densities_are_means_over_all_orders() -> None:
 
 
 def banana(x: Tensor) -> None:
-    """z ~ N(0, I_2), x ~ N(z_2 + z_1², 0.3²): a bent ridge."""
+    """A model with a bent ridge: z ~ N(0, I_2), x ~ N(z_2 + z_1², 0.3²)."""
     with pyro.plate("scenes", len(x), dim=-1):
         z = pyro.sample("z", dist.Normal(torch.zeros(1, 2).double(), 1.0).to_event(2))
         pyro.sample("x", dist.Normal(z[..., 0, 1] + z[..., 0, 0].square(), 0.3), obs=x)

@@ -18,7 +18,7 @@ B, K, D = 2, 3, 2
 
 
 def scale_tril(*batch: int, size: int) -> Tensor:
-    """Well-conditioned, with correlations of about a half."""
+    """A well-conditioned Cholesky factor, with correlations of about a half."""
     lower = 0.5 * torch.randn(*batch, size, size, dtype=torch.float64).tril(-1)
     return lower + torch.diag_embed(0.5 + torch.rand(*batch, size, dtype=torch.float64))
 
@@ -96,7 +96,7 @@ def test_symmetric_density_is_the_mean_over_all_permutations(make: type[Proposal
 
 
 def test_densities_against_torch_slot_by_slot() -> None:
-    """One scene, one draw: which slot of z meets which factor of q."""
+    """One scene and one draw at a time, every slot of z is matched with its factor of q."""
     proposal = factorised()
     z = proposal.rsample(1)
     q = [MultivariateNormal(proposal.slots.loc[1, k], scale_tril=proposal.slots.scale_tril[1, k]) for k in range(K)]
@@ -121,7 +121,7 @@ def test_permutations_are_summed_in_parts_without_a_trace(monkeypatch: pytest.Mo
     proposal = joint()
     z = proposal.rsample(5)
     whole = proposal.symmetric_log_prob(z)
-    for held in (1, 12, 29):  # one permutation at a time; two; five, and one left over
+    for held in (1, 12, 29):  # one permutation at a time; two; or five, with one left over
         monkeypatch.setattr("pyro_compvae.evidence.proposals.symmetric.PERMUTED_DRAWS", held)
         torch.testing.assert_close(proposal.symmetric_log_prob(z), whole)
 
@@ -129,7 +129,7 @@ def test_permutations_are_summed_in_parts_without_a_trace(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("make", [factorised, joint])
 @pytest.mark.parametrize("df", [math.inf, 5.0])
 def test_both_densities_integrate_to_one(make: type[Proposal], df: float) -> None:
-    """By importance sampling from a wide Student-t; a slot apart has its factor 1/K! too."""
+    """The integrals are estimated by importance sampling from a wide Student-t; separate slots have a factor 1/K!."""
     L = 100_000
     proposal = make(df)
     wide = JointProposal(
