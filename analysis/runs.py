@@ -159,6 +159,6 @@ def take_over_model(guide: SceneGuide, config: RunConfig) -> None:
     if changed:
         raise ConfigError(
             f"frozen_model: expected the model of {config.frozen_model} to be that of this run, but "
-            f"{'; '.join(changed)}. Give the same --preset, --dataset and --set as there."
+            f"{'; '.join(changed)}. Give the same --preset, --dataset and --set as for that run."
         )
     guide.model.load_state_dict(run.model.state_dict())

@@ -86,7 +86,7 @@ def make(args: Convert | Verify | Render) -> None:
         print(describe(args.target, info))
         missing = ", ".join(split for split in SPLITS if split not in info.splits)
         if missing:
-            print(f"no scenes for {missing}; training wants all three (--num-train, --num-validation, --num-test)")
+            print(f"no scenes for {missing}; training needs all three (--num-train, --num-validation, --num-test)")
     elif isinstance(args, Verify):
         check(args)
     else:

@@ -40,7 +40,7 @@ class IodineGuide(RefinementGuide):
     * layer normalisation has no learned scale and shift, and in the presets for two CPU cores takes the halves of λ's
       gradient one by one (`LayerNorm`);
     * gradients shown to f are those of each scene's ELBO (the code: of the mean loss of the batch, of the other sign
-      and B times smaller, which layer normalisation undoes, but for its epsilon);
+      and B times smaller, which layer normalisation undoes, except for its epsilon);
     * the mask posterior is exact (the code adds 1e-6 to its denominator), and constants that the code calls legacy are
       left out: an input of 5 beside z, two of 0.5 beside those of f;
     * the LSTM's forget gate starts at torch's bias (Sonnet adds 1), and weights start as torch's and

@@ -67,7 +67,7 @@ class MulmonGuide(RefinementGuide):
       and for the counterfactual the log ratio of the likelihoods with and without a slot (the code: the likelihood
       without it, its masks renormalised with 1e-5 added);
     * gradients shown to f are those of each scene's ELBO (the code: of the mean loss of the batch, of the other sign
-      and B times smaller, which layer normalisation undoes, but for its epsilon);
+      and B times smaller, which layer normalisation undoes, except for its epsilon);
     * view encoder, projector and decoder start with weights that keep variances (the code: torch's default).
 
     Args:
@@ -136,7 +136,7 @@ class MulmonGuide(RefinementGuide):
     def planned(  # type: ignore[override]
         self, x: Tensor, viewpoints: Tensor, *, generator: torch.Generator | None = None
     ) -> Iterator[Hashable]:
-        """Draw n beforehand, for all calls in this context; T is decided anyhow."""
+        """Draw n beforehand, for all calls in this context; T is no random number and only part of the plan."""
         before = self.num_observed
         self.num_observed = self._draw_number(x.shape[1], generator)
         try:

@@ -32,7 +32,7 @@ def run(
         arguments_type: dataclass of the command's arguments, or a union of them for subcommands.
         command: what to do with them; it returns an exit code, or None for 0.
         arguments: the arguments on the command line, without the name of the command; None takes the program's own.
-        when_interrupted: what to say after Ctrl-C: what is kept, and how to go on.
+        when_interrupted: the message after Ctrl-C, which says what is kept and how to continue.
     """
     try:
         return command(tyro.cli(arguments_type, args=arguments)) or 0

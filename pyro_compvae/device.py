@@ -12,7 +12,7 @@ from pyro_compvae.errors import ConfigError
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. Each worker of ``torchrun`` gets its own GPU.
+    """The device of that name; "auto" is a GPU if there is one. Each worker of ``torchrun`` gets its own GPU.
 
     Raises:
         ConfigError: for a device that this machine does not have, or if there are fewer GPUs than workers.

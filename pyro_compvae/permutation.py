@@ -71,12 +71,12 @@ def _subsets(num_columns: int, size: int, device: torch.device) -> tuple[Tensor,
     smaller = {subset: index for index, subset in enumerate(combinations(range(num_columns), size - 1))}
     subsets = list(combinations(range(num_columns), size))
     predecessors = [[smaller[subset[:i] + subset[i + 1 :]] for i in range(size)] for subset in subsets]
-    with torch.inference_mode(False):  # kept for later calls, which may want gradients
+    with torch.inference_mode(False):  # kept for later calls, which may need gradients
         return torch.tensor(subsets, device=device), torch.tensor(predecessors, device=device)
 
 
 @lru_cache(maxsize=32)
 def all_permutations(num_slots: int, device: torch.device | None = None) -> Tensor:
     """The K! permutations of K slots, (K!, K), the identity first. All callers share the tensor: do not write to it."""
-    with torch.inference_mode(False):  # kept for later calls, which may want gradients
+    with torch.inference_mode(False):  # kept for later calls, which may need gradients
         return torch.tensor(list(permutations(range(num_slots))), device=device)

@@ -100,7 +100,7 @@ class Repulsion:
         """
         if zeros.shape != (self.num_slots, self.latent_dim):
             raise ArgumentError(
-                f"num_slots: expected {self.num_slots} slots of {self.latent_dim} dimensions, which log Z is of, got "
+                f"num_slots: expected {self.num_slots} slots of {self.latent_dim} dimensions, as for log Z, got "
                 f"{tuple(zeros.shape)}. Set num_slots first, then call repulsive again."
             )
         size = (self.num_slots, self.latent_dim)

@@ -18,9 +18,9 @@ def report(content: dict[str, Any]) -> str:
     lines = [
         f"{machine['processor']}, {machine['threads']} CPU threads, torch {machine['torch']}, "
         f"load average {machine['load_average']} at the start",
-        "Compare the ratios: absolute times depend on the machine and on what else it does. Memory is the peak beyond",
-        "what the process held before its first step; on a CPU it includes some 20 MiB of library code. The limit is",
-        "what the convolutions and matrix products of the step take alone, at the same shapes, in the same process.",
+        "Compare the ratios: absolute times depend on the machine and its other work. Memory is the peak beyond",
+        "what the process held before its first step; on a CPU it includes about 20 MiB of library code. The limit is",
+        "the time of the step's convolutions and matrix products alone, with the same shapes, in the same process.",
     ]
     for row in content["steps"]:
         if row["variant"] == BASELINE:

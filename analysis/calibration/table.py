@@ -12,7 +12,7 @@ from pyro_compvae.analysis.tables import Table
 from pyro_compvae.evidence.estimate import reliable_khat
 
 FEW = 8
-"""Number of scenes below which the scenes that are reliable by k̂ get no table of their own."""
+"""Least number of scenes that are reliable by k̂ for separate ranks of these scenes."""
 
 LEVELS = (0.5, 0.8, 0.95)
 """The levels at which coverage is reported."""

@@ -58,7 +58,7 @@ class PriorComparison:
                 f"log p̂(x), repelling slots:    {_in_words(self.repulsive)}",
                 f"log Bayes factor:             {interval(factor)} nats per scene, from {float(factor.min()):.2f} to "
                 f"{float(factor.max()):.2f}; for repelling slots in {int((factor > 0).sum())} of {len(factor)} scenes "
-                f"(standard error of one: {float(self.standard_error.median()):.2f}; of all in common, by log Z: "
+                f"(standard error of one: {float(self.standard_error.median()):.2f}; common to all, from log Z: "
                 f"{normaliser.standard_error:.2f})",
             )
         )

@@ -46,12 +46,12 @@ def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared:
         lines.append("  (for the parts of Δ gap, run compvae ladder on every run, with the same settings)")
     else:
         n = parts.sizes["scene"]
-        lines.append(f"  its parts, by compvae ladder with an estimate of log p(x) of its own, in {n} scenes:")
+        lines.append(f"  its parts, by compvae ladder with a separate estimate of log p(x), in {n} scenes:")
         for name in parts["gap_name"].values:
             lines.append(_row(f"  {NAMES[str(name)]}", parts.sel(gap_name=name), "gap", 2, False))
         lines.append(_row("  all parts", parts.sum("gap_name"), "gap", 2, False))
     over = f"{P} pairs of runs and {N} scenes" if P > 1 else f"{N} scenes, for this one pair of runs"
-    few = ", which are too few not to make them too narrow" if 1 < P < FEW_PAIRS else ""
+    few = ", whose small number makes them too narrow" if 1 < P < FEW_PAIRS else ""
     notes = (
         f"Nats per scene; [ ] are 95 % bootstrap intervals over {over}{few}. log p̂(x) is low in expectation, and "
         f"reliable by k̂ for {float(data['reliable'].mean()):.0%} of the scenes."

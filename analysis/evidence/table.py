@@ -112,7 +112,7 @@ def sandwich_table(data: xarray.Dataset) -> str:
         cells = (str(b), *(f"{number:.2f}" for number in (*numbers, row["khat"])))
         lines.append("".join(f"{cell:>{column}}" for cell, column in zip(cells, columns, strict=True)) + f"  {where}")
     lines.append(
-        f"width: median {float(width.median()):.2f} nats, {_range(width)}; below zero, by noise, where the bounds meet"
+        f"width: median {float(width.median()):.2f} nats, {_range(width)}; it is below zero by noise if the bounds meet"
     )
     return "\n".join(lines)
 

@@ -82,7 +82,7 @@ class Khats(NamedTuple):
 
     def __str__(self) -> str:
         known = self.values[~np.isnan(self.values)]
-        return f"k̂ < {self.threshold:.2f}, which {self.num_weights:,} weights can bear, for {self.good} of {known.size}"
+        return f"k̂ < {self.threshold:.2f}, the limit for {self.num_weights:,} weights, for {self.good} of {known.size}"
 
     @property
     def good(self) -> int:

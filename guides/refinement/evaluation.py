@@ -79,8 +79,8 @@ class _AttachGradient(torch.autograd.Function):
         # Unlike an `if`, this does not make the host wait for a GPU. There the message must be below 255 characters.
         torch._assert_async(
             (grad_output == grad_output[0]).all(),
-            "expected scenes of equal weight: in train mode no RenyiELBO with several particles, poutine.mask or "
-            "per-scene scales; take Trace_ELBO or TraceMeanField_ELBO, or eval mode.",
+            "expected scenes of equal weight: train mode excludes RenyiELBO with several particles, poutine.mask and "
+            "per-scene scales. Use Trace_ELBO or TraceMeanField_ELBO, or eval mode.",
         )
         z_gradient, *weight_gradients = ctx.gradients  # type: ignore[attr-defined]
         weight = grad_output[0]

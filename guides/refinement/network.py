@@ -120,7 +120,7 @@ class RefinementNetwork(nn.Module):
     def hidden(
         self, inputs: Tensor, state: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """The hidden layer and its new state; the state stays None where there is no LSTM."""
+        """Apply the hidden layer; returns its output and new state, which stays None without an LSTM."""
         if self.dense is not None:
             return self.dense(inputs), None
         assert self.lstm is not None

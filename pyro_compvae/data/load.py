@@ -45,7 +45,7 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
         raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     if config.name == "sprites":
         if multi_view:
-            raise DataError("sprites have no cameras; MulMON wants --dataset solids, clevr-mv or dolphin")
+            raise DataError("sprites have no cameras; MulMON needs --dataset solids, clevr-mv or dolphin")
         sprites = SpriteConfig(image_size=config.image_size)
         size = config.num_train if split == "train" else config.num_test
         return make_sprites(split, size, config=sprites)

@@ -131,8 +131,8 @@ class RunFolder:
             )
         if self.weights.is_file() and not self.checkpoint.exists():
             raise CheckpointError(
-                f"resume: expected a run, got an export, {self.path}: it cannot be trained on, for the state of the "
-                "optimiser is not in it. Resume the run that it was made from"
+                f"resume: expected a run, got an export, {self.path}: training cannot continue from it, because it "
+                "does not hold the state of the optimiser. Resume the run from which it was made"
             )
         stored = self.config()
         if guide is not None and guide != stored.guide:  # its configuration has other sections

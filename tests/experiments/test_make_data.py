@@ -174,7 +174,7 @@ def test_clumsy_users(script: ModuleType, tmp_path: Path, capsys: pytest.Capture
     formats.efficient_morl(tmp_path / "a.h5", {"train": 2})
     source, target = str(tmp_path / "a.h5"), str(tmp_path / "b.h5")
     assert script.main(["convert", source, target]) == 0
-    assert "no scenes for test; training wants all three" in capsys.readouterr().out
+    assert "no scenes for test; training needs all three" in capsys.readouterr().out
     for arguments, message in [
         (["convert", source, str(tmp_path / "c.h5"), "--image-size", "-3"], "image_size: expected 1 or more, got -3"),
         (

@@ -370,5 +370,5 @@ def test_an_export_is_not_trained_on(
     out = export_run(tiny_copy())
     files = {path: path.read_bytes() for path in out.iterdir()}
     assert script.main(["--resume", "--steps", "3", "--run-dir", str(out)]) == 1
-    assert "it cannot be trained on, for the state of the optimiser is not in it" in capsys.readouterr().err
+    assert "because it does not hold the state of the optimiser" in capsys.readouterr().err
     assert files == {path: path.read_bytes() for path in out.iterdir()}

@@ -3,9 +3,9 @@
     /                        format, version, name, settings (JSON)
     /train, /validation, /test    origin, sha256
         images               (N, [V,] H, W, 3) uint8
-        labels               (N, [V,] H, W) uint8, where there are masks
-        num_objects          (N,) int64, where there are masks
-        viewpoints           (N, V, 3) float32, where there are views
+        labels               (N, [V,] H, W) uint8, if there are masks
+        num_objects          (N,) int64, if there are masks
+        viewpoints           (N, V, 3) float32, if there are several views
 
 HDF5 checks a Fletcher-32 checksum whenever it reads a chunk; the SHA-256 of a split identifies the data in results.
 """

@@ -80,7 +80,7 @@ def test_the_table_divides_the_gap_if_there_are_ladders() -> None:
     text = comparison_table(found, parts, False)
     row = next(line for line in text.splitlines() if line.strip().startswith("amortisation"))
     assert row.split()[1:] == ["0.00", "-1.50", "-1.50", "[-1.50,", "-1.50]", "-1.50", "100%", "-1.50", "-1.50"]
-    assert "too few not to make them too narrow" in text
+    assert "whose small number makes them too narrow" in text
 
 
 def test_signs_need_an_interval_on_one_side() -> None:

@@ -64,7 +64,7 @@ def test_one_scene_cannot_be_split(tmp_path: Path) -> None:
 
 
 def test_sprites_have_no_views() -> None:
-    with pytest.raises(DataError, match="sprites have no cameras; MulMON wants --dataset solids, clevr-mv or dolphin"):
+    with pytest.raises(DataError, match="sprites have no cameras; MulMON needs --dataset solids, clevr-mv or dolphin"):
         load_scenes(DataConfig(), "train", multi_view=True)
 
 
