@@ -1,4 +1,4 @@
-"""Of the documentation: ``python -m sphinx -W --keep-going -b html docs FOLDER``."""
+"""Sphinx's configuration of the documentation: ``python -m sphinx -W --keep-going -b html docs FOLDER``."""
 
 from __future__ import annotations
 
@@ -36,42 +36,42 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 
 default_role = "py:near"
-suppress_warnings = ["ref.python"]  # where several objects have a name, the first is linked
+suppress_warnings = ["ref.python"]  # if several objects have the same name, the first one is linked
 
 COLON = "\ue000"
-"""Stands for a colon in the docstring of an attribute while napoleon has it, which would read a type before it."""
+"""The character that stands for a colon in attributes' docstrings, before which napoleon would read a type."""
 
 
 class NearRole(PyXRefRole):
-    """A name in single backticks, of whichever module it is; names of nothing documented stay plain."""
+    """The role of a name in single backticks, from any module; names that are not documented stay plain."""
 
     def process_link(
         self, env: Any, refnode: Any, has_explicit_title: bool, title: str, target: str
     ) -> tuple[str, str]:
-        """As of a target with a leading dot, which Sphinx looks for in all modules."""
+        """Treat the name like a target with a leading dot, which Sphinx looks for in all modules."""
         refnode["reftype"] = "obj"
         return title, super().process_link(env, refnode, has_explicit_title, title, f".{target}")[1]
 
 
 def before_napoleon(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Have every docstring in reStructuredText."""
+    """Convert every docstring to reStructuredText."""
     lines[:] = to_restructured_text(lines)
     if what in ("attribute", "data", "property"):
         lines[:] = [line.replace(":", COLON) for line in lines]
 
 
 def after_napoleon(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Have the colons back."""
+    """Put the colons back."""
     lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
 def skip_fields(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: Any) -> bool | None:
-    """Fields of a NamedTuple are in its docstring; their own says "alias for field number 0"."""
+    """Skip fields of a NamedTuple, which its docstring describes; their own say "alias for field number 0"."""
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the above."""
+    """Connect the functions above to Sphinx."""
     app.add_role_to_domain("py", "near", NearRole())
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)

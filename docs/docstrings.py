@@ -1,4 +1,4 @@
-"""Docstrings as this project writes them, turned into what Sphinx reads.
+"""Conversion of this project's docstrings to the markup of Sphinx.
 
 Formulae stand in indented paragraphs, fields as ``name: what`` below one another, and | and (*batch, N) mean what they
 say.
@@ -11,7 +11,7 @@ from itertools import groupby
 
 LITERAL_OR_CODE = re.compile(r"(``.*?``|`[^`]*`)")
 SPECIAL = re.compile(r"\||\*(?=\w+[,)])|(?<=\w)_(?!\w)|(?<=: )(?=[A-Z]\.$)")
-"""A substitution, emphasis, a reference, and "K.", which would be the head of a list."""
+"""Text that would be markup: a substitution, emphasis, a reference, and "K.", which would begin a list."""
 FIELD = re.compile(r"([a-z]\w*(?:, \w+)*): +(?=\S)")
 
 
@@ -24,7 +24,7 @@ def to_restructured_text(lines: list[str]) -> list[str]:
         if blank:
             text += paragraph
         elif paragraph[0].startswith(" "):
-            # Below a section's head it goes on with the section; otherwise it is a formula.
+            # Below a section's head it belongs to the section; otherwise it is a formula.
             text += _escaped(paragraph) if within_section else [".. code-block:: text", "", *paragraph]
         elif paragraph[0].startswith(">>> "):
             text += paragraph
@@ -35,7 +35,7 @@ def to_restructured_text(lines: list[str]) -> list[str]:
 
 
 def _with_fields_listed(paragraph: list[str]) -> list[str]:
-    """``name: what`` and its continuation, indented, as items of a list."""
+    """Lines ``name: what`` and their indented continuations as items of a list."""
     start = next((i for i, line in enumerate(paragraph) if FIELD.match(line)), len(paragraph))
     fields = paragraph[start:]
     follows = start == 0 or paragraph[start - 1].endswith(":")
@@ -46,7 +46,7 @@ def _with_fields_listed(paragraph: list[str]) -> list[str]:
 
 
 def _escaped(lines: list[str]) -> list[str]:
-    """With the characters escaped that would be markup, outside of backticks."""
+    """The text with characters escaped that would be markup, except in backticks."""
     return [
         "".join(
             part if part.startswith("`") else SPECIAL.sub(lambda match: "\\" + match[0], part)

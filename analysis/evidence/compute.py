@@ -74,7 +74,7 @@ class EvidenceConfig:
     """Factor on the guide's scale for "guide_inflated"; 1 leaves that estimate out."""
     ais_chains: int = RefinedConfig.num_chains
     """Chains annealed from the last covering fit; 0 leaves annealing out. With fewer than 30 chains there is no k̂, and
-    a few chains are reliable only up to a small k̂. The sandwich's lower bound uses as many."""
+    a few chains are reliable only up to a small k̂. The sandwich's lower bound has the same effort."""
     ais_temperatures: int = RefinedConfig.num_temperatures
     """Steps of these chains from the fit to the posterior."""
     leapfrog_steps: int = RefinedConfig.leapfrog_steps

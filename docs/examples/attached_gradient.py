@@ -1,4 +1,4 @@
-"""What is left out of the training gradient where the refinement network's inputs are detached.
+"""Measurement of what detaching the refinement network's inputs leaves out of the training gradient.
 
 ``python docs/examples/attached_gradient.py RUN_DIR``, for a run of IODINE or MulMON. On batches of its training scenes,
 with the same noise both ways: g is the gradient with detached inputs, g + r that with ``attached_inputs``.
@@ -28,14 +28,14 @@ def training_gradient(guide: RefinementGuide, arguments: tuple[Tensor, ...], see
 
 
 def cosines(vectors: Tensor) -> Tensor:
-    """Cosines of all pairs of different rows: (N, P) → (N (N − 1) / 2,)."""
+    """The cosines (N (N − 1) / 2,) of all pairs of different rows of (N, P)."""
     directions = F.normalize(vectors, dim=1)
     first, second = torch.triu_indices(len(vectors), len(vectors), offset=1)
     return (directions @ directions.T)[first, second]
 
 
 def main(run_dir: str, num_batches: int = 16, batch_size: int = 16) -> dict[str, Tensor]:
-    """Print what a paragraph of docs/mathematics.md says."""
+    """Print the numbers in a paragraph of docs/mathematics.md."""
     run = load_run(run_dir)
     guide, config = run.guide, run.config
     assert isinstance(guide, RefinementGuide)

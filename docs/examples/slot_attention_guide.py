@@ -40,13 +40,13 @@ class SlotAttention(nn.Module):
         )
 
     def forward(self, features: Tensor, slots: Tensor) -> Tensor:
-        """(B, N, F) and (B, K, F) → (B, K, F)."""
+        """Map features (B, N, F) and slots (B, K, F) to new slots (B, K, F)."""
         features = self.feature_norm(features)
         keys, values = self.key(features), self.value(features)
         for _ in range(self.num_iterations):
             queries = self.query(self.slot_norm(slots))
             logits = keys @ queries.mT / queries.shape[-1] ** 0.5  # (B, N, K)
-            # Over slots, so that they compete for places; then over places, a weighted mean without division by zero.
+            # A softmax over slots makes them compete for places; one over places gives a mean without division by zero.
             weights = logits.log_softmax(-1).softmax(1)
             updates = weights.mT @ values  # (B, K, F)
             slots = self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
@@ -55,7 +55,7 @@ class SlotAttention(nn.Module):
 
 
 class SlotAttentionGuide(SceneGuide):
-    """q(z | x) = Π_k N(z_k; head(slot_k)), slots from `SlotAttention` over convolutional features of x.
+    """q(z | x) = Π_k N(z_k; head(slot_k)), with slots from `SlotAttention` over convolutional features of x.
 
     Slots start at random, the same distribution for all, so that they are exchangeable and K is free. Like IODINE's,
     the posterior therefore depends on torch's random numbers; every one of them gives a bound on log p(x).
@@ -63,7 +63,7 @@ class SlotAttentionGuide(SceneGuide):
     Args:
         model: the generative model; its decoder is trained along.
         width: F, of features and slots.
-        num_iterations: of attention.
+        num_iterations: the number of iterations of attention.
         lnms_strength, lnms_scale: s and σ_c of L-NMS.
     """
 
@@ -90,7 +90,7 @@ class SlotAttentionGuide(SceneGuide):
             nn.ReLU(),
         )
         for layer in self.encoder:
-            if isinstance(layer, nn.Conv2d):  # torch's default takes most of the variance away
+            if isinstance(layer, nn.Conv2d):  # torch's default would lose most of the variance
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.features = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
         self.initial_mean = nn.Parameter(torch.zeros(width))
@@ -107,7 +107,7 @@ class SlotAttentionGuide(SceneGuide):
         return self.refine(x, self.initial_mean + self.initial_scale * noise)
 
     def refine(self, x: Tensor, slots: Tensor) -> Normal:
-        """q(z | x) from the slots (B, K, F) that attention starts at."""
+        """q(z | x) from the slots (B, K, F) at which attention starts."""
         places = self.coordinates.expand(len(x), -1, -1, -1)
         features = self.features(self.encoder(torch.cat((x, places), dim=1)).flatten(2).mT)  # (B, N, F)
         mean, raw_scale = self.head(self.attention(features, slots)).chunk(2, dim=-1)
@@ -122,12 +122,12 @@ def make_guide(num_slots: int = 5, latent_dim: int = 8, image_size: int = 24, wi
 
 
 def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16, learning_rate: float = 4e-4) -> None:
-    """SVI with torch's Adam: the ELBO is a module, whose parameters are those of guide and model."""
+    """Train by SVI with torch's Adam: the ELBO is a module, whose parameters are those of guide and model."""
     guide.train()
     elbo = TraceMeanField_ELBO()(guide.model, guide)
     optimiser = torch.optim.Adam(elbo.parameters(), learning_rate)
     for step in range(steps):
-        guide.kl_weight = min(1.0, step / 4_000)  # β warms up, so that slots say something before it costs much
+        guide.kl_weight = min(1.0, step / 4_000)  # β warms up, so that slots carry information before it costs much
         batch = scenes[torch.randint(len(scenes), (batch_size,))]
         loss = elbo(*guide.arguments(batch)) / batch_size
         optimiser.zero_grad()
@@ -139,7 +139,7 @@ def train(guide: SceneGuide, scenes: SceneSet, steps: int, batch_size: int = 16,
 
 
 def main(steps: int = 9_000) -> None:
-    """Train on sprites; evaluate, and estimate the evidence of, scenes that were not trained on."""
+    """Train on sprites, then evaluate unseen scenes and estimate their evidence."""
     torch.manual_seed(0)
     guide = make_guide()
     train(guide, make_sprites("train", 20_000), steps)

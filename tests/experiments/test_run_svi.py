@@ -230,7 +230,7 @@ def test_resume_compares_fields_that_only_the_guide_of_the_run_has(
         ("clevr_aug", [*TINY, "--dataset", "dolphin", "--data-root", "nowhere"]),
         ("resume: expected a run in", [*TINY, "--resume"]),
         ("batch_size: expected a positive number, got 0", [*TINY, "--batch-size", "0"]),
-        ("sprites have no cameras; MulMON wants", [*TINY, "--guide", "mulmon", "--dataset", "sprites"]),
+        ("sprites have no cameras; MulMON needs", [*TINY, "--guide", "mulmon", "--dataset", "sprites"]),
         ("expected scenes of at least 2 views", [*TINY, "--guide", "mulmon", "--set", "data.num_views=1"]),
         ("RunConfig.num_slots: expected at least 2, got 1", [*TINY, "--guide", "monet", "--slots", "1"]),
         ("RunConfig.num_slots: expected at least 2, got 0", [*TINY, "--guide", "mulmon", "--slots", "0"]),

@@ -148,13 +148,13 @@ class SeparatedModel(nn.Module):
 class FactorisedGuide:
     """A Pyro guide that samples "z" from a Normal which factorises over everything.
 
-    Of a `LinearGaussian`: the exact marginals, every slot moved by a shift of its own, so that slots differ. Of a
-    `SlotMixture`: one mode.
+    For a `LinearGaussian` it has the exact marginals, with every slot moved by another shift, so that slots differ. For
+    a `SlotMixture` it is one mode.
 
     Args:
-        model: the model whose posterior this is of.
-        widening: of all scales.
-        shift: (K,), in standard deviations.
+        model: the model whose posterior the guide approximates.
+        widening: the factor on all scales.
+        shift: the shifts (K,), in standard deviations.
     """
 
     def __init__(self, model: LinearGaussian | SlotMixture, widening: float = 1.0, shift: Tensor | None = None) -> None:
@@ -182,7 +182,7 @@ class FixedGuide(nn.Module):
     """A guide whose posterior is given, whatever the scenes.
 
     Args:
-        loc, scale: (B, K, D).
+        loc, scale: the posterior's parameters, (B, K, D).
     """
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:

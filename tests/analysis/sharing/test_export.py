@@ -174,7 +174,7 @@ def test_unfinished_and_damaged_runs_are_not_shared(monet: Path, tmp_path: Path)
         (monet / "summary.json").write_text(text)
         refuses("summary.json: expected the metrics of a run, but it cannot be read")
     (monet / "summary.json").unlink()
-    refuses(r"expected a finished run with a summary.json, found none. Finish the run: python .*--resume")
+    refuses(r"expected a finished run with a summary.json, found none. Finish the run: compvae train --resume")
     (monet / "summary.json").write_text(json.dumps(summary))
     assert "not recorded" in (export_run(monet, out) / "README.md").read_text(), "without an environment.json"
 
