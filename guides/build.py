@@ -58,6 +58,7 @@ def _mulmon(config: RunConfig) -> MulmonGuide:
         view_dim=v.view_dim,
         view_hidden=v.view_hidden,
         projector_hidden=v.projector_hidden,
+        turned=v.turned,
     )
     guide = MulmonGuide(
         model,
@@ -69,6 +70,7 @@ def _mulmon(config: RunConfig) -> MulmonGuide:
         lnms_scale=config.lnms_prior.scale,
     )
     guide.attached_inputs = config.refinement.attached_inputs
+    guide.max_queried = v.max_queried
     return guide
 
 

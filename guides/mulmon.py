@@ -15,13 +15,14 @@ from torch.distributions import Normal
 from pyro_compvae.checks import check_views
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
-from pyro_compvae.guide import prior_kl
+from pyro_compvae.guide import Weight, prior_kl
 from pyro_compvae.guides.gaussian import Gaussian, inverse_softplus
-from pyro_compvae.guides.refinement.evaluation import evaluate
-from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide
+from pyro_compvae.guides.refinement.evaluation import RefinementInputs, evaluate
+from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide, State, Update
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.models import MultiViewSceneModel
 from pyro_compvae.precision import own_precision
+from pyro_compvae.turntable import turn, turn_variances
 
 if TYPE_CHECKING:  # data sets need libraries that guides do without
     from pyro_compvae.data.records import Scene
@@ -68,7 +69,9 @@ class MulmonGuide(RefinementGuide):
       without it, its masks renormalised with 1e-5 added);
     * gradients shown to f are those of each scene's ELBO (the code: of the mean loss of the batch, of the other sign
       and B times smaller, which layer normalisation undoes, except for its epsilon);
-    * view encoder, projector and decoder start with weights that keep variances (the code: torch's default).
+    * view encoder, projector and decoder start with weights that keep variances (the code: torch's default);
+    * with a model whose latents turn with the camera, f sees λ and its gradient in the frame of the camera, and its
+      steps are turned back.
 
     Args:
         model: the generative model, whose decoder, projector and view encoder are trained along with the guide.
@@ -80,6 +83,8 @@ class MulmonGuide(RefinementGuide):
 
     Attributes:
         num_observed: n in train mode; with None it is drawn anew in each call.
+        max_queried: the largest number of queries in train mode; with None they are all views that are not observed.
+        query_weight: the weight of the queries in the objective, 1 as published.
     """
 
     title = "MulMON"
@@ -87,6 +92,8 @@ class MulmonGuide(RefinementGuide):
     known_limit = "Cameras on other paths than those of the data set have not been tried."
     model: MultiViewSceneModel
     num_observed: int | None = None
+    max_queried: int | None = None
+    query_weight: Weight = 1.0
 
     def __init__(
         self,
@@ -121,14 +128,14 @@ class MulmonGuide(RefinementGuide):
                 return self._sample(q)
         check_views(x, viewpoints, self.model)
         viewpoints, order, n = self.draw_views(viewpoints)
-        observed, queried = order[:n], order[n:]
+        observed, queried = order[:n], order[n:][: self.max_queried]
         observations = self._observe(x[:, observed], viewpoints[:, observed])
         q = observations.parameters.distribution()
         with pyro.plate("scenes", len(x), dim=-1):
             z = self._sample(q, images_scored=True)
             for v, term in enumerate(observations.terms, start=1):
                 add_term(f"view_{v}", term)
-            add_term("queries", self._query(q, x[:, queried], viewpoints[:, queried]))
+            add_term("queries", self.query_weight * self._query(q, x[:, queried], viewpoints[:, queried]))
             add_term("prior_kl", prior_kl(q))
         return z
 
@@ -183,11 +190,30 @@ class MulmonGuide(RefinementGuide):
                 _divergence_from(parameters.distribution()),
                 weights,
                 T - 1,
-                viewpoints[:, v] if self.network.context_dim else None,
+                self._update_from(viewpoints[:, v]),
             )
             if view_terms:
                 terms.append(torch.stack(view_terms).sum(0))
         return Observations(parameters, terms)
+
+    def _update_from(self, viewpoint: Tensor) -> Update:
+        """f as it sees a view: beside its viewpoint, if it is to see that, and with latents that turn turned to it."""
+        context = viewpoint if self.network.context_dim else None
+
+        def update(
+            inputs: RefinementInputs, parameters: Gaussian, gradient: Gaussian, state: State
+        ) -> tuple[Gaussian, State]:
+            if not self.model.turned:
+                return self.network(inputs, parameters, gradient, state, context)
+            seen, seen_gradient = (
+                Gaussian(turn(mean, viewpoint), turn_variances(raw_scale, viewpoint))
+                for mean, raw_scale in (parameters, gradient)
+            )
+            updated, state = self.network(inputs, seen, seen_gradient, state, context)
+            raw_step = turn_variances(updated.raw_scale - seen.raw_scale, viewpoint)
+            return Gaussian(turn(updated.mean, viewpoint, back=True), parameters.raw_scale + raw_step), state
+
+        return update
 
     def _query(self, q: Normal, x: Tensor, viewpoints: Tensor) -> Tensor:
         """The mean over views of log p(x_q | z_q, viewpoint_q) with z_q ~ q, (B,) in nats."""

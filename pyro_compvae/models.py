@@ -18,6 +18,7 @@ from pyro_compvae.errors import ArgumentError
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.precision import own_precision
 from pyro_compvae.programs import Program
+from pyro_compvae.turntable import turn
 
 IMAGES_SCORED = "images_scored"
 """A key in ``infer`` of a guide's site "z", true if the guide's factors hold the likelihood of the images.
@@ -131,7 +132,7 @@ class MultiViewSceneModel(SlotModel):
     r"""Images of one scene from several viewpoints (MulMON: Li et al. 2020).
 
         z_bk ~ N(0, I_D)                                             site "z", event (K, D): the scene, not a view of it
-        z'_bvk = projector(z_bk, view_encoder(viewpoint_bv))
+        z'_bvk = projector(z_bk, view_encoder(viewpoint_bv)), or, with `turned`, R(viewpoint_bv) z_bk
         x_bv ~ mixture that z'_bv decodes to                          site "x", event (3, H, W)
 
     Scenes lie in the plate "scenes", dimension -1, views in the plate "views", dimension -2, so the site "x" has batch
@@ -142,6 +143,10 @@ class MultiViewSceneModel(SlotModel):
         decoder, num_slots, scale: as in `SlotModel`.
         view_dim: width of a viewpoint's code.
         view_hidden, projector_hidden: hidden widths of view encoder and projector.
+        turned: whether latents turn with the camera (`pyro_compvae.turntable`) in place of view encoder and projector.
+
+    Raises:
+        ArgumentError: for too few latents to turn.
     """
 
     def __init__(
@@ -152,8 +157,14 @@ class MultiViewSceneModel(SlotModel):
         view_dim: int = 3,
         view_hidden: int = 128,
         projector_hidden: int = 512,
+        turned: bool = False,
     ) -> None:
         super().__init__(decoder, num_slots, scale)
+        self.turned = turned
+        if turned:
+            if self.latent_dim < 4:
+                raise ArgumentError(f"latent_dim: expected at least 4 for latents that turn, got {self.latent_dim}")
+            return
         self.view_encoder = nn.Sequential(
             nn.Linear(VIEWPOINT_DIM, view_hidden), nn.ReLU(), nn.Linear(view_hidden, view_dim)
         )
@@ -175,6 +186,8 @@ class MultiViewSceneModel(SlotModel):
     @own_precision
     def likelihood(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
         """p(x | z, viewpoint): slots (..., K, D) and viewpoints (..., 3), whose batch shapes broadcast."""
+        if self.turned:
+            return self.compose(turn(z, viewpoint))
         code = self.view_encoder(viewpoint).unsqueeze(-2)  # (..., 1, view_dim)
         shape = torch.broadcast_shapes(z.shape[:-1], code.shape[:-1])
         both = torch.cat((z.expand(*shape, -1), code.expand(*shape, -1)), dim=-1)

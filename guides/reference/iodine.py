@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pyro_compvae.guides.iodine import IodineGuide
-from pyro_compvae.guides.reference.refinement import refine
+from pyro_compvae.guides.reference.refinement import View, refine
 from pyro_compvae.guides.reference.terms import prior_kl
 
 
@@ -27,5 +27,5 @@ def plain_iodine_loss(guide: IodineGuide, x: Tensor, noise: Sequence[Tensor]) ->
         return prior_kl(mean, scale)
 
     evaluations = [(t / T, noise[t]) for t in range(T + 1)]
-    objective, _ = refine(guide, lambda z: z, x, start, evaluations, divergence)
+    objective, _ = refine(guide, View(lambda z: z), x, start, evaluations, divergence)
     return -objective

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_compvae.guides.mulmon import MulmonGuide
-from pyro_compvae.guides.reference.refinement import Divergence, Projection, refine
+from pyro_compvae.guides.reference.refinement import Divergence, View, refine
 from pyro_compvae.guides.reference.terms import decode, log_components
-from pyro_compvae.models import MultiViewSceneModel
 
 
 def plain_mulmon_loss(
@@ -35,24 +34,39 @@ def plain_mulmon_loss(
         weights = [2 / (n + 1) * (v + 1) / n * 2 / (T + 1) * (t + 1) / T for t in range(T)]
         evaluations = list(zip(weights, noise[v * T : (v + 1) * T], strict=True))
         divergence = _divergence_from(mean, F.softplus(raw_scale))
-        context = viewpoints[:, v] if guide.network.context_dim else None
-        terms, (mean, raw_scale) = refine(
-            guide, _seen_from(model, viewpoints[:, v]), x[:, v], (mean, raw_scale), evaluations, divergence, context
-        )
+        view = _seen_from(guide, viewpoints[:, v])
+        terms, (mean, raw_scale) = refine(guide, view, x[:, v], (mean, raw_scale), evaluations, divergence)
         objective = objective + terms
     num_queries = x.shape[1] - n
     for v, draw in zip(range(n, x.shape[1]), noise[n * T :], strict=True):
         z = mean + F.softplus(raw_scale) * draw
-        means, logits = decode(model.decoder, _seen_from(model, viewpoints[:, v])(z))
+        means, logits = decode(model.decoder, _seen_from(guide, viewpoints[:, v]).project(z))
         component, log_masks = log_components(x[:, v], means, model.scale), torch.log_softmax(logits[:, :, 0], dim=1)
         objective = objective + torch.logsumexp(log_masks + component, dim=1).sum() / num_queries
     return -objective
 
 
-def _seen_from(model: MultiViewSceneModel, viewpoint: Tensor) -> Projection:
-    """The map from z (B, K, D) to what the decoder sees of it from viewpoints (B, 3)."""
+def _seen_from(guide: MulmonGuide, viewpoint: Tensor) -> View:
+    """How slots (B, K, D) are seen from viewpoints (B, 3)."""
+    model = guide.model
+    context = viewpoint if guide.network.context_dim else None
+    if model.turned:
+        rotation = _rotation(viewpoint, model.latent_dim)
+        return View(lambda z: torch.einsum("bij,bkj->bki", rotation, z), context, rotation)
     code = model.view_encoder(viewpoint)[:, None].expand(-1, model.num_slots, -1)
-    return lambda z: model.projector(torch.cat((z, code), dim=2))
+    return View(lambda z: model.projector(torch.cat((z, code), dim=2)), context)
+
+
+def _rotation(viewpoint: Tensor, latent_dim: int) -> Tensor:
+    """R (B, D, D): latents i and i + D // 4, for i < D // 4, turn by the camera's azimuth; the others stay."""
+    azimuth = torch.atan2(viewpoint[:, 1], viewpoint[:, 0] + 1)
+    rotation = torch.eye(latent_dim).to(viewpoint).repeat(len(viewpoint), 1, 1)
+    quarter = latent_dim // 4
+    for i in range(quarter):
+        j = i + quarter
+        rotation[:, i, i], rotation[:, i, j] = azimuth.cos(), azimuth.sin()
+        rotation[:, j, i], rotation[:, j, j] = -azimuth.sin(), azimuth.cos()
+    return rotation
 
 
 def _divergence_from(prior_mean: Tensor, prior_scale: Tensor) -> Divergence:

@@ -23,6 +23,19 @@ Divergence = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 K, D) each, and the iteration t."""
 
 
+class View(NamedTuple):
+    """How slots are seen.
+
+    project: the map from slots to what the decoder sees of them.
+    context: (B, context_dim), a further input of the network if it was built for one.
+    frame: (B, D, D), the rotation into the frame in which the network sees λ and its gradient, if it is another.
+    """
+
+    project: Projection
+    context: Tensor | None = None
+    frame: Tensor | None = None
+
+
 class Decoded(NamedTuple):
     """The mixtures that images are scored with, and their log-densities.
 
@@ -42,23 +55,21 @@ class Decoded(NamedTuple):
 
 def refine(
     guide: RefinementGuide,
-    project: Projection,
+    view: View,
     x: Tensor,
     start: tuple[Tensor, Tensor],
     evaluations: Sequence[tuple[float, Tensor]],
     divergence: Divergence,
-    context: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Refine λ between any two evaluations; returns the sum of the objective's weighted terms, and the last λ.
 
     Args:
         guide: the guide whose networks, β, s and σ_c are used.
-        project: maps slots to what the decoder sees of them.
+        view: how slots are seen.
         x: images (B, 3, H, W).
         start: λ_0, mean and raw scale (B, K, D).
         evaluations: for each evaluation its weight in the objective, and a standard normal draw (B, K, D).
         divergence: the divergence of q(z | λ_t) from its prior.
-        context: (B, context_dim), a further input of the network if it was built for one.
     """
     mean, raw_scale = (part if part.requires_grad else part.detach().requires_grad_() for part in start)
     state = None
@@ -66,7 +77,7 @@ def refine(
     for t, (weight, noise) in enumerate(evaluations):
         scale = F.softplus(raw_scale)
         z = mean + scale * noise
-        decoded = _decoded(guide, project(z), x)
+        decoded = _decoded(guide, view.project(z), x)
         elbo = decoded.pixel.sum() - guide.kl_weight * divergence(mean, scale, z, t)
         objective = objective + weight * (elbo + guide.lnms_strength * lnms(z, guide.lnms_scale))
         if t == len(evaluations) - 1:
@@ -77,14 +88,25 @@ def refine(
             elbo, wanted, retain_graph=True
         )
         inputs = _network_inputs(guide, x, decoded, means_gradient, logits_gradient)
-        flat = [mean, raw_scale, _normalised_gradient(mean_gradient, scale_gradient, guide.network.layer_norm)]
-        if context is not None:
-            flat.append(context[:, None].expand(-1, mean.shape[1], -1))
+        seen, gradient = _framed(mean, raw_scale, view), _framed(mean_gradient, scale_gradient, view)
+        flat = [*seen, _normalised_gradient(*gradient, guide.network.layer_norm)]
+        if view.context is not None:
+            flat.append(view.context[:, None].expand(-1, mean.shape[1], -1))
         features = torch.cat((_features(guide.network, inputs), torch.cat(flat, dim=2).flatten(0, 1)), dim=1)
         hidden, state = guide.network.hidden(features, state)
-        mean_step, scale_step = guide.network.update(hidden).view(*mean.shape[:2], -1).chunk(2, dim=2)
+        step = guide.network.update(hidden).view(*mean.shape[:2], -1)
+        mean_step, scale_step = step.chunk(2, dim=2)
+        mean_step, scale_step = _framed(mean_step, scale_step, view, back=True)
         mean, raw_scale = mean + mean_step, raw_scale + scale_step
     return objective, (mean, raw_scale)
+
+
+def _framed(mean: Tensor, raw_scale: Tensor, view: View, back: bool = False) -> tuple[Tensor, Tensor]:
+    """Means are turned by R, or Rᵀ, and raw scales by the squares of its entries."""
+    if view.frame is None:
+        return mean, raw_scale
+    turned = torch.einsum("bji,bkj->bki" if back else "bij,bkj->bki", view.frame, mean)
+    return turned, torch.einsum("bij,bkj->bki", view.frame**2, raw_scale)
 
 
 def _decoded(guide: RefinementGuide, z: Tensor, x: Tensor) -> Decoded:

@@ -12,11 +12,23 @@ from torch.distributions import Normal
 
 from pyro_compvae.guide import SceneGuide, may_differ
 from pyro_compvae.guides.gaussian import Gaussian
-from pyro_compvae.guides.refinement.evaluation import Evaluation, evaluate, evaluate_attached, refinement_inputs
+from pyro_compvae.guides.refinement.evaluation import (
+    Evaluation,
+    RefinementInputs,
+    evaluate,
+    evaluate_attached,
+    refinement_inputs,
+)
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.lnms import lnms_log_density
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import SlotModel
+
+State = tuple[Tensor, Tensor] | None
+"""The state of the LSTM, if there is one."""
+
+Update = Callable[[RefinementInputs, Gaussian, Gaussian, State], tuple[Gaussian, State]]
+"""What f makes of its inputs in image space, λ, dL/dλ and its state: the new λ and state."""
 
 Divergence = Callable[[Normal, Tensor, int], Tensor]
 """The term that an ELBO subtracts, (B,) in nats, as a function of q, the sample z ~ q (B, K, D) and the iteration t."""
@@ -81,7 +93,7 @@ class RefinementGuide(SceneGuide):
         divergence: Divergence,
         weights: Sequence[float],
         num_updates: int,
-        context: Tensor | None = None,
+        update: Update | None = None,
     ) -> Refinement:
         """Evaluate λ_0, λ_1, ... on images x (B, 3, H, W): one evaluation per weight, with updates in between.
 
@@ -97,10 +109,11 @@ class RefinementGuide(SceneGuide):
             divergence: the divergence of q(z | λ_t) from its prior.
             weights: the weight of each evaluation in the objective.
             num_updates: the number of updates, which is that of the evaluations, or one less.
-            context: (B, context_dim), a further input of f if it was built for one.
+            update: f as it is called, by default with these inputs and no others.
         """
+        update = update or self.network
         trained = tuple(p for p in self.model.parameters() if p.requires_grad)
-        state = None
+        state: State = None
         terms = []
         for t, weight in enumerate(weights):
             q = parameters.distribution()
@@ -119,7 +132,7 @@ class RefinementGuide(SceneGuide):
             if t < num_updates:
                 gradient = self._elbo_gradient(parameters, noise, evaluation, divergence, t)
                 inputs = refinement_inputs(evaluation, x, self.network.layer_norm)
-                parameters, state = self.network(inputs, parameters, gradient, state, context)
+                parameters, state = update(inputs, parameters, gradient, state)
         return Refinement(parameters, terms)
 
     def _elbo_gradient(

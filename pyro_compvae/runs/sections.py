@@ -121,9 +121,24 @@ class ViewsConfig:
     """Whether the refinement network sees the viewpoint of the current image. In the published code it learns about
     cameras through the gradients alone."""
 
+    turned: bool = False
+    """Whether latents turn with the camera, in place of view encoder and projector, and refinement works in the frame
+    of the camera (`pyro_compvae.turntable`)."""
+
+    observed_warmup_steps: int = 0
+    """Steps over which the largest number of observed views rises from one."""
+
+    max_queried: int | None = None
+    """The largest number of queries in a training step; by default all views that are not observed."""
+
+    query_warmup_steps: int = 0
+    """Steps over which the weight of the queries rises linearly from zero."""
+
     def __post_init__(self) -> None:
         positive(self, "view_dim", "view_hidden", "projector_hidden", "max_observed")
-        not_negative(self, "viewpoint_noise")
+        not_negative(self, "viewpoint_noise", "observed_warmup_steps", "query_warmup_steps")
+        if self.max_queried is not None:
+            positive(self, "max_queried")
 
 
 @dataclass(frozen=True)

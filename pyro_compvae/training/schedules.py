@@ -41,8 +41,23 @@ def num_iterations(config: RunConfig, step: int) -> int:
     return refinement.early_iterations
 
 
+def query_weight(config: RunConfig, step: int) -> float:
+    """The weight of MulMON's queries at a step."""
+    assert config.views is not None
+    return _ramp(step, config.views.query_warmup_steps)
+
+
+def max_observed(config: RunConfig, step: int) -> int:
+    """The largest number of views that MulMON observes at a step."""
+    assert config.views is not None
+    return 1 + int((config.views.max_observed - 1) * _ramp(step, config.views.observed_warmup_steps))
+
+
 Schedule = Callable[[RunConfig, int], float]
-"""A weight of the objective, or T, as a function of the step."""
+"""A weight of the objective, or a number that decides what is computed, as a function of the step."""
+
+PLANNED = ("num_iterations", "max_observed")
+"""Schedules that decide which operations are computed. They belong to the guide's plan."""
 
 
 def schedules(config: RunConfig) -> dict[str, Schedule]:
@@ -52,16 +67,20 @@ def schedules(config: RunConfig) -> dict[str, Schedule]:
         found["mask_strength"] = mask_strength
     if config.refinement is not None and config.refinement.early_iterations is not None:
         found["num_iterations"] = num_iterations
+    if config.views is not None and config.views.query_warmup_steps:
+        found["query_weight"] = query_weight
+    if config.views is not None and config.views.observed_warmup_steps:
+        found["max_observed"] = max_observed
     return found
 
 
 def changing(config: RunConfig) -> tuple[str, ...]:
     """The weights of the objective that are not constant throughout a run, which their ends show, since they only rise.
 
-    T is not among them: it decides which operations are computed, and belongs to the guide's plan.
+    `PLANNED` are not among them.
     """
     end = config.training.steps
-    weights = {name: schedule for name, schedule in schedules(config).items() if schedule is not num_iterations}
+    weights = {name: schedule for name, schedule in schedules(config).items() if name not in PLANNED}
     return tuple(name for name, schedule in weights.items() if schedule(config, 0) != schedule(config, end))
 
 

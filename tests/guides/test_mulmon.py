@@ -34,9 +34,11 @@ def make_network(recurrent: bool, context_dim: int = 0) -> RefinementNetwork:
     return RefinementNetwork(D, (H, W), config, context_dim)
 
 
-def make_guide(lnms_strength: float = 0.0, recurrent: bool = True, context_dim: int = 0) -> MulmonGuide:
+def make_guide(
+    lnms_strength: float = 0.0, recurrent: bool = True, context_dim: int = 0, turned: bool = False
+) -> MulmonGuide:
     decoder = SpatialBroadcastDecoder(D, (H, W), DecoderConfig(channels=(6, 6), padded=False, activation="relu"))
-    model = MultiViewSceneModel(decoder, K, view_hidden=5, projector_hidden=11)
+    model = MultiViewSceneModel(decoder, K, view_hidden=5, projector_hidden=11, turned=turned)
     network = make_network(recurrent, context_dim)
     return MulmonGuide(model, network, T, max_observed=3, lnms_strength=lnms_strength)
 
@@ -67,6 +69,30 @@ def test_loss_and_gradients_equal_the_plain_two_pass_form(
     noise += [torch.normal(zeros, torch.ones_like(zeros)) for _ in range(V - n)]
     plain = plain_mulmon_loss(guide, x[:, order], noisy[:, order], n, noise)
     assert_same_loss_and_gradients(loss, plain, guide)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("context_dim", [0, 3])
+def test_latents_that_turn_are_refined_in_the_frame_of_the_camera(seed: int, context_dim: int) -> None:
+    """The plain form has rotation matrices; one view is queried, with a weight."""
+    guide = make_guide(0.8, context_dim=context_dim, turned=True).double().train()
+    guide.max_queried, guide.query_weight = 1, 0.7
+    x, viewpoints = make_views(torch.float64)
+    torch.manual_seed(seed)
+    loss = TraceMeanField_ELBO()(guide.model, guide)(x, viewpoints)
+
+    torch.manual_seed(seed)
+    noisy = viewpoints + 0.015 * torch.randn_like(viewpoints)
+    n = int(torch.randint(1, 4, ()))
+    order = torch.randperm(V)
+    zeros = torch.zeros(B, K, D, dtype=torch.float64)
+    noise = [torch.randn_like(zeros) for _ in range(n * T)]
+    torch.normal(zeros, torch.ones_like(zeros))
+    noise.append(torch.normal(zeros, torch.ones_like(zeros)))
+    seen, observed = order[: n + 1], order[:n]
+    whole = plain_mulmon_loss(guide, x[:, seen], noisy[:, seen], n, noise)
+    without_queries = plain_mulmon_loss(guide, x[:, observed], noisy[:, observed], n, noise[:-1])
+    assert_same_loss_and_gradients(loss, 0.7 * whole + 0.3 * without_queries, guide)
 
 
 @pytest.mark.parametrize("recurrent", [True, False])

@@ -211,6 +211,12 @@ def test_schedules_that_change() -> None:
     assert changing(early) == ()
     assert [schedules(early)["num_iterations"](early, step) for step in (0, 5, 6, 100)] == [1, 1, 2, 2]
     assert "num_iterations" not in schedules(preset("tiny", "iodine"))
+    views = {"views.max_observed": 3, "views.observed_warmup_steps": 4, "views.query_warmup_steps": 2}
+    scheduled_views = preset("tiny", "mulmon").replace(views)
+    found = schedules(scheduled_views)
+    assert [found["max_observed"](scheduled_views, step) for step in (0, 1, 2, 3, 4, 9)] == [1, 1, 2, 2, 3, 3]
+    assert [found["query_weight"](scheduled_views, step) for step in (0, 1, 2)] == [0, 0.5, 1]
+    assert changing(scheduled_views) == ("query_weight",)
 
 
 def test_a_run_that_began_on_a_gpu_goes_on_without_one(tmp_path: Path) -> None:
