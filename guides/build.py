@@ -58,7 +58,7 @@ def _mulmon(config: RunConfig) -> MulmonGuide:
         view_dim=v.view_dim,
         view_hidden=v.view_hidden,
         projector_hidden=v.projector_hidden,
-        turned=v.turned,
+        turntable=v.turntable,
     )
     guide = MulmonGuide(
         model,
@@ -70,7 +70,7 @@ def _mulmon(config: RunConfig) -> MulmonGuide:
         lnms_scale=config.lnms_prior.scale,
     )
     guide.attached_inputs = config.refinement.attached_inputs
-    guide.max_queried = v.max_queried
+    guide.max_queried, guide.analytic_kl = v.max_queried, v.analytic_kl
     return guide
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyro
 import torch
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from pyro_compvae.checks import check_views
 from pyro_compvae.errors import ArgumentError
@@ -85,6 +85,7 @@ class MulmonGuide(RefinementGuide):
         num_observed: n in train mode; with None it is drawn anew in each call.
         max_queried: the largest number of queries in train mode; with None they are all views that are not observed.
         query_weight: the weight of the queries in the objective, 1 as published.
+        analytic_kl: whether L_t has KL(q_t ‖ q_{v−1}) itself, and not, as published, the log ratio at z_t.
     """
 
     title = "MulMON"
@@ -94,6 +95,7 @@ class MulmonGuide(RefinementGuide):
     num_observed: int | None = None
     max_queried: int | None = None
     query_weight: Weight = 1.0
+    analytic_kl: bool = False
 
     def __init__(
         self,
@@ -187,7 +189,7 @@ class MulmonGuide(RefinementGuide):
                 likelihood,
                 x[:, v],
                 parameters,
-                _divergence_from(parameters.distribution()),
+                _divergence_from(parameters.distribution(), self.analytic_kl),
                 weights,
                 T - 1,
                 self._update_from(viewpoints[:, v]),
@@ -203,7 +205,7 @@ class MulmonGuide(RefinementGuide):
         def update(
             inputs: RefinementInputs, parameters: Gaussian, gradient: Gaussian, state: State
         ) -> tuple[Gaussian, State]:
-            if not self.model.turned:
+            if not self.model.turntable:
                 return self.network(inputs, parameters, gradient, state, context)
             seen, seen_gradient = (
                 Gaussian(turn(mean, viewpoint), turn_variances(raw_scale, viewpoint))
@@ -225,12 +227,17 @@ class MulmonGuide(RefinementGuide):
         return torch.stack([term.log_likelihood for term in terms]).mean(0)
 
 
-def _divergence_from(prior: Normal) -> Divergence:
-    """log q(z) − log prior(z) at the sample, (B,), as in the published code; at t = 0 q is the prior itself."""
+def _divergence_from(prior: Normal, analytic: bool) -> Divergence:
+    """log q(z) − log prior(z) at the sample, (B,), as in the published code, or its mean over q, which is the KL.
+
+    At t = 0 q is the prior itself.
+    """
 
     def divergence(q: Normal, z: Tensor, t: int) -> Tensor:
         if t == 0:
             return z.new_zeros(len(z))
+        if analytic:
+            return kl_divergence(q, prior).sum((-2, -1))
         return (q.log_prob(z) - prior.log_prob(z)).sum((-2, -1))
 
     return divergence

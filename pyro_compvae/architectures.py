@@ -100,6 +100,9 @@ class RefinementNetworkConfig:
     pooling: Pooling = "average"
     """What happens to the feature maps after the convolutions: "average" in IODINE, "flatten" in MulMON."""
 
+    pooled_inputs: int = 1
+    """Side of the squares of pixels over which all that the convolutions see is averaged first; 1 in the papers."""
+
     num_frequencies: int = 0
     """Fourier features of the coordinates; 0 in the papers."""
 
@@ -113,7 +116,7 @@ class RefinementNetworkConfig:
     """How the gradients, the log-likelihood and the counterfactual are normalised."""
 
     def __post_init__(self) -> None:
-        positive(self, "kernel_size", "hidden")
+        positive(self, "kernel_size", "hidden", "pooled_inputs")
         not_negative(self, "num_frequencies")
         require(
             self.kernel_size % 2 == 1,

@@ -132,7 +132,7 @@ class MultiViewSceneModel(SlotModel):
     r"""Images of one scene from several viewpoints (MulMON: Li et al. 2020).
 
         z_bk ~ N(0, I_D)                                             site "z", event (K, D): the scene, not a view of it
-        z'_bvk = projector(z_bk, view_encoder(viewpoint_bv)), or, with `turned`, R(viewpoint_bv) z_bk
+        z'_bvk = projector(z_bk, view_encoder(viewpoint_bv)), or, on a turntable, R(viewpoint_bv) z_bk
         x_bv ~ mixture that z'_bv decodes to                          site "x", event (3, H, W)
 
     Scenes lie in the plate "scenes", dimension -1, views in the plate "views", dimension -2, so the site "x" has batch
@@ -143,7 +143,8 @@ class MultiViewSceneModel(SlotModel):
         decoder, num_slots, scale: as in `SlotModel`.
         view_dim: width of a viewpoint's code.
         view_hidden, projector_hidden: hidden widths of view encoder and projector.
-        turned: whether latents turn with the camera (`pyro_compvae.turntable`) in place of view encoder and projector.
+        turntable: whether latents turn with the camera (`pyro_compvae.turntable`), in place of view encoder and
+            projector.
 
     Raises:
         ArgumentError: for too few latents to turn.
@@ -157,11 +158,11 @@ class MultiViewSceneModel(SlotModel):
         view_dim: int = 3,
         view_hidden: int = 128,
         projector_hidden: int = 512,
-        turned: bool = False,
+        turntable: bool = False,
     ) -> None:
         super().__init__(decoder, num_slots, scale)
-        self.turned = turned
-        if turned:
+        self.turntable = turntable
+        if turntable:
             if self.latent_dim < 4:
                 raise ArgumentError(f"latent_dim: expected at least 4 for latents that turn, got {self.latent_dim}")
             return
@@ -186,7 +187,7 @@ class MultiViewSceneModel(SlotModel):
     @own_precision
     def likelihood(self, z: Tensor, viewpoint: Tensor) -> SpatialGaussianMixture:  # type: ignore[override]
         """p(x | z, viewpoint): slots (..., K, D) and viewpoints (..., 3), whose batch shapes broadcast."""
-        if self.turned:
+        if self.turntable:
             return self.compose(turn(z, viewpoint))
         code = self.view_encoder(viewpoint).unsqueeze(-2)  # (..., 1, view_dim)
         shape = torch.broadcast_shapes(z.shape[:-1], code.shape[:-1])

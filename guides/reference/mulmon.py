@@ -33,7 +33,7 @@ def plain_mulmon_loss(
     for v in range(n):
         weights = [2 / (n + 1) * (v + 1) / n * 2 / (T + 1) * (t + 1) / T for t in range(T)]
         evaluations = list(zip(weights, noise[v * T : (v + 1) * T], strict=True))
-        divergence = _divergence_from(mean, F.softplus(raw_scale))
+        divergence = _divergence_from(mean, F.softplus(raw_scale), guide.analytic_kl)
         view = _seen_from(guide, viewpoints[:, v])
         terms, (mean, raw_scale) = refine(guide, view, x[:, v], (mean, raw_scale), evaluations, divergence)
         objective = objective + terms
@@ -50,7 +50,7 @@ def _seen_from(guide: MulmonGuide, viewpoint: Tensor) -> View:
     """How slots (B, K, D) are seen from viewpoints (B, 3)."""
     model = guide.model
     context = viewpoint if guide.network.context_dim else None
-    if model.turned:
+    if model.turntable:
         rotation = _rotation(viewpoint, model.latent_dim)
         return View(lambda z: torch.einsum("bij,bkj->bki", rotation, z), context, rotation)
     code = model.view_encoder(viewpoint)[:, None].expand(-1, model.num_slots, -1)
@@ -69,13 +69,15 @@ def _rotation(viewpoint: Tensor, latent_dim: int) -> Tensor:
     return rotation
 
 
-def _divergence_from(prior_mean: Tensor, prior_scale: Tensor) -> Divergence:
+def _divergence_from(prior_mean: Tensor, prior_scale: Tensor, analytic: bool) -> Divergence:
     """Σ_b log q(z) − log q_{v−1}(z) at the sample."""
 
     def divergence(mean: Tensor, scale: Tensor, z: Tensor, t: int) -> Tensor:
         if t == 0:  # the posterior is the prior, and the gradients of both densities agree
             return z.new_zeros(())
         log_ratio = torch.log(prior_scale / scale)
+        if analytic:
+            return (log_ratio + 0.5 * (scale**2 + (mean - prior_mean) ** 2) / prior_scale**2 - 0.5).sum()
         return (log_ratio + 0.5 * ((z - prior_mean) / prior_scale) ** 2 - 0.5 * ((z - mean) / scale) ** 2).sum()
 
     return divergence

@@ -134,13 +134,13 @@ def _network_inputs(
     parts = (
         x[:, None].expand_as(means),
         _layer_norm(pixel[:, None, None], kind).expand_as(logits),
-        guide.network.coordinates.expand(*means.shape[:2], -1, -1, -1),
         *(images if guide.attached_inputs else (image.detach() for image in images)),
         _layer_norm(means_gradient, kind),
         _layer_norm(logits_gradient, kind),
         _layer_norm(counterfactual[:, :, None], kind),
     )
-    return torch.cat(parts, dim=2)
+    seen = [F.avg_pool2d(part.flatten(0, 1), guide.network.pooled_inputs).unflatten(0, (-1, K)) for part in parts]
+    return torch.cat((*seen[:2], guide.network.coordinates.expand(*means.shape[:2], -1, -1, -1), *seen[2:]), dim=2)
 
 
 def _features(network: RefinementNetwork, inputs: Tensor) -> Tensor:

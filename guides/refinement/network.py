@@ -6,6 +6,7 @@ from functools import partial
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -43,7 +44,8 @@ class RefinementNetwork(nn.Module):
         precision: str = "float32",
     ) -> None:
         super().__init__()
-        coordinates = coordinate_grid(image_size, config.num_frequencies)
+        grid = _pooled_size(image_size, config.pooled_inputs)
+        coordinates = coordinate_grid(grid, config.num_frequencies)
         self.register_buffer("coordinates", coordinates, persistent=False)
 
         act, hidden = ACTIVATIONS[config.activation], config.hidden
@@ -54,7 +56,7 @@ class RefinementNetwork(nn.Module):
         layers: list[nn.Module] = [act()]  # not in place, which would copy the gradient of a view
         for c_in, c_out in pairwise(config.channels):
             layers += [conv(c_in, c_out), act(inplace=True)]
-        pixels = _pixels_left(image_size, config, padding)
+        pixels = _pixels_left(grid, config, padding)
         if config.pooling == "average":
             layers += [nn.AdaptiveAvgPool2d(1)]
             pixels = 1
@@ -76,7 +78,7 @@ class RefinementNetwork(nn.Module):
                 # With torch's default the context would hardly have an effect among a thousand features.
                 weight = layer.weight_ih if isinstance(layer, nn.LSTMCell) else layer.weight
                 nn.init.normal_(weight[:, -context_dim:], std=context_dim**-0.5)
-        self.layer_norm = config.layer_norm
+        self.layer_norm, self.pooled_inputs = config.layer_norm, config.pooled_inputs
         self.context_dim = context_dim
         self.precision = precision
 
@@ -98,6 +100,8 @@ class RefinementNetwork(nn.Module):
             context: (B, context_dim), if the network was built for one.
         """
         B, K, _ = parameters.mean.shape
+        if self.pooled_inputs > 1:
+            inputs = _pooled(inputs, self.pooled_inputs)
         image = torch.cat((inputs.image, self.coordinates.expand(B, -1, -1, -1)), dim=1)
         # The layout is changed once here; otherwise forward, recomputation and backward would each change it again.
         shared, slots = channels_last(image), channels_last(inputs.slots.flatten(0, 1))
@@ -142,3 +146,16 @@ def _pixels_left(image_size: tuple[int, int], config: RefinementNetworkConfig, p
             f"image_size: expected images large enough for {len(config.channels)} refinement layers, got {image_size}"
         )
     return height * width
+
+
+def _pooled_size(image_size: tuple[int, int], side: int) -> tuple[int, int]:
+    height, width = image_size
+    if height % side or width % side:
+        raise ArgumentError(f"image_size: expected multiples of pooled_inputs = {side}, got {image_size}")
+    return height // side, width // side
+
+
+def _pooled(inputs: RefinementInputs, side: int) -> RefinementInputs:
+    """Means over squares of pixels."""
+    slots = F.avg_pool2d(inputs.slots.flatten(0, 1), side)
+    return RefinementInputs(F.avg_pool2d(inputs.image, side), slots.unflatten(0, inputs.slots.shape[:2]))

@@ -29,7 +29,7 @@ MAY_DIFFER = ("training.steps", "data.root")
 
 MODEL_FIELDS = (
     *("num_slots", "latent_dim", "scale", "decoder", "data.image_size"),
-    *("views.view_dim", "views.view_hidden", "views.projector_hidden", "views.turned"),
+    *("views.view_dim", "views.view_hidden", "views.projector_hidden", "views.turntable"),
 )
 """Fields and sections that define the generative model."""
 

@@ -121,12 +121,16 @@ class ViewsConfig:
     """Whether the refinement network sees the viewpoint of the current image. In the published code it learns about
     cameras through the gradients alone."""
 
-    turned: bool = False
+    turntable: bool = False
     """Whether latents turn with the camera, in place of view encoder and projector, and refinement works in the frame
     of the camera (`pyro_compvae.turntable`)."""
 
     observed_warmup_steps: int = 0
     """Steps over which the largest number of observed views rises from one."""
+
+    analytic_kl: bool = False
+    """Whether the KL from view to view is exact. As published it is the log ratio at one sample, whose gradient has
+    noise of one over the posterior scale of the view before, as large as the likelihood's gradient."""
 
     max_queried: int | None = None
     """The largest number of queries in a training step; by default all views that are not observed."""

@@ -52,7 +52,9 @@ def test_views_and_particles_broadcast() -> None:
 
 
 def test_a_scene_that_turns_with_its_camera_looks_the_same() -> None:
-    model = MultiViewSceneModel(SpatialBroadcastDecoder(8, (6, 6), DecoderConfig(channels=(4,))), K, turned=True).eval()
+    model = MultiViewSceneModel(
+        SpatialBroadcastDecoder(8, (6, 6), DecoderConfig(channels=(4,))), K, turntable=True
+    ).eval()
     assert not {"view_encoder", "projector"} & {name for name, _ in model.named_children()}
     z, angle, by = torch.randn(1, K, 8), torch.tensor([0.4]), torch.tensor([1.1])
     here = model.likelihood(z, viewpoint(angle)).mean
@@ -64,4 +66,4 @@ def test_a_scene_that_turns_with_its_camera_looks_the_same() -> None:
 def test_too_few_latents_are_refused() -> None:
     decoder = SpatialBroadcastDecoder(3, (6, 6), DecoderConfig(channels=(4,)))
     with pytest.raises(ValueError, match="latent_dim: expected at least 4 for latents that turn, got 3"):
-        MultiViewSceneModel(decoder, K, turned=True)
+        MultiViewSceneModel(decoder, K, turntable=True)

@@ -78,16 +78,24 @@ def mulmon(dataset: DatasetName) -> RunConfig:
     The refinement network sees the viewpoint. Through the gradients alone, as published, it had not learned after 1,300
     steps how places in an image correspond to places in the scene. L-NMS at IODINE's strength delays this learning.
 
-    On renders it did not learn this at all. There latents turn with the camera instead, views are observed one at a
-    time at first, and one is queried, whose weight rises while objects find their places.
+    On renders it did not learn this at all: every slot became one colour of the average over all views. There latents
+    turn with the camera instead. Queries weigh little at first, since as long as they are predicted in wrong places
+    they keep objects from being found, and views come one by one. The refinement network sees averages over 2×2 pixels,
+    and the decoder's cells have 4×4.
     """
     if dataset not in MADE:
-        training = replace(_training(6_000, batch_size=8), kl_warmup_steps=2_000)
-        refinement = replace(_SMALL_REFINEMENT, num_iterations=4)
+        training = replace(_training(8_000, batch_size=8), kl_warmup_steps=2_000)
         views = ViewsConfig(
-            max_observed=3, turned=True, observed_warmup_steps=1_500, max_queried=1, query_warmup_steps=1_000
+            turntable=True,
+            max_observed=4,
+            observed_warmup_steps=1_000,
+            max_queried=2,
+            query_warmup_steps=1_000,
+            analytic_kl=True,
         )
-        return _default("mulmon", dataset, LnmsConfig(), training, refinement=refinement, views=views)
+        refinement = replace(_SMALL_REFINEMENT, pooled_inputs=2)
+        config = _default("mulmon", dataset, LnmsConfig(), training, refinement=refinement, views=views)
+        return replace(config, decoder=DecoderConfig(channels=(64, 64, 64), num_frequencies=6, upsample=4, icnr=True))
     config = _default(
         "mulmon",
         dataset,
