@@ -180,7 +180,7 @@ def test_bad_input_is_told_in_words(tmp_path: Path) -> None:
         groups_for((guide, scenes), truth=other)
     with pytest.raises(ValueError, match="expected eval mode"):
         groups_for((guide.train(), scenes))
-    with pytest.raises(InferenceDataError, match=r"expected draws, found no such file; .*diagnose\.py"):
+    with pytest.raises(InferenceDataError, match=r"expected draws, found no such file; `compvae diagnose`"):
         load_groups(tmp_path / "posterior_guide.nc", "posterior")
     groups = groups_for((guide.eval(), scenes))
     save_inference_data(tmp_path / "some.nc", bundle({"posterior": groups["posterior"]}))
