@@ -53,7 +53,8 @@ def drawn(first_draws: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(first_draws, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("guide", [pytest.param("iodine", marks=pytest.mark.slow), "mulmon"])
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", ["iodine", "mulmon"])
 def test_all_stages_and_their_files(
     script: ModuleType, tiny_copy: Callable[..., Path], capsys: pytest.CaptureFixture[str], guide: str
 ) -> None:

@@ -28,7 +28,7 @@ def leaving_random_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-@pytest.mark.parametrize("chains", [3, 0])
+@pytest.mark.parametrize("chains", [pytest.param(3, marks=pytest.mark.slow), 0])
 def test_the_best_estimate_is_the_librarys(chains: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run = load_run(RUN, num_slots=2)
     scene = load_scenes(run.config.data, "test")[:2]

@@ -159,7 +159,8 @@ def test_a_killed_worker_ends_the_job_and_the_last_checkpoint_is_kept(tmp_path: 
     assert load_script("run_svi").main(more) == 0
 
 
-@pytest.mark.parametrize("receiver", ["torchrun", pytest.param("worker 1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("receiver", ["torchrun", "worker 1"])
 def test_a_signal_saves_and_stops_all_workers(tmp_path: Path, receiver: str) -> None:
     def act(run: subprocess.Popen[str]) -> None:
         os.kill(run.pid if receiver == "torchrun" else worker_of(run.pid, 1), signal.SIGTERM)
