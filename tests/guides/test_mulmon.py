@@ -48,6 +48,19 @@ def make_views(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     return torch.rand(B, V, 3, H, W, dtype=dtype), torch.rand(B, V, 3, dtype=dtype)
 
 
+def replayed(seed: int, viewpoints: Tensor, max_queried: int = V) -> tuple[Tensor, int, Tensor, list[Tensor]]:
+    """Repeat the guide's draws in train mode, in its order: noisy viewpoints, n, the order of the views, and noise."""
+    torch.manual_seed(seed)
+    noisy = viewpoints + 0.015 * torch.randn_like(viewpoints)
+    n = int(torch.randint(1, 4, ()))
+    order = torch.randperm(V)
+    zeros = torch.zeros(B, K, D, dtype=torch.float64)
+    noise = [torch.randn_like(zeros) for _ in range(n * T)]
+    torch.normal(zeros, torch.ones_like(zeros))  # the site "z"
+    noise += [torch.normal(zeros, torch.ones_like(zeros)) for _ in range(min(V - n, max_queried))]
+    return noisy, n, order, noise
+
+
 @pytest.mark.parametrize("recurrent", [True, False])
 @pytest.mark.parametrize("lnms_strength", [0.0, 0.8])
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -60,14 +73,7 @@ def test_loss_and_gradients_equal_the_plain_two_pass_form(
     torch.manual_seed(seed)
     loss = TraceMeanField_ELBO()(guide.model, guide)(x, viewpoints)
 
-    torch.manual_seed(seed)  # the draws of the guide, in its order
-    noisy = viewpoints + 0.015 * torch.randn_like(viewpoints)
-    n = int(torch.randint(1, 4, ()))
-    order = torch.randperm(V)
-    zeros = torch.zeros(B, K, D, dtype=torch.float64)
-    noise = [torch.randn_like(zeros) for _ in range(n * T)]
-    torch.normal(zeros, torch.ones_like(zeros))  # the site "z"
-    noise += [torch.normal(zeros, torch.ones_like(zeros)) for _ in range(V - n)]
+    noisy, n, order, noise = replayed(seed, viewpoints)
     plain = plain_mulmon_loss(guide, x[:, order], noisy[:, order], n, noise)
     assert_same_loss_and_gradients(loss, plain, guide)
 
@@ -85,14 +91,7 @@ def test_latents_that_turn_are_refined_in_the_frame_of_the_camera(seed: int, con
     torch.manual_seed(seed)
     loss = TraceMeanField_ELBO()(guide.model, guide)(x, viewpoints)
 
-    torch.manual_seed(seed)
-    noisy = viewpoints + 0.015 * torch.randn_like(viewpoints)
-    n = int(torch.randint(1, 4, ()))
-    order = torch.randperm(V)
-    zeros = torch.zeros(B, K, D, dtype=torch.float64)
-    noise = [torch.randn_like(zeros) for _ in range(n * T)]
-    torch.normal(zeros, torch.ones_like(zeros))
-    noise.append(torch.normal(zeros, torch.ones_like(zeros)))
+    noisy, n, order, noise = replayed(seed, viewpoints, max_queried=1)
     seen, observed = order[: n + 1], order[:n]
     whole = plain_mulmon_loss(guide, x[:, seen], noisy[:, seen], n, noise)
     without_queries = plain_mulmon_loss(guide, x[:, observed], noisy[:, observed], n, noise[:-1])
