@@ -120,7 +120,7 @@ def prepared(name: str, changes: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     config = import_module("pyro_compvae.runs.presets").preset("tiny", name)
     config = config.replace({f"training.{field}": value for field, value in changes.items()})
     scenes = import_module("pyro_compvae.data").load_scenes(config.data, "test", multi_view=name == "mulmon")
-    return torch, import_module("guides").build_guide(config), config, scenes
+    return torch, import_module("pyro_compvae.guides").build_guide(config), config, scenes
 
 
 if __name__ == "__main__":
