@@ -28,7 +28,10 @@ def test_every_guide_with_and_without_lnms_is_there() -> None:
     assert {run.name for run in RUNS} == expected
 
 
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if "plain" in path.name else (), id=path.name) for path in RUNS],
+)
 def test_a_run_reproduces_its_summary(path: Path) -> None:
     run = load_run(path)
     summary = json.loads((path / "summary.json").read_text())
