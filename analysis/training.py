@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def train(
     Raises:
         ConfigError: if the configuration is impossible, or impossible on this machine.
         CheckpointError: if the folder holds other files, or with ``options.resume`` another run or none.
+        LockedError: if another process trains in the folder.
         ArgumentError: for scenes that are no images, too few, or not square, or are given for a run that is resumed.
         DataError: if data on disk are missing or malformed.
         DivergenceError: if the loss is not finite or has exploded; the last checkpoint is kept.
@@ -97,28 +98,36 @@ def train(
     folder, options = RunFolder(Path(run_dir)), options or TrainOptions()
     device = choose_device(options.device)
     with _as_it_was(device):
-        with joined_workers(device) as workers:
+        with joined_workers(device) as workers, folder.alone() if workers.is_first else nullcontext():
             if options.resume:
                 config = folder.resumed_config(flatten(config), config.guide)
             elif workers.is_first:
                 folder.check_new()
             own = own_scenes(scenes, viewpoints, options.resume)
-            if own is not None:
-                config = with_own_scenes(folder, config, own)
-                # A configuration that cannot be trained is refused before anything is written.
-                _guide(folder, config, torch.device("cpu"))
-                keep_scenes(folder, own, workers)
-            try:
+            if own is None:
                 trainer, splits = _trainer(folder, config, options, device, workers)
-            except CompvaeError:
-                if own is not None and workers.is_first:
-                    folder.scenes.unlink(missing_ok=True)  # so that the corrected call finds an empty folder
-                raise
+            else:
+                trainer, splits = _trainer_on_own(own, folder, config, options, device, workers)
             _begin(trainer, options)
             if trainer.run() and workers.is_first:
                 traverse(folder.figure("traversal.png"), trainer.guide, _shown(splits["validation"], device))
                 folder.write_summary(summarise(trainer, splits))
         return load_run(folder.path, device)
+
+
+def _trainer_on_own(
+    own: SceneSet, folder: RunFolder, config: RunConfig, options: TrainOptions, device: torch.device, workers: Workers
+) -> tuple[Trainer, dict[str, SceneSet]]:
+    """The trainer of a run on a user's own scenes, which are written into its folder, and the scenes of all splits."""
+    config = with_own_scenes(folder, config, own)
+    _guide(folder, config, torch.device("cpu"))  # a configuration that cannot be trained is refused before that
+    keep_scenes(folder, own, workers)
+    try:
+        return _trainer(folder, config, options, device, workers)
+    except CompvaeError:
+        if workers.is_first:
+            folder.scenes.unlink(missing_ok=True)  # so that the corrected call finds an empty folder
+        raise
 
 
 def _begin(trainer: Trainer, options: TrainOptions) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
 from pyro_compvae.runs.files import check_opens, write_text
+from pyro_compvae.runs.lock import locked
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,24 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run has a summary."""
         return self.summary_file.is_file()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A context in which no other process writes into the folder, which is made if there is none.
+
+        Raises:
+            LockedError: if another process is in this context; the message says which.
+            FileError: if nothing can be written in the folder.
+        """
+        is_new = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(self.path / ".lock"):
+                yield
+        finally:
+            if is_new:
+                with suppress(OSError):  # it is not empty
+                    self.path.rmdir()
 
     def check_new(self) -> None:
         """Refuse a folder that holds files, except hidden ones, which a killed process may have left.

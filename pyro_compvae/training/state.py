@@ -14,6 +14,7 @@ from pyro_compvae.errors import CompvaeError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
+from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.log import RunLog
 from pyro_compvae.training.distributed import Workers
@@ -41,6 +42,7 @@ class TrainingState:
     seconds: the time that these steps took.
     first_loss: the loss of the first step, in nats per scene.
     window: loss and norm of the gradient, (2,), of every step since the last log.
+    is_continued: whether the state was restored from the folder, or has been saved there.
     """
 
     guide: SceneGuide
@@ -53,6 +55,7 @@ class TrainingState:
     seconds: float = 0.0
     first_loss: float | None = None
     window: list[Tensor] = field(default_factory=list)
+    is_continued: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -62,6 +65,31 @@ class TrainingState:
     def __post_init__(self) -> None:
         if not self.workers.is_first:
             self._seed_worker()
+
+    def claim_folder(self, log: RunLog) -> None:
+        """Make the folder a run of this configuration.
+
+        Raises:
+            CheckpointError: if it holds files, a run of another configuration, or one that has got to another state.
+        """
+        if not self.workers.is_first:
+            return
+        if log.last_step > self.step or (self.folder.checkpoint.exists() and not self.is_continued):
+            raise CheckpointError(
+                f"{self.folder.path}: expected no run there, or one in the state of this one, at step {self.step}, "
+                "found one that has been trained otherwise. Continue that one (Trainer.restore, or --resume), or name "
+                "another folder; nothing was overwritten."
+            )
+        if not self.folder.is_run:
+            self.folder.check_new()
+        elif (stored := self.folder.config()) == self.config:
+            return
+        elif changed := differences(stored, self.config):
+            raise CheckpointError(
+                f"{self.folder.path}: expected a run of this configuration, found another: {'; '.join(changed)}."
+            )
+        with naming_full_disk(self.folder.path):
+            self.folder.begin(self.config)
 
     def save(self) -> None:
         """Write the checkpoint, with everything that a bitwise-equal continuation needs.
@@ -85,6 +113,7 @@ class TrainingState:
             "random": random,
         }
         save_checkpoint(self.folder.checkpoint, content)
+        self.is_continued = True
 
     def restore(self, log: RunLog) -> None:
         """Continue from the run's checkpoint, or start anew if the run ended before its first one.
@@ -97,6 +126,7 @@ class TrainingState:
             self._check_not_lost(log)
             if self.workers.is_first:
                 log.drop_after(0)
+            self.is_continued = True
             return
         content = load_checkpoint(self.folder.checkpoint, entries=RESUMED)
         changed = differences(from_yaml(content["config"]), self.config)
@@ -128,6 +158,7 @@ class TrainingState:
             self._seed_worker()
         if self.workers.is_first:
             log.drop_after(self.step)
+        self.is_continued = True
 
     def check_finite(self) -> tuple[Tensor, Tensor]:
         """The losses and gradient norms since the last log, after a check that all of them are finite and moderate."""

@@ -53,7 +53,10 @@ TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate")
 
 
 class Trainer:
-    """Train a guide and its model by SVI, and keep the run folder.
+    """Train a guide and its model by SVI, and keep the run folder, which all scripts take.
+
+    While it trains no other process may train in the folder, and it does not go on where it has not been: a folder that
+    holds a run is for a trainer that was restored from its checkpoint.
 
     Several workers share every minibatch in equal parts, each with its own noise, and the first one keeps the folder. A
     run can continue from its checkpoint with any number of workers; with the same number the continuation is bitwise
@@ -63,7 +66,7 @@ class Trainer:
         guide: the guide, which holds its model, on the device that training is to run on.
         config: the run's configuration.
         scenes: the training scenes.
-        folder: the run folder, which exists.
+        folder: the run folder, which is made if there is none.
         look: what to evaluate during training.
         workers: this process, and how many train together.
         recorder: records training steps, which are then repeated as a whole; it works without other workers only.
@@ -128,17 +131,28 @@ class Trainer:
 
     def restore(self) -> None:
         """Continue from the run's checkpoint; see `TrainingState.restore`."""
-        self.state.restore(self.log)
+        with self._alone():
+            self.state.restore(self.log)
 
     def run(self) -> bool:
         """Train up to ``config.training.steps``; returns True when done, and False if a signal stopped it (after
         saving).
 
         Raises:
+            CheckpointError: if the folder holds files, or a run that this trainer was not restored from.
+            LockedError: if another process trains in the folder.
             DivergenceError: if the loss is not finite or has exploded; the last checkpoint is kept.
             WorkerError: if another worker is gone; the last checkpoint is kept.
             DiskFullError: if there is no room for a file; the last checkpoint is kept.
         """
+        with self._alone():
+            self.state.claim_folder(self.log)
+            return self._run_and_save()
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return self.folder.alone() if self.workers.is_first else nullcontext()
+
+    def _run_and_save(self) -> bool:
         first = self.workers.is_first
         writer: AbstractContextManager[SummaryWriter | None] = (
             self.log.events(self.step + 1) if first else nullcontext()

@@ -192,6 +192,43 @@ def test_a_lost_checkpoint_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
     assert trainer.log.path.read_text() == log
 
 
+def test_a_trainer_follows_the_rules_of_the_run_folder(tmp_path: Path) -> None:
+    """What it trains is a run; three new trainers in one folder would log the steps 1 2 3 4 three times."""
+    trainer = make_trainer(tmp_path / "run", preset("tiny"))
+    assert trainer.run()
+    folder = trainer.folder
+    assert folder.config() == trainer.config
+    files = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"expected no run there, .* found one that has been trained otherwise"):
+        make_trainer(folder.path, preset("tiny")).run()
+    folder.checkpoint.rename(tmp_path / "checkpoint")
+    with pytest.raises(CheckpointError, match=r"expected no run there"):
+        make_trainer(folder.path, preset("tiny")).run()
+    (tmp_path / "checkpoint").rename(folder.checkpoint)
+    behind = make_trainer(folder.path, preset("tiny").replace({"training.steps": 6}))
+    behind.restore()
+    again = make_trainer(folder.path, preset("tiny").replace({"training.steps": 6}))
+    again.restore()
+    assert files == {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert again.run()
+    with pytest.raises(CheckpointError, match=r"at step 4, found one that has been trained otherwise"):
+        behind.run()
+    assert [row["step"] for row in rows(folder.path)] == ["1", "2", "3", "4", "5", "6"]
+    assert folder.config().training.steps == 6
+
+
+def test_a_trainer_takes_no_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(CheckpointError, match="expected a new or empty run folder, found one that holds files"):
+        make_trainer(tmp_path, preset("tiny")).run()
+    run_dir = tmp_path / "run"
+    RunFolder(run_dir).path.mkdir()
+    RunFolder(run_dir).begin(preset("tiny").replace({"seed": 1}))
+    with pytest.raises(CheckpointError, match="of this configuration, found another: seed is 1 there and 0 here"):
+        make_trainer(run_dir, preset("tiny")).run()
+    assert [path.name for path in run_dir.iterdir()] == ["config.yaml"]
+
+
 def test_a_disk_too_full_for_events_stops_training_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +237,7 @@ def test_a_disk_too_full_for_events_stops_training_without_a_traceback(
     monkeypatch.setattr(threading, "excepthook", printed.append)
     hook = threading.excepthook
     trainer = make_trainer(tmp_path, preset("tiny").replace({"training.checkpoint_every": 1000}))
+    trainer.folder.begin(trainer.config)
     with largest_file(700), pytest.raises(DiskFullError, match=r"is full .* There is no checkpoint yet") as caught:
         trainer.run()
     assert str(caught.value).startswith(f"{tmp_path}: cannot be written")
