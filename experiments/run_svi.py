@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from pyro_compvae.analysis.training import TrainOptions, train
-from pyro_compvae.cli import run
+from pyro_compvae.cli import INTERRUPTED, run
 from pyro_compvae.runs.config import RunConfig, parse_assignments
 from pyro_compvae.runs.folder import RunFolder, run_name
 from pyro_compvae.runs.presets import preset
@@ -70,8 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     return run(Arguments, lambda args: train_run(args, given), given, when_interrupted)
 
 
-def train_run(args: Arguments, given: list[str]) -> None:
-    """Train, evaluate on unseen scenes, and print the summary; `args` were parsed from `given`."""
+def train_run(args: Arguments, given: list[str]) -> int:
+    """Train, evaluate on unseen scenes, and print the summary; returns the exit code. `args` were parsed from `given`."""
     folder = RunFolder(args.run_dir or Path("runs") / run_name(new_config(args)))
     config = resumed_config(args, given, folder) if args.resume else new_config(args)
     script = ("-m", "pyro_compvae", "train") if sys.argv[0].startswith("compvae ") else ("experiments/run_svi.py",)
@@ -82,12 +82,11 @@ def train_run(args: Arguments, given: list[str]) -> None:
             args.resume, args.device, args.compile, args.cuda_graph, (*script, *given), partial(print, flush=True)
         ),
     )
-    if not is_first_worker():
-        return
-    if done.step < config.training.steps:
-        print(f"stopped at step {done.step} and saved; continue with --resume --run-dir {folder.path}")
-    else:
-        print(json.dumps(folder.summary(), indent=2))
+    is_done = done.step >= config.training.steps
+    if is_first_worker():
+        stopped = f"stopped at step {done.step} and saved; continue with --resume --run-dir {folder.path}"
+        print(json.dumps(folder.summary(), indent=2) if is_done else stopped)
+    return 0 if is_done else INTERRUPTED
 
 
 def new_config(args: Arguments) -> RunConfig:

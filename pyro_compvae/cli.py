@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import tyro
 
-from pyro_compvae.errors import CompvaeError
+from pyro_compvae.errors import ArgumentError, CompvaeError
+from pyro_compvae.orphans import end_with_parent
+from pyro_compvae.plain_text import write_what_can_be_encoded
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of the signal, as shells define it."""
@@ -34,7 +36,10 @@ def run(
         arguments: the arguments on the command line, without the name of the command; None takes the program's own.
         when_interrupted: the message after Ctrl-C, which says what is kept and how to continue.
     """
+    write_what_can_be_encoded()
     try:
+        end_with_parent()
+        check_text(sys.argv[1:] if arguments is None else arguments)
         return command(tyro.cli(arguments_type, args=arguments)) or 0
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)
@@ -50,6 +55,20 @@ def run(
             raise
         print(f"{worker_name()}error: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 1
+
+
+def check_text(arguments: Sequence[str]) -> None:
+    """Refuse arguments that are no text, such as names of files in another encoding, which no file of a run could hold.
+
+    Raises:
+        ArgumentError: for such an argument.
+    """
+    for argument in arguments:
+        if any("\udc80" <= character <= "\udcff" for character in argument):
+            raise ArgumentError(
+                f"expected names in {sys.getfilesystemencoding()}, got {os.fsencode(argument)!r}. Rename the file or "
+                "the folder."
+            )
 
 
 def worker_name() -> str:

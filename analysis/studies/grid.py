@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pyro_compvae.errors import ConfigError
+from pyro_compvae.orphans import child_environment
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig, differences
 from pyro_compvae.runs.folder import RunFolder
@@ -49,7 +50,8 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
 
     Raises:
         ConfigError: for fewer than one run at a time, or for two cells with the same name.
-        CheckpointError: before anything is trained, if the folder of a cell holds a run of another configuration.
+        CheckpointError: before anything is trained, if the folder of a cell holds files, or a run of another
+            configuration.
     """
     if at_once < 1:
         raise ConfigError(f"at_once: expected at least 1, got {at_once}")
@@ -59,7 +61,7 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
         _check_own(RunFolder(out / cell.name), cell)
     todo = [cell for cell in cells if not _is_done(out, cell)]
     threads = max(1, (os.cpu_count() or 1) // at_once)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    environment = {"OMP_NUM_THREADS": str(threads)} | child_environment()
 
     def train(cell: Cell) -> None:
         folder = RunFolder(out / cell.name)
@@ -81,6 +83,7 @@ def train_cells(cells: Sequence[Cell], out: Path, command: Sequence[str], at_onc
 
 def _check_own(folder: RunFolder, cell: Cell) -> None:
     if not folder.is_run:
+        folder.check_new()
         return
     stored = folder.config()
     changed = differences(stored, cell.config) + differences(stored, cell.config, ("training.steps",))

@@ -19,6 +19,7 @@ from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.config import RunConfig, parse_assignments
 from pyro_compvae.runs.files import write_text
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import DatasetName, GuideName
 
@@ -62,13 +63,15 @@ class Study(ABC):
 
         Raises:
             ConfigError: for axes without values, or for runs that cannot be trained.
-            CheckpointError: if the folder of a cell holds a run of another configuration.
+            CheckpointError: if the folder of a cell holds files, or a run of another configuration.
+            LockedError: if another process works on the study.
         """
         cells = self.cells()
         choose_device(self.device)  # raises an error if the device is missing
-        failed = train_cells(cells, self.out, [*command, "--device", self.device], self.at_once)
-        done = [cell for cell in cells if cell not in failed]
-        return Found(self.write(done) if done else "", failed)
+        with RunFolder(self.out).alone():
+            failed = train_cells(cells, self.out, [*command, "--device", self.device], self.at_once)
+            done = [cell for cell in cells if cell not in failed]
+            return Found(self.write(done) if done else "", failed)
 
     @abstractmethod
     def cells(self) -> list[Cell]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -49,3 +51,33 @@ def test_workers_say_which_they_are(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert end_with(ConfigError("no")) == 1
     assert capsys.readouterr().err == "worker 1 of 2: error: no\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("utf-8", "k̂ ≥ 0.7: −3 ± σ² → log₁₀ L, Müller, ΔL⁺"),
+        ("cp1252", "k-hat >= 0.7: -3 ± sigma² -> log10 L, Müller, DeltaL+"),
+        ("ascii", "k-hat >= 0.7: -3 +- sigma2 -> log10 L, Muller, DeltaL+"),
+    ],
+)
+def test_output_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str, expected: str) -> None:
+    """A codec error would come after hours of estimates."""
+    written = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, buffer in written.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(buffer, encoding, write_through=True))
+
+    def command(args: Arguments) -> None:
+        print("k̂ ≥ 0.7: −3 ± σ² → log₁₀ L, Müller, ΔL⁺")
+        raise ArgumentError("name: got \udcfc‖字")
+
+    assert run(Arguments, command, []) == 1
+    assert written["stdout"].getvalue().decode(encoding) == expected + "\n"
+    if encoding == "ascii":
+        assert written["stderr"].getvalue() == b"error: name: got \\xfc||?\n"
+
+
+def test_names_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """No file of a run could hold them."""
+    assert run(Arguments, lambda args: None, ["--number", "1\udcfc"]) == 1
+    assert capsys.readouterr().err == "error: expected names in utf-8, got b'1\\xfc'. Rename the file or the folder.\n"
