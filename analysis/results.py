@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import xarray
 from tqdm import tqdm
 
 from pyro_compvae.analysis.netcdf import write_netcdf
-from pyro_compvae.checks import check_counts
+from pyro_compvae.checks import check_counts, check_seed
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.runs.files import naming_full_disk
+from pyro_compvae.runs.lock import locked
 from pyro_compvae.training.distributed import ALONE, Workers
 
 ShowProgress = Callable[[str], object]
@@ -39,6 +41,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         check_counts(num_scenes=self.num_scenes, batch_scenes=self.batch_scenes)
+        check_seed(self.seed)
 
     def of(self, scenes: Sized) -> Batches:
         """The same batches for a set that may have fewer scenes."""
@@ -66,11 +69,18 @@ def in_batches(path: Path, compute: Compute, batches: Batches, settings: str) ->
 
     Raises:
         DiskFullError: if the disk has no room for a batch; the batches before it are kept.
+        LockedError: if another process computes the same numbers.
     """
     workers = batches.workers
     folder = path.with_suffix("")
     with naming_full_disk(folder):
         folder.mkdir(exist_ok=True)
+    with locked(folder / ".lock") if workers.is_first else nullcontext():
+        return _in_locked_folder(path, compute, batches, settings)
+
+
+def _in_locked_folder(path: Path, compute: Compute, batches: Batches, settings: str) -> xarray.Dataset:
+    folder, workers = path.with_suffix(""), batches.workers
     files = [folder / f"scenes_{start:05d}_{stop:05d}.nc" for start, stop in batches.ends]
     mine = workers.share(list(zip(batches.ends, files, strict=True)))
     with tqdm(total=sum(stop - start for (start, stop), _ in mine), unit="scene", disable=not workers.is_first) as bar:

@@ -18,6 +18,7 @@ from pyro_compvae.analysis.figures.training import look_figure, traverse
 from pyro_compvae.analysis.metrics.evaluation import MASK_METRICS, evaluate, metric_names, query_mse_by_views
 from pyro_compvae.analysis.own_scenes import keep_scenes, own_scenes, with_own_scenes
 from pyro_compvae.analysis.runs import Run, load_run, take_over_model
+from pyro_compvae.checks import check_counts
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.device import choose_device, torch_defaults
@@ -32,6 +33,7 @@ from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.training.captured_step import CudaGraphs
 from pyro_compvae.training.compilation import CompilationError, compile_networks
 from pyro_compvae.training.distributed import Workers, joined_workers
+from pyro_compvae.training.threads import threads_for
 from pyro_compvae.training.trainer import Look, Trainer
 
 VALIDATION_SCENES = 64
@@ -55,8 +57,14 @@ class TrainOptions:
     """Whether a single worker sends training steps to a GPU in one piece, which is several times as fast."""
     command: tuple[str, ...] = ("from Python:", "pyro_compvae.analysis.train")
     """The command that environment.json records for the run: a script and its arguments, or these words."""
+    threads: int | None = None
+    """How many threads to compute with on a CPU; by default as many as the work needs, and at most torch's number."""
     say: Callable[[str], object] = lambda line: None
     """A function that shows lines to the user, such as print."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            check_counts(threads=self.threads)
 
 
 def train(
@@ -131,8 +139,11 @@ def _trainer_on_own(
 
 
 def _begin(trainer: Trainer, options: TrainOptions) -> None:
-    """Restore a resumed run, write the run's configuration and environment into its folder, and say where it trains."""
+    """Restore a resumed run, choose the number of threads, write the run's configuration and environment into its
+    folder, and say where it trains."""
     folder, device, workers = trainer.folder, trainer.device, trainer.workers
+    threads = options.threads or threads_for(trainer.config, workers.size)
+    torch.set_num_threads(threads)
     if options.resume:
         read_environment(folder.environment)  # a damaged file is refused before anything is written
         trainer.restore()
@@ -140,13 +151,14 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
         with naming_full_disk(folder.path):
             folder.begin(trainer.config)
         write_environment(folder.environment, options.command, device, workers.size)
-        where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
+        where = str(device) if device.type == "cuda" else f"{device} with {threads} thread{'s'[: threads - 1]}"
+        where += f", {workers.size} workers" if workers.size > 1 else ""
         options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
 
 
 @contextmanager
 def _as_it_was(device: torch.device) -> Iterator[None]:
-    """A context with torch's own defaults, which restores defaults, random numbers and warnings at the end."""
+    """A context with torch's own defaults, which restores them, random numbers, threads and warnings at the end."""
     with (
         torch_defaults(),
         torch.enable_grad(),
@@ -154,7 +166,11 @@ def _as_it_was(device: torch.device) -> Iterator[None]:
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         warnings.catch_warnings(),
     ):
-        yield
+        threads = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _trainer(

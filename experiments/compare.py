@@ -27,7 +27,7 @@ from pyro_compvae.analysis.results import Batches, save
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
-from pyro_compvae.runs.files import write_text
+from pyro_compvae.runs.files import check_writable, shortened, write_text
 
 
 @dataclass
@@ -62,12 +62,14 @@ def compare_pairs(args: Arguments) -> None:
         raise ComparisonError(f"expected run folders in pairs, RUN_0 RUN_PLUS, got {len(args.runs)}")
     device = choose_device(args.device)
     runs = [load_run(path, device) for path in args.runs]
+    for path in args.runs:  # each keeps its own numbers
+        check_writable(path)
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
     text = [line for pair in pairs for line in (describe(pair), *warn(pair))]
     scenes = runs[0].scenes("test")
     data = compare(pairs, scenes, args.evidence, batches)
     more = f"-and-{len(pairs) - 1}-more" if len(pairs) > 1 else ""
-    out = args.out or args.runs[1] / f"against-{args.runs[0].name}{more}"
+    out = args.out or args.runs[1] / f"against-{shortened(args.runs[0].name)}{more}"
     out.mkdir(parents=True, exist_ok=True)
     text += ["", comparison_table(data, ladders(pairs), all(same_model(pair) for pair in pairs))]
     data = data.assign_coords(pair=[describe(pair) for pair in pairs])

@@ -24,6 +24,7 @@ from pyro_compvae.analysis.posterior.diagnosis import Diagnosis, DiagnosisConfig
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
+from pyro_compvae.runs.files import check_writable
 
 
 @dataclass
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 def diagnose(args: Arguments) -> None:
     """Run the stages asked for on one run, and print their findings."""
     run = load_run(args.run_dir, choose_device(args.device))
+    check_writable(run.path)
     for found in Diagnosis(args.diagnosis, run).run_stages():
         print(found, flush=True)
 

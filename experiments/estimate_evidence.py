@@ -30,6 +30,7 @@ from pyro_compvae.cli import run
 from pyro_compvae.data import SceneSet
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence import EvidenceEstimate
+from pyro_compvae.runs.files import check_writable
 from pyro_compvae.training.distributed import joined_workers
 
 
@@ -66,6 +67,7 @@ def estimate(args: Arguments) -> None:
     with joined_workers(device) as workers:
         batches = Batches(args.num_scenes, args.batch_scenes, args.seed, workers)
         run = load_run(args.run_dir, device)
+        check_writable(run.path)
         args.evidence.families_of(run.model.num_slots)
         scenes = run.scenes("test")
         estimates = estimate_evidence(run, scenes, args.evidence, batches)

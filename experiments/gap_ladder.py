@@ -24,6 +24,7 @@ from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
+from pyro_compvae.runs.files import check_writable
 from pyro_compvae.training.distributed import joined_workers
 
 
@@ -55,6 +56,7 @@ def climb(args: Arguments) -> None:
     with joined_workers(device) as workers:
         batches = Batches(args.num_scenes, args.batch_scenes, args.seed, workers)
         run = load_run(args.run_dir, device)
+        check_writable(run.path)
         data = climb_ladder(run, run.scenes("test"), args.ladder, batches)
         if workers.is_first:
             title = f"{args.run_dir.name}, {data.sizes['scene']} test scenes"

@@ -27,6 +27,7 @@ from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.config import CLE_MV, SolidsConfig
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.data.solids.scenes import SolidScene, solid_scenes
+from pyro_compvae.runs.files import shortened
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
 SHEET_SCENES = 12
@@ -90,11 +91,7 @@ def make(args: Convert | Verify | Render) -> None:
     elif isinstance(args, Verify):
         check(args)
     else:
-        try:
-            print(render(args))
-        except KeyboardInterrupt:
-            print(f"remove the unfinished {args.out_dir / args.name} before the next try", file=sys.stderr)
-            raise
+        print(render(args))
 
 
 def check(args: Verify) -> None:
@@ -106,7 +103,7 @@ def check(args: Verify) -> None:
     info = verify(args.path)
     print(describe(args.path, info))
     for split in info.splits:
-        sheet = (args.out or args.path.parent) / f"{args.path.name}.{split}.png"
+        sheet = (args.out or args.path.parent) / f"{shortened(args.path.name)}.{split}.png"
         scenes = read_scene_file(args.path, split, num_scenes=SHEET_SCENES)
         contact_sheet(sheet, scenes[:], f"{info.name}, {split}")
         print(sheet)

@@ -26,6 +26,7 @@ from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
 from pyro_compvae.normaliser import Normaliser, estimate_log_normaliser
+from pyro_compvae.runs.files import check_writable
 
 DRAWN_SCENES = 10
 """Number of scenes from each prior in the picture."""
@@ -63,6 +64,7 @@ def hold_against(args: Arguments) -> None:
     """Estimate log Z, draw from both priors, and estimate the evidence under both."""
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
     run = load_run(args.run_dir, choose_device(args.device))
+    check_writable(run.path)
     K, D = run.model.num_slots, run.model.latent_dim
     args.evidence.best(K)
     strength = run.config.lnms_prior.strength if args.strength is None else args.strength

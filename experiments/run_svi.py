@@ -53,6 +53,9 @@ class Arguments:
     takes a minute or two at the start. docs/performance.md says how much it gains."""
     cuda_graph: bool = True
     """Whether a single worker sends training steps to a GPU in one piece, which is several times as fast."""
+    threads: int | None = None
+    """How many threads to compute with on a CPU. By default one for small steps, such as those of the preset default,
+    and for others as many as there are cores, or OMP_NUM_THREADS."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device to train on; auto takes a GPU if there is one."""
     run_dir: Path | None = None
@@ -71,17 +74,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train_run(args: Arguments, given: list[str]) -> int:
-    """Train, evaluate on unseen scenes, and print the summary; returns the exit code. `args` were parsed from `given`."""
+    """Train, evaluate on unseen scenes, and print the summary; returns the exit code.
+
+    `args` were parsed from `given`.
+    """
     folder = RunFolder(args.run_dir or Path("runs") / run_name(new_config(args)))
     config = resumed_config(args, given, folder) if args.resume else new_config(args)
     script = ("-m", "pyro_compvae", "train") if sys.argv[0].startswith("compvae ") else ("experiments/run_svi.py",)
-    done = train(
-        config,
-        folder.path,
-        options=TrainOptions(
-            args.resume, args.device, args.compile, args.cuda_graph, (*script, *given), partial(print, flush=True)
-        ),
+    options = TrainOptions(
+        resume=args.resume,
+        device=args.device,
+        compile=args.compile,
+        cuda_graph=args.cuda_graph,
+        command=(*script, *given),
+        threads=args.threads,
+        say=partial(print, flush=True),
     )
+    done = train(config, folder.path, options=options)
     is_done = done.step >= config.training.steps
     if is_first_worker():
         stopped = f"stopped at step {done.step} and saved; continue with --resume --run-dir {folder.path}"

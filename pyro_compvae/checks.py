@@ -34,6 +34,16 @@ def check_counts(**counts: int) -> None:
             raise ArgumentError(f"{name}: expected at least 1, got {value}")
 
 
+def check_seed(seed: int) -> None:
+    """Refuse seeds outside of 0 to 2³² − 1, which all generators of random numbers take.
+
+    Raises:
+        ArgumentError: for another number.
+    """
+    if not 0 <= seed < 1 << 32:
+        raise ArgumentError(f"seed: expected a whole number from 0 to {(1 << 32) - 1}, got {seed}")
+
+
 def check_images(x: Tensor, model: ImageModel) -> None:
     """Refuse anything but a batch of colour images of the model's size and precision.
 

@@ -13,6 +13,7 @@ import xarray
 from pyro_compvae.analysis.evidence.compute import ESTIMATORS, EvidenceConfig, certify, estimate_scenes
 from pyro_compvae.analysis.results import Batches, ShowProgress, in_batches, is_of, read, save
 from pyro_compvae.analysis.runs import Run
+from pyro_compvae.checks import check_seed
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.evidence import EvidenceEstimate, Sandwich, TransitionProgress
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
@@ -67,6 +68,7 @@ def certify_simulated(
         seed: the seed of the random numbers.
         progress: called after every transition of the chains.
     """
+    check_seed(seed)
     path = run.folder.numbers("sandwich")
     settings = evidence_settings(run, config, seed, bdmc=True, bdmc_scenes=num_scenes)
     if not is_of(path, settings):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axis import Tick
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Normal
@@ -223,8 +225,15 @@ def _draw(
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure in the format of the file's suffix, atomically, whatever backend is set."""
+    """Write a figure in the format of the file's suffix, atomically, whatever backend is set.
+
+    Its texts are not read as formulas.
+    """
     FigureCanvasAgg(figure)
+    numbers = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if text not in numbers:  # of which those on logarithmic axes are formulas
+            text.set_parse_math(False)  # a run may be named a$b
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
 

@@ -32,7 +32,7 @@ from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
 from pyro_compvae.analysis.results import check_identity, is_of, read, save
 from pyro_compvae.analysis.runs import Run
-from pyro_compvae.checks import check_counts
+from pyro_compvae.checks import check_counts, check_seed
 from pyro_compvae.data import SceneSet
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import annealed_from, fit_and_cover
@@ -84,6 +84,7 @@ class DiagnosisConfig:
     def __post_init__(self) -> None:
         counts = dataclasses.asdict(self)
         check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
+        check_seed(self.seed)
         if self.num_chains < 2:
             raise ArgumentError("num_chains: expected at least 2, to be compared, got 1")
 

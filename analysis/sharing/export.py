@@ -13,7 +13,7 @@ from pyro_compvae.analysis.sharing.model_card import model_card
 from pyro_compvae.errors import ArgumentError, CompvaeError
 from pyro_compvae.runs.config import RunConfig, to_yaml
 from pyro_compvae.runs.environment import read_environment
-from pyro_compvae.runs.files import write_text
+from pyro_compvae.runs.files import atomic_folder, write_text
 from pyro_compvae.runs.folder import RunFolder, run_name
 from pyro_compvae.runs.weights import save_weights
 
@@ -56,6 +56,7 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
     Raises:
         CheckpointError: if `run_dir` holds no run that can be loaded, or its environment.json is damaged.
         ExportError: if the run has not finished, or `out` holds files.
+        DiskFullError: if the disk has no room; nothing is left of the folder then.
     """
     run_dir = Path(run_dir)
     out = run_dir / "export" if out is None else Path(out)
@@ -67,16 +68,16 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
     run = load_run(run_dir)
     summary = _summary(run.folder, run.step)
     calls = _calls(run.folder)
-    config, target = _shareable(run.config), RunFolder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    if calls:
-        write_text(target.environment, json.dumps(calls, indent=2, ensure_ascii=False) + "\n")
-    target.write_summary(summary)
+    config = _shareable(run.config)
     card = model_card(run_name(run.config), run.guide, config, summary, calls, licence)
-    write_text(out / "README.md", card)
-    target.begin(config)
-    # The weights are written last, so that a folder that loads is complete.
-    save_weights(target.weights, to_yaml(config), run.step, run.guide.state_dict())
+    with atomic_folder(out) as folder:
+        target = RunFolder(folder)
+        if calls:
+            write_text(target.environment, json.dumps(calls, indent=2, ensure_ascii=False) + "\n")
+        target.write_summary(summary)
+        write_text(folder / "README.md", card)
+        target.begin(config)
+        save_weights(target.weights, to_yaml(config), run.step, run.guide.state_dict())
     return out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyro_compvae.checks import check_counts
+from pyro_compvae.checks import check_counts, check_seed
 from pyro_compvae.data.scenes import SPLITS, SceneSet
 from pyro_compvae.errors import ArgumentError
 
@@ -87,6 +87,7 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
     if split not in SPLITS:
         raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     check_counts(num_scenes=num_scenes)
+    check_seed(seed)
     config = config or SpriteConfig()
     rng = np.random.default_rng((seed, SPLITS[split]))
     chunks = [_make_chunk(rng, config) for _ in range(-(-num_scenes // CHUNK))]

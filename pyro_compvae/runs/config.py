@@ -6,13 +6,13 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import dacite
 import yaml
 
 from pyro_compvae.architectures import DecoderConfig
-from pyro_compvae.checks import positive, require
+from pyro_compvae.checks import check_seed, positive, require
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.sections import (
     AttentionConfig,
@@ -88,6 +88,7 @@ class RunConfig:
     """The optimiser, its schedule, and how often to log, evaluate and save."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         positive(self, "latent_dim", "scale")
         require(self.num_slots >= 2, f"RunConfig.num_slots: expected at least 2, got {self.num_slots}")
         needed = SECTIONS[self.guide]
@@ -186,9 +187,23 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
         ConfigError: for an unknown field, a wrong type or an impossible value.
     """
     try:
-        return dacite.from_dict(RunConfig, content, dacite.Config(strict=True, cast=[tuple]))
+        config = dacite.from_dict(RunConfig, content, dacite.Config(strict=True, cast=[tuple]))
+        _check_no_truth_values(config)
+        return config
     except (dacite.DaciteError, ValueError, TypeError) as error:
         raise ConfigError(f"configuration: {error}") from error
+
+
+def _check_no_truth_values(config: Any) -> None:
+    """Refuse true and false in place of numbers, for which Python takes them."""
+    types = get_type_hints(type(config))
+    for name in types:
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            _check_no_truth_values(value)
+        elif bool not in (types[name], *get_args(types[name])):
+            found = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, bool)]
+            require(not found, f"{type(config).__name__}.{name}: expected a number, got {value}")
 
 
 def to_yaml(config: RunConfig) -> str:

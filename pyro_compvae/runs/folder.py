@@ -11,7 +11,7 @@ from typing import Any
 
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
-from pyro_compvae.runs.files import check_opens, write_text
+from pyro_compvae.runs.files import check_opens, shortened, write_text
 from pyro_compvae.runs.lock import locked
 
 
@@ -184,6 +184,6 @@ class RunFolder:
 
 def run_name(config: RunConfig) -> str:
     """The default name of a run: GUIDE-DATASET-lnms-seedS, with "plain" instead of "lnms" without L-NMS."""
-    frozen = f"-on-{Path(config.frozen_model).name}" if config.frozen_model else ""
+    frozen = f"-on-{shortened(Path(config.frozen_model).name, 80)}" if config.frozen_model else ""
     data = Path(config.data.root).stem if config.data.name == "file" and config.data.root else config.data.name
-    return f"{config.guide}-{data}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}{frozen}"
+    return f"{config.guide}-{shortened(data, 80)}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}{frozen}"

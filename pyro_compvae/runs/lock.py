@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pyro_compvae.errors import CompvaeError, FileError
-from pyro_compvae.runs.files import FULL, naming_full_disk
+from pyro_compvae.errors import CompvaeError, DiskFullError
+from pyro_compvae.runs.files import naming_full_disk, unwritable
 
 if sys.platform == "win32":
     import msvcrt
@@ -101,16 +101,13 @@ def _acquire(path: Path) -> int:
 
 
 def _open(path: Path) -> int:
-    with naming_full_disk(path):
-        try:
+    try:
+        with naming_full_disk(path):
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            if error.errno in FULL:
-                raise
-            raise FileError(
-                f"{path.parent}: expected a folder to write into, but it cannot be ({error.strerror}). Look at its "
-                "permissions; of a run that only others may write, copy the folder, and use the copy"
-            ) from error
+    except DiskFullError:
+        raise
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
 
 
 def _lock(descriptor: int) -> bool | None:
@@ -196,15 +193,13 @@ def _may_be_alive(holder: Mapping[str, Any], path: Path, is_locked: bool) -> boo
 
 
 def _in_use(path: Path, holder: Mapping[str, Any]) -> str:
-    who = "another process"
-    if holder:
-        who = f"process {holder.get('pid')} on {holder.get('host')} ({holder.get('command')}, since {holder.get('since')})"
+    pid, host, command, since = (holder.get(name) for name in ("pid", "host", "command", "since"))
+    who = f"process {pid} on {host} ({command}, since {since})" if holder else "another process"
     message = f"{path.parent}: expected a folder that nobody is working in, but {who} is. "
-    if holder.get("host") in (None, platform.node()):
-        return message + "Wait for its end, or stop it; nothing was changed."
-    return message + (
-        f"Wait for its end, or stop it; nothing was changed. If it is gone, this is noticed after {STALE:.0f} seconds."
-    )
+    message += "Wait for its end, or stop it; nothing was changed."
+    if host in (None, platform.node()):
+        return message
+    return message + f" If it is gone, this is noticed after {STALE:.0f} seconds."
 
 
 def process_start(pid: int) -> int | None:

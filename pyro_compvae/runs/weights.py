@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pyro_compvae.runs.checkpoint import CheckpointError
-from pyro_compvae.runs.files import atomic_path, check_opens
+from pyro_compvae.runs.files import check_opens, write_bytes
 
 FORMAT = "1"
 """Version of the metadata; files of other versions are refused."""
@@ -29,8 +29,7 @@ def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tenso
     metadata = {"format": "pt", "pyro_compvae": FORMAT, "step": str(step), "config": config}
     # Safetensors does not keep the memory layout of channels-last weights.
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    write_bytes(path, save(tensors, metadata))  # save_file would hide why writing failed
 
 
 def load_weights(path: Path) -> dict[str, Any]:

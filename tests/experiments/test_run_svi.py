@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from pyro_compvae.data.solids.config import SolidsConfig
 from pyro_compvae.data.solids.scenes import solid_scenes
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError
+from pyro_compvae.runs.folder import RunFolder
 
 TINY = ["--preset", "tiny", "--device", "cpu"]
 
@@ -167,6 +169,49 @@ def test_resume_continues_and_may_extend(script: ModuleType, tmp_path: Path, gui
     for summary in summaries:
         summary.pop("seconds")
     assert summaries[0] == summaries[1]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_threads_are_as_many_as_asked_for(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)  # two would wait for each other on a busy machine
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert script.main([*TINY, "--steps", "1", "--threads", "2", "--run-dir", str(tmp_path / "run")]) == 0
+    assert "steps 0 to 1 on cpu with 2 threads\n" in capsys.readouterr().out
+    assert script.main(["--steps", "2", "--resume", "--run-dir", str(tmp_path / "run")]) == 0
+    assert "steps 1 to 2 on cpu with 1 thread\n" in capsys.readouterr().out
+    assert chosen == [2, 8, 1, 8], "as before at the end"
+    assert script.main([*TINY, "--threads", "0", "--run-dir", str(tmp_path / "other")]) == 1
+    assert "threads: expected at least 1, got 0" in capsys.readouterr().err
+
+
+def test_two_processes_never_train_in_one_folder(
+    script: ModuleType, tiny_copy: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tiny_copy("monet")
+    files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    held, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:  # a thread, which is refused like another process and starts sooner
+        with RunFolder(run_dir).alone():
+            held.set()
+            ended.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    try:
+        for arguments in (["--resume", "--steps", "9"], [*TINY, "--guide", "monet"]):
+            capsys.readouterr()
+            assert script.main([*arguments, "--run-dir", str(run_dir)]) == 1
+            error = capsys.readouterr().err
+            assert f"error: {run_dir}: expected a folder that nobody is working in, but process {os.getpid()}" in error
+    finally:
+        ended.set()
+        holder.join()
+    assert files == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
 @pytest.mark.usefixtures("no_pictures")

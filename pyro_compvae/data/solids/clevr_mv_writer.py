@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyro_compvae.data.records import DataError
 from pyro_compvae.data.solids.raycast import silhouettes
 from pyro_compvae.data.solids.scenes import SolidScene
-from pyro_compvae.runs.files import atomic_path, write_text
+from pyro_compvae.runs.files import atomic_folder, atomic_path, write_text
 
 
 def write_clevr_mv(root: Path, name: str, splits: Mapping[str, Iterable[SolidScene]]) -> Path:
@@ -40,21 +40,28 @@ def write_clevr_mv(root: Path, name: str, splits: Mapping[str, Iterable[SolidSce
             "remove this one; nothing was overwritten."
         )
     try:
-        (folder / "data").mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: expected a place for a new folder, but it cannot be made ({error}).") from error
-    for split, scenes in splits.items():
-        entries = [_write_scene(folder, f"CLEVR_{split}_{number:06d}", scene) for number, scene in enumerate(scenes)]
-        if not entries:
-            raise DataError(f"splits[{split!r}]: expected one scene or more, got none.")
-        content = {
-            "info": f"{name} {split}, solids of pyro_compvae",
-            "num_views": len(entries[0]["camera"]["location"]),
-            "shape_gallery": sorted({solid["shape"] for entry in entries for solid in entry["objects"]}),
-            "scenes": entries,
-        }
-        write_text(folder / f"{name}_{split}.json", json.dumps(content) + "\n")
+    with atomic_folder(folder) as temporary:
+        (temporary / "data").mkdir()
+        for split, scenes in splits.items():
+            _write_split(temporary, name, split, scenes)
     return folder
+
+
+def _write_split(folder: Path, name: str, split: str, scenes: Iterable[SolidScene]) -> None:
+    """Write the scenes of a split and their index into the folder of the set."""
+    entries = [_write_scene(folder, f"CLEVR_{split}_{number:06d}", scene) for number, scene in enumerate(scenes)]
+    if not entries:
+        raise DataError(f"splits[{split!r}]: expected one scene or more, got none.")
+    content = {
+        "info": f"{name} {split}, solids of pyro_compvae",
+        "num_views": len(entries[0]["camera"]["location"]),
+        "shape_gallery": sorted({solid["shape"] for entry in entries for solid in entry["objects"]}),
+        "scenes": entries,
+    }
+    write_text(folder / f"{name}_{split}.json", json.dumps(content) + "\n")
 
 
 def _write_scene(folder: Path, stem: str, scene: SolidScene) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import trimesh
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pyro_compvae.checks import check_counts
+from pyro_compvae.checks import check_counts, check_seed
 from pyro_compvae.data.readers.clevr_mv import viewpoint_vectors
 from pyro_compvae.data.scenes import SPLITS, SceneSet
 from pyro_compvae.data.solids.config import PALETTES, SolidsConfig
@@ -110,8 +110,7 @@ def solid_scenes(
     if split not in SPLITS:
         raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     check_counts(num_scenes=num_scenes)
-    if seed < 0:
-        raise ArgumentError(f"seed: expected zero or more, got {seed}")
+    check_seed(seed)
     config = config or SolidsConfig()
     shapes = {name: SHAPES[name] for name in config.shapes} | dict(meshes or {})
     return (

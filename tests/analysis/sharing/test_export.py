@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import get_args
 import pytest
 import torch
 import yaml
+from helpers.full_disk import largest_file
 
 from pyro_compvae.analysis import evaluate, export_run, load_run
 from pyro_compvae.analysis.sharing.export import ExportError, without_places
 from pyro_compvae.data import load_scenes
+from pyro_compvae.errors import DiskFullError
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import from_yaml, to_yaml
 from pyro_compvae.runs.sections import GuideName
@@ -147,6 +150,19 @@ def test_nothing_is_overwritten(monet: Path, tmp_path: Path) -> None:
     assert (monet / "export" / "model.safetensors").stat().st_mtime_ns == before
     (tmp_path / "empty").mkdir()
     export_run(monet, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("room", [100, 3_000, 8_000])
+def test_a_full_disk_leaves_nothing_that_blocks_the_next_try(monet: Path, room: int) -> None:
+    with largest_file(room), pytest.raises(DiskFullError, match="cannot be written, the disk is full"):
+        export_run(monet)
+    assert [path.name for path in monet.iterdir() if "export" in path.name] == []
+    (monet / ".export-abcdefgh").mkdir()  # left by a process that was killed
+    (monet / ".export-abcdefgh" / "README.md").touch()
+    os.utime(monet / ".export-abcdefgh" / "README.md", (0, 0))
+    os.utime(monet / ".export-abcdefgh", (0, 0))
+    assert load_run(export_run(monet)).step == 2
+    assert not (monet / ".export-abcdefgh").exists()
 
 
 def test_unfinished_and_damaged_runs_are_not_shared(monet: Path, tmp_path: Path) -> None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
-from pyro_compvae.errors import ConfigError
+from pyro_compvae.analysis.results import Batches
+from pyro_compvae.data.solids.scenes import solid_scenes
+from pyro_compvae.data.sprites import make_sprites
+from pyro_compvae.errors import ArgumentError, ConfigError
 from pyro_compvae.runs.config import SECTIONS, flatten, from_yaml, to_yaml
+from pyro_compvae.runs.files import write_text
+from pyro_compvae.runs.folder import run_name
 from pyro_compvae.runs.presets import PRESETS, preset
 from pyro_compvae.runs.sections import DatasetName, GuideName
+from pyro_compvae.training.minibatches import minibatch
 from pyro_compvae.training.schedules import learning_rate
 from pyro_compvae.training.step import make_optimiser
+from pyro_compvae.training.threads import threads_for
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -175,3 +183,50 @@ def test_widths_that_are_no_list_of_numbers(value: str) -> None:
     assert value in text
     with pytest.raises(ConfigError, match=r"^configuration: "):
         from_yaml(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("training.steps", True, "TrainingConfig.steps: expected a number, got True"),
+        ("scale", True, "RunConfig.scale: expected a number, got True"),
+        ("decoder.channels", [8, True], r"DecoderConfig.channels: expected a number, got \(8, True\)"),
+        ("training.decay_steps", False, "TrainingConfig.decay_steps: expected"),
+        ("seed", 10**13, "seed: expected a whole number from 0 to 4294967295, got 10000000000000"),
+        ("seed", -1, "seed: expected a whole number from 0 to 4294967295, got -1"),
+    ],
+)
+def test_values_that_python_would_take_are_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preset("tiny").replace({field: value})
+
+
+def test_the_largest_seed_gives_every_stream(tmp_path: Path) -> None:
+    """Seeds are multiplied and added to by steps, scenes and workers."""
+    seed = (1 << 32) - 1
+    config = preset("tiny").replace({"seed": seed})
+    minibatch(4, 3, config.seed, 1_000_000)
+    assert Batches(1, seed=seed).seed == seed
+    with pytest.raises(ArgumentError, match="seed: expected a whole number from 0"):
+        Batches(1, seed=seed + 1)
+    make_sprites("test", 2, seed)
+    for make in (make_sprites, solid_scenes):
+        with pytest.raises(ArgumentError, match="seed: expected a whole number from 0"):
+            make("test", 2, -1)
+
+
+def test_long_names_leave_room(tmp_path: Path) -> None:
+    """File systems take names of 255 bytes."""
+    name = "ü" * 125
+    path = tmp_path / f"{name}.txt"
+    write_text(path, "yes")
+    assert path.read_text() == "yes"
+    config = preset("tiny", "monet", "file").replace({"data.root": f"/{name}.h5", "frozen_model": f"/{name}"})
+    assert run_name(config) == f"monet-{'ü' * 40}-lnms-seed0-on-{'ü' * 40}"
+
+
+@pytest.mark.parametrize(("name", "threads"), [("tiny", 1), ("default", 1), ("paper", 2)])
+@pytest.mark.parametrize("guide", get_args(GuideName))
+def test_small_steps_take_one_thread(name: str, threads: int, guide: GuideName) -> None:
+    torch.set_num_threads(2)
+    assert threads_for(preset(name, guide)) == threads

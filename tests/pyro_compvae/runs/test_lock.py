@@ -91,7 +91,9 @@ def test_a_file_of_another_machine_counts_while_it_is_renewed(tmp_path: Path) ->
     """The operating system gives the lock, as network file systems do whose locks are for one machine."""
     path = tmp_path / ".lock"
     left_by(path, 60, host="elsewhere", started=1)
-    with pytest.raises(LockedError, match="process 1 on elsewhere .* If it is gone, this is noticed after 180 seconds"):
+    with pytest.raises(
+        LockedError, match=r"process 1 on elsewhere .* If it is gone, this is noticed after 180 seconds"
+    ):
         lock._acquire(path)
     left_by(path, 200, host="elsewhere", started=1)
     with locked(path):
@@ -141,7 +143,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "open", read_only)
     with (
-        pytest.raises(FileError, match=r"cannot be \(Read-only file system\).* copy the folder, and use the copy"),
+        pytest.raises(FileError, match=r"cannot be \(Read-only file system\).* copy it and use the copy"),
         locked(tmp_path / ".lock"),
     ):
         pass
