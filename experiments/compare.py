@@ -19,11 +19,7 @@ from typing import Literal
 
 import tyro
 
-from pyro_compvae.analysis.comparison.compute import ComparisonError, check_comparable, compare, ladders, same_model
-from pyro_compvae.analysis.comparison.figure import comparison_figure
-from pyro_compvae.analysis.comparison.table import comparison_table
 from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
-from pyro_compvae.analysis.results import Batches, save
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
@@ -57,6 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compare_pairs(args: Arguments) -> None:
     """Compare all pairs, and write and print the results."""
+    from pyro_compvae.analysis.comparison.compute import ComparisonError, compare, ladders, same_model
+    from pyro_compvae.analysis.comparison.figure import comparison_figure
+    from pyro_compvae.analysis.comparison.table import comparison_table
+    from pyro_compvae.analysis.results import Batches, save
+
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
     if len(args.runs) < 2 or len(args.runs) % 2:
         raise ComparisonError(f"expected run folders in pairs, RUN_0 RUN_PLUS, got {len(args.runs)}")
@@ -87,6 +88,8 @@ def describe(pair: tuple[Run, Run]) -> str:
 
 def warn(pair: tuple[Run, Run]) -> list[str]:
     """Lines that warn of differences of a pair other than L-NMS."""
+    from pyro_compvae.analysis.comparison.compute import check_comparable
+
     lines = []
     if others := check_comparable(pair):
         lines.append(f"  the two differ in more than L-NMS: {'; '.join(others)}. Their nats are of the same images.")

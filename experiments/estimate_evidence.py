@@ -20,10 +20,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig
-from pyro_compvae.analysis.evidence.data_set import certify_simulated, estimate_evidence
-from pyro_compvae.analysis.evidence.figure import evidence_figure
-from pyro_compvae.analysis.evidence.table import evidence_table, sandwich_table
-from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run
@@ -62,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def estimate(args: Arguments) -> None:
     """Estimate batch by batch, shared among the workers; batches of an interrupted call are not computed again."""
+    from pyro_compvae.analysis import Batches, estimate_evidence
+
     check_counts(bdmc_scenes=args.bdmc_scenes)
     device = choose_device(args.device)
     with joined_workers(device) as workers:
@@ -79,6 +77,9 @@ def estimate(args: Arguments) -> None:
 
 def tell(run: Run, scenes: SceneSet, estimates: dict[str, EvidenceEstimate]) -> None:
     """Draw and print the estimates, and print how far to believe each."""
+    from pyro_compvae.analysis.evidence.figure import evidence_figure
+    from pyro_compvae.analysis.evidence.table import evidence_table
+
     title = f"{run.path.name}, {len(estimates['guide'].log_evidence)} test scenes"
     evidence_figure(run.folder.figure("evidence.png"), estimates, title)
     print(evidence_table(estimates, 3 * run.config.data.image_size**2 * (scenes.num_views or 1)))
@@ -88,6 +89,9 @@ def tell(run: Run, scenes: SceneSet, estimates: dict[str, EvidenceEstimate]) -> 
 
 def certify(args: Arguments, run: Run, scenes: SceneSet) -> None:
     """Sandwich log p(x) of simulated scenes, seen from the viewpoints of the test scenes if there are any."""
+    from pyro_compvae.analysis.evidence.data_set import certify_simulated
+    from pyro_compvae.analysis.evidence.table import sandwich_table
+
     with tqdm(unit="transition") as bar:
 
         def show(step: int, total: int, acceptance: Tensor) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import tyro
 
-from pyro_compvae.analysis.sharing.export import export_run
 from pyro_compvae.cli import run
 
 
@@ -39,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def export(args: Arguments) -> None:
     """Export the run, and list the files."""
+    from pyro_compvae.analysis import export_run
+
     for file in sorted(export_run(args.run_dir, args.out, args.license).iterdir()):
         print(f"{file.stat().st_size:>12,} bytes  {file}")
 

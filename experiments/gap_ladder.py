@@ -17,10 +17,6 @@ from typing import Literal
 import tyro
 
 from pyro_compvae.analysis.ladder.compute import LadderConfig
-from pyro_compvae.analysis.ladder.data_set import climb_ladder
-from pyro_compvae.analysis.ladder.figure import ladder_figure
-from pyro_compvae.analysis.ladder.table import ladder_table
-from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
@@ -52,6 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def climb(args: Arguments) -> None:
     """Climb the ladder for all scenes, batch by batch, shared among the workers."""
+    from pyro_compvae.analysis import Batches, climb_ladder
+    from pyro_compvae.analysis.ladder.figure import ladder_figure
+    from pyro_compvae.analysis.ladder.table import ladder_table
+
     device = choose_device(args.device)
     with joined_workers(device) as workers:
         batches = Batches(args.num_scenes, args.batch_scenes, args.seed, workers)

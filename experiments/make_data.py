@@ -11,23 +11,22 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tqdm import tqdm
 
-from pyro_compvae.analysis.figures.decompositions import contact_sheet
 from pyro_compvae.analysis.tables import Table
 from pyro_compvae.cli import run
 from pyro_compvae.data.convert import ConvertConfig, convert
 from pyro_compvae.data.scene_file.format import FileInfo
 from pyro_compvae.data.scene_file.reading import read_scene_file, verify
 from pyro_compvae.data.scenes import SPLITS
-from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.config import CLE_MV, SolidsConfig
-from pyro_compvae.data.solids.meshes import load_meshes
-from pyro_compvae.data.solids.scenes import SolidScene, solid_scenes
 from pyro_compvae.runs.files import shortened
+
+if TYPE_CHECKING:
+    from pyro_compvae.data.solids.scenes import SolidScene
 
 PRESETS = {"default": SolidsConfig(), "cle-mv": CLE_MV}
 SHEET_SCENES = 12
@@ -100,6 +99,8 @@ def check(args: Verify) -> None:
     Raises:
         DataError: if the file is damaged.
     """
+    from pyro_compvae.analysis.figures.decompositions import contact_sheet
+
     info = verify(args.path)
     print(describe(args.path, info))
     for split in info.splits:
@@ -129,6 +130,10 @@ def render(args: Render) -> Path:
         DataError: if the folder holds files, or the meshes are unusable.
         ValueError: for impossible numbers.
     """
+    from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
+    from pyro_compvae.data.solids.meshes import load_meshes
+    from pyro_compvae.data.solids.scenes import solid_scenes
+
     meshes = None if args.meshes is None else load_meshes(args.meshes)
     sizes = {"train": args.num_train, "test": args.num_test}
     scenes = {

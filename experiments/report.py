@@ -13,7 +13,6 @@ from pathlib import Path
 
 import tyro
 
-from pyro_compvae.analysis.report import write_report
 from pyro_compvae.cli import run
 
 
@@ -36,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(args: Arguments) -> None:
     """Write the page."""
+    from pyro_compvae.analysis.report import write_report
+
     path = args.out or args.run_dirs[0] / "report.html" if args.run_dirs else Path("report.html")
     write_report(path, args.run_dirs, args.num_scenes)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -17,10 +17,7 @@ from typing import Literal
 import tyro
 
 from pyro_compvae import repulsive
-from pyro_compvae.analysis.comparison.priors import compare_priors, prior_scenes
 from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
-from pyro_compvae.analysis.figures.decompositions import samples_figure
-from pyro_compvae.analysis.results import Batches, save
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
@@ -62,6 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def hold_against(args: Arguments) -> None:
     """Estimate log Z, draw from both priors, and estimate the evidence under both."""
+    from pyro_compvae.analysis.comparison.priors import compare_priors, prior_scenes
+    from pyro_compvae.analysis.figures.decompositions import samples_figure
+    from pyro_compvae.analysis.results import Batches, save
+
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
     run = load_run(args.run_dir, choose_device(args.device))
     check_writable(run.path)

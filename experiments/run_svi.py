@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from pyro_compvae.analysis.training import TrainOptions, train
 from pyro_compvae.cli import INTERRUPTED, run
 from pyro_compvae.runs.config import RunConfig, parse_assignments
 from pyro_compvae.runs.folder import RunFolder, run_name
@@ -78,6 +77,8 @@ def train_run(args: Arguments, given: list[str]) -> int:
 
     `args` were parsed from `given`.
     """
+    from pyro_compvae.analysis import TrainOptions, train
+
     folder = RunFolder(args.run_dir or Path("runs") / run_name(new_config(args)))
     config = resumed_config(args, given, folder) if args.resume else new_config(args)
     script = ("-m", "pyro_compvae", "train") if sys.argv[0].startswith("compvae ") else ("experiments/run_svi.py",)

@@ -1,4 +1,7 @@
-"""What all commands share: the parsing of arguments, and what happens on errors and interruptions."""
+"""What all commands share: the parsing of arguments, and what happens on errors and interruptions.
+
+Commands import what they compute with when they run, so that ``--help`` is quick.
+"""
 
 from __future__ import annotations
 
