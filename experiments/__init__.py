@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 from pyro_compvae import __version__
+from pyro_compvae.cli import INTERRUPTED
 
 COMMANDS = {
     "train": ("run_svi", "train a model and its guide by SVI"),
@@ -36,7 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: expected one of {', '.join(COMMANDS)}, got {given[0]}", file=sys.stderr)
         return 2
     sys.argv[0] = f"compvae {given[0]}"  # the name of the command in its own help
-    return import_module(f"pyro_compvae.experiments.{COMMANDS[given[0]][0]}").main(given[1:])
+    try:
+        return import_module(f"pyro_compvae.experiments.{COMMANDS[given[0]][0]}").main(given[1:])
+    except KeyboardInterrupt:  # during the import
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def usage() -> str:

@@ -24,6 +24,7 @@ from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.runs.files import check_writable, shortened, write_text
+from pyro_compvae.runs.folder import RunFolder
 
 
 @dataclass
@@ -61,6 +62,10 @@ def compare_pairs(args: Arguments) -> None:
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
     if len(args.runs) < 2 or len(args.runs) % 2:
         raise ComparisonError(f"expected run folders in pairs, RUN_0 RUN_PLUS, got {len(args.runs)}")
+    more = f"-and-{len(args.runs) // 2 - 1}-more" if len(args.runs) > 2 else ""
+    out = args.out or args.runs[1] / f"against-{shortened(args.runs[0].name)}{more}"
+    if RunFolder(out).is_run:
+        raise ComparisonError(f"--out: expected a folder that is no run, got {out}, whose comparison.nc is of that run")
     device = choose_device(args.device)
     runs = [load_run(path, device) for path in args.runs]
     for path in args.runs:  # each keeps its own numbers
@@ -69,8 +74,6 @@ def compare_pairs(args: Arguments) -> None:
     text = [line for pair in pairs for line in (describe(pair), *warn(pair))]
     scenes = runs[0].scenes("test")
     data = compare(pairs, scenes, args.evidence, batches)
-    more = f"-and-{len(pairs) - 1}-more" if len(pairs) > 1 else ""
-    out = args.out or args.runs[1] / f"against-{shortened(args.runs[0].name)}{more}"
     out.mkdir(parents=True, exist_ok=True)
     text += ["", comparison_table(data, ladders(pairs), all(same_model(pair) for pair in pairs))]
     data = data.assign_coords(pair=[describe(pair) for pair in pairs])

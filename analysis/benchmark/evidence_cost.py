@@ -15,7 +15,7 @@ from pyro.infer import Importance
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.analysis.benchmark.step_cost import in_new_process, resident
+from pyro_compvae.analysis.benchmark.step_cost import as_child, in_new_process, resident
 from pyro_compvae.evidence import proposal_log_evidence
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.proposals.symmetric import Proposal, normal_proposal
@@ -118,4 +118,5 @@ def sampler(way: Way, model: SlotModel, q: Normal, x: Tensor) -> tuple[Callable[
 
 
 if __name__ == "__main__":
+    as_child()
     print(json.dumps(measure(SamplingCase(**json.loads(sys.argv[1])))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pyro_compvae.analysis.benchmark.limit import measure_limit
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
 from pyro_compvae.guides.reference import plain_iodine_loss, plain_monet_loss, plain_mulmon_loss
+from pyro_compvae.orphans import child_environment, end_with_parent
 from pyro_compvae.precision import allow_tf32
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets import preset
@@ -39,6 +41,8 @@ VARIANTS = {
 Pyro guide. COMPILED takes a minute or two before its first step."""
 STEPS = 3
 """Number of timed steps per process on a CPU."""
+PROCESS_STATUS = Path("/proc/self/status")
+"""Where Linux says how much memory a process holds."""
 GPU_WARM_STEPS, GPU_STEPS = 5, 30
 """Numbers of warm-up steps and of timed steps on a GPU. Many are timed, because steps there are as short as
 disturbances."""
@@ -80,9 +84,15 @@ def measure_in_new_process(case: Case) -> Measurement:
 
 
 def in_new_process(module: str, case: dict[str, Any]) -> list[Any]:
-    """Run a module with a case as its argument, and parse the JSON that it prints."""
-    command = [sys.executable, "-m", module, json.dumps(case)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    """Run a module with a case as its argument, and parse the JSON that it prints. It ends with this process."""
+    command, environment = [sys.executable, "-m", module, json.dumps(case)], child_environment()
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
+
+
+def as_child() -> None:
+    """Prepare a process of `in_new_process`: it ends with its parent, and at Ctrl-C, of which the parent speaks."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
 
 
 def measure(case: Case) -> Measurement:
@@ -183,9 +193,10 @@ def resident(field: str) -> int:
 
     The peak of getrusage is no use, because it starts at that of the parent process.
     """
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    lines = PROCESS_STATUS.read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":
+    as_child()
     print(json.dumps(measure(Case(**json.loads(sys.argv[1])))))

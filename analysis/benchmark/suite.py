@@ -18,6 +18,7 @@ from pyro_compvae.analysis.benchmark.step_cost import (
     BASELINE,
     COMPILED,
     OURS,
+    PROCESS_STATUS,
     VARIANTS,
     Case,
     Measurement,
@@ -64,7 +65,8 @@ class BenchmarkConfig:
         for name, given in (("guides", self.guides), ("sizes", self.sizes)):
             if not given or len(set(given)) < len(given):
                 raise ConfigError(f"--{name}: expected one or more, each once; got {' '.join(given) or 'none'}")
-        choose_device(self.device)
+        if choose_device(self.device).type == "cpu" and not PROCESS_STATUS.is_file():
+            raise ConfigError(f"device: expected Linux, where {PROCESS_STATUS} tells the memory of a process, or cuda")
 
 
 def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:

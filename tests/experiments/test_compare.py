@@ -117,6 +117,8 @@ def test_what_cannot_be_compared_is_said(
     assert "expected run folders in pairs, RUN_0 RUN_PLUS, got 1" in complaint(plain)
     assert "num_scenes: expected at least 8 for intervals, got 7" in complaint(plain, plain, "--num-scenes", "7")
     assert "expected a run folder with a config.yaml" in complaint(plain, str(tmp_path / "nowhere"))
+    message = complaint(plain, str(runs / "lnms0"), *QUICK, "--out", plain)
+    assert f"--out: expected a folder that is no run, got {plain}, whose comparison.nc is of that run" in message
     (other / "checkpoint.pt").unlink()
     assert "expected a checkpoint, found no such file" in complaint(plain, str(other))
 

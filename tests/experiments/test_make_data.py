@@ -58,7 +58,7 @@ def test_presets_seeds_names_and_meshes(script: ModuleType, tmp_path: Path) -> N
     ("message", "arguments"),
     [
         ("num_scenes: expected at least 1, got 0", ["--num-test", "0"]),
-        ("seed: expected zero or more, got -1", ["--seed", "-1"]),
+        ("seed: expected a whole number from 0 to 4294967295, got -1", ["--seed", "-1"]),
         ("meshes: expected a folder of", ["--meshes", "nowhere"]),
     ],
 )

@@ -11,6 +11,9 @@ import h5py
 if sys.platform != "win32":
     import resource
 
+MAX_SECONDS = 120
+"""The processor time of the probe, which is stopped sooner unless the process that started it was killed."""
+
 MAX_ITEMS = 10_000
 MAX_MEMORY = 4 << 30
 """The largest address space of the probe, in bytes."""
@@ -48,6 +51,7 @@ if __name__ == "__main__":
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
     sys.setrecursionlimit(200)
     try:
         problem = probe(sys.argv[1])
