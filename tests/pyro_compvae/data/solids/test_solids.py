@@ -118,7 +118,7 @@ def test_user_meshes_join_the_shapes() -> None:
     [
         ("split: expected one of train, validation, test, got 'dev'", {"split": "dev"}),
         ("num_scenes: expected at least 1, got 0", {"num_scenes": 0}),
-        ("seed: expected zero or more, got -1", {"seed": -1}),
+        ("seed: expected a whole number from 0 to 4294967295, got -1", {"seed": -1}),
         ("expected scenes whose objects do not touch .* found none in 1000 draws.*extent=1.0", {"config": CROWDED}),
     ],
 )
