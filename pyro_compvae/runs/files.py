@@ -48,7 +48,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with naming_full_disk(path):
         prefix = f".{shortened(path.stem)}-"
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+        with _naming(path):
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
         os.close(descriptor)
         temporary = Path(name)
         try:
@@ -75,7 +76,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with naming_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{shortened(path.name)}-"
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+        with _naming(path):
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
         try:
             _remove_leftovers(prefix, "", temporary)
             yield temporary
@@ -86,6 +88,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _sync_names(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A context whose errors name this path, and not a temporary one beside it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def shortened(name: str, size: int = 200) -> str:

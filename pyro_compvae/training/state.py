@@ -81,7 +81,8 @@ class TrainingState:
                 "another folder; nothing was overwritten."
             )
         if not self.folder.is_run:
-            self.folder.check_new()
+            if not self.is_continued:
+                self.folder.check_new()
         elif (stored := self.folder.config()) == self.config:
             return
         elif changed := differences(stored, self.config):

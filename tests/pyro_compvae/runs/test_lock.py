@@ -18,6 +18,7 @@ import pytest
 
 from pyro_compvae.errors import FileError
 from pyro_compvae.runs import lock
+from pyro_compvae.runs.files import check_writable, write_text
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.lock import LockedError, locked, process_start
 
@@ -147,3 +148,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
         locked(tmp_path / ".lock"),
     ):
         pass
+    with pytest.raises(FileError, match=r"cannot be \(Read-only file system\).* copy it and use the copy"):
+        check_writable(tmp_path)
+    with pytest.raises(OSError, match="Read-only") as caught:
+        write_text(tmp_path / "report.html", "")
+    assert caught.value.filename == f"{tmp_path}/report.html"
