@@ -33,7 +33,7 @@ from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.training.captured_step import CudaGraphs
 from pyro_compvae.training.compilation import CompilationError, compile_networks
 from pyro_compvae.training.distributed import Workers, joined_workers
-from pyro_compvae.training.threads import threads_for
+from pyro_compvae.training.threads import threads_for, threads_restored
 from pyro_compvae.training.trainer import Look, Trainer
 
 VALIDATION_SCENES = 64
@@ -139,11 +139,9 @@ def _trainer_on_own(
 
 
 def _begin(trainer: Trainer, options: TrainOptions) -> None:
-    """Restore a resumed run, choose the number of threads, write the run's configuration and environment into its
-    folder, and say where it trains."""
+    """Restore a resumed run, choose the threads, write configuration and environment, and say where the run trains."""
     folder, device, workers = trainer.folder, trainer.device, trainer.workers
-    threads = options.threads or threads_for(trainer.config, workers.size)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads := options.threads or threads_for(trainer.config, workers.size))
     if options.resume:
         read_environment(folder.environment)  # a damaged file is refused before anything is written
         trainer.restore()
@@ -165,12 +163,9 @@ def _as_it_was(device: torch.device) -> Iterator[None]:
         rounded_products(),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         warnings.catch_warnings(),
+        threads_restored(),
     ):
-        threads = torch.get_num_threads()
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        yield
 
 
 def _trainer(

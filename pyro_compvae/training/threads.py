@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from pyro_compvae.runs.config import RunConfig
@@ -19,3 +22,13 @@ def threads_for(config: RunConfig, num_workers: int = 1) -> int:
     """
     pixels = config.training.batch_size * config.num_slots * config.data.image_size**2 // num_workers
     return 1 if pixels * sum(config.decoder.channels) <= SMALL else torch.get_num_threads()
+
+
+@contextmanager
+def threads_restored() -> Iterator[None]:
+    """A context that may set the number of torch's threads, which is as before at the end."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
