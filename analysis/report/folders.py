@@ -10,8 +10,10 @@ from typing import Any
 
 import xarray
 
+from pyro_compvae.analysis.netcdf import read_netcdf
 from pyro_compvae.analysis.results import IdentityError, check_identity
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.data.records import DataError
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig
@@ -125,8 +127,8 @@ class ReportedRun:
         if not path.is_file():
             raise Missing(f"Not computed yet: there is no {path.name}.", command)
         try:
-            data = xarray.load_dataset(path, group=group, engine="h5netcdf")
-        except Exception as error:  # damaged files and missing groups raise many kinds of errors
+            data = read_netcdf(path, group)
+        except DataError as error:
             raise Missing(f"{path.name} has no group {group!r} that can be read ({error}).", command) from error
         if self.run is not None:
             try:
