@@ -34,7 +34,8 @@ from pyro_compvae.data.records import StoredScene
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint
-from pyro_compvae.runs.config import from_yaml
+from pyro_compvae.runs.config import from_yaml, to_yaml
+from pyro_compvae.runs.presets import preset
 
 MANY = settings(
     max_examples=100,
@@ -129,10 +130,29 @@ def test_configurations_do_not_run(tmp_path: Path) -> None:
 
 def test_yaml_that_doubles_and_nests() -> None:
     doubled = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
-    with pytest.raises(ConfigError, match=r"a0"):
+    with pytest.raises(ConfigError, match="expected values in full, got an alias"):
         from_yaml(doubled)
-    with pytest.raises(ConfigError, match="expected YAML"):
-        from_yaml("guide: " + "[" * 100_000)
+    bomb = "decoder:\n  channels: &a [1, 1]\n  kernel_size: *a\n"  # in known fields, where an error would quote it
+    with pytest.raises(ConfigError, match="expected values in full, got an alias"):
+        from_yaml(bomb)
+    with pytest.raises(ConfigError, match="expected at most 8 levels of nesting"):
+        from_yaml("guide: " + "[" * 60_000)
+    with pytest.raises(ConfigError, match="expected at most 8 levels of nesting"):
+        from_yaml("- " * 30_000)
+    with pytest.raises(ConfigError, match="expected at most 65536 characters, got 100000"):
+        from_yaml("#" * 100_000)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "!!timestamp a", "!!bool a", "!!float a", "2001-99-99", "{[]: 1}"])
+def test_yaml_on_which_its_library_raises_anything(value: str) -> None:
+    with pytest.raises(ConfigError, match="expected YAML, got"):
+        from_yaml(f"seed: {value}")
+
+
+def test_errors_do_not_quote_a_long_value() -> None:
+    with pytest.raises(ConfigError, match=r"^configuration: ") as caught:
+        from_yaml(to_yaml(preset("tiny")).replace("seed: 0", f"seed: {'x' * 50_000}"))
+    assert len(str(caught.value)) < 1100
 
 
 @pytest.mark.parametrize("data_path", ["../../outside.npy", "/etc/passwd", "data/../../../outside.npy"])
