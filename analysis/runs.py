@@ -6,10 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.device import check_device, torch_defaults
@@ -20,7 +18,7 @@ from pyro_compvae.models import SlotModel
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint
 from pyro_compvae.runs.config import MODEL_FIELDS, RunConfig, differences, from_yaml
 from pyro_compvae.runs.folder import RunFolder
-from pyro_compvae.runs.weights import load_weights
+from pyro_compvae.runs.weights import check_weights, load_weights
 from pyro_compvae.training.schedules import kl_weight
 
 
@@ -92,7 +90,7 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
     # bfloat16 is for training: in the default preset its rounding moves log p(x, z) by 0.4 nats, and by up to 1.5.
     with torch_defaults():
         guide = build_guide(config.replace({"training.precision": "float32"}))
-    _check_weights(file, content["guide"], guide.state_dict())
+    check_weights(file, content["guide"], guide.state_dict())
     guide.load_state_dict(content["guide"])
     guide.to(device)
     # The refinement network was trained on gradients of the ELBO at this β, which is constant after the warm-up.
@@ -115,35 +113,11 @@ def _weights_file(folder: RunFolder) -> Path:
     return found[0] if found else folder.checkpoint
 
 
-def _config_of(file: Path, text: Any) -> RunConfig:
+def _config_of(file: Path, text: str) -> RunConfig:
     try:
         return from_yaml(text)
-    except (ConfigError, AttributeError) as error:  # an AttributeError if the text is no string
+    except ConfigError as error:
         raise CheckpointError(f"{file}: expected a configuration beside the weights, but {error}") from error
-
-
-def _check_weights(file: Path, found: Any, expected: dict[str, Tensor]) -> None:
-    """Refuse weights that do not fit the guide that the configuration describes."""
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file}: expected weights by name, got {type(found).__name__}")
-    kinds = [
-        {
-            name: f"{tuple(w.shape)} {w.dtype}" if isinstance(w, Tensor) else type(w).__name__
-            for name, w in weights.items()
-        }
-        for weights in (expected, found)
-    ]
-    wrong = [
-        f"{name}: expected {kinds[0].get(name, 'no such weight')}, got {kinds[1].get(name, 'none')}"
-        for name in kinds[0] | kinds[1]
-        if kinds[0].get(name) != kinds[1].get(name)
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(
-            f"{file}: expected the weights of the guide that config.yaml describes, but {'; '.join(wrong[:3])}{more}. "
-            "They are of another run, or of another version."
-        )
 
 
 def take_over_model(guide: SceneGuide, config: RunConfig) -> None:

@@ -114,6 +114,7 @@ def load_groups(path: Path, *names: str) -> Groups:
             groups[name] = read_netcdf(path, name)
         except DataError as error:
             raise InferenceDataError(
-                f"{path}: expected the group {name!r}, which cannot be read ({error}); was it written by `compvae diagnose`?"
+                f"{path}: expected the group {name!r}, which cannot be read ({error}); was it written by `compvae "
+                "diagnose`?"
             ) from error
     return groups

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import h5py
+import numpy as np
 
 if sys.platform != "win32":
     import resource
@@ -61,7 +62,7 @@ def visit_values(file: h5py.File, values: Any) -> None:
         value = rest.pop()
         if isinstance(value, h5py.Reference) and value:
             file[value]
-        elif isinstance(value, list) or (getattr(value, "ndim", 0) and value.dtype.hasobject):
+        elif isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim and value.dtype.hasobject):
             rest.extend(value)
 
 
