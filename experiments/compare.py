@@ -28,6 +28,7 @@ from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.runs.files import write_text
+from pyro_compvae.visible import visible
 
 
 @dataclass
@@ -74,7 +75,7 @@ def compare_pairs(args: Arguments) -> None:
     identities = [[run.identity for run in pair] for pair in pairs]
     save(out / "comparison.nc", data.assign_attrs(settings=json.dumps(identities)))
     comparison_figure(out / "comparison.png", data, f"{args.runs[0].name} and {args.runs[1].name}")
-    write_text(out / "comparison.txt", "\n".join(text) + "\n")
+    write_text(out / "comparison.txt", visible("\n".join(text)) + "\n")
     print("\n".join(text))
 
 

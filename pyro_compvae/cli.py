@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from pyro_compvae.errors import CompvaeError
+from pyro_compvae.visible import visible, visible_output
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of the signal, as shells define it."""
@@ -26,7 +27,8 @@ def run(
     """Parse the command line, run a command and return its exit code.
 
     A `CompvaeError` becomes one line and exit code 1, and so does a file that the operating system refuses. Ctrl-C
-    becomes one line and `INTERRUPTED`. Any other exception is a fault of the program and keeps its traceback.
+    becomes one line and `INTERRUPTED`. Any other exception is a fault of the program and keeps its traceback. Names in
+    files cannot do more to a terminal than show characters (`visible_output`).
 
     Args:
         arguments_type: dataclass of the command's arguments, or a union of them for subcommands.
@@ -35,12 +37,14 @@ def run(
         when_interrupted: the message after Ctrl-C, which says what is kept and how to continue.
     """
     try:
-        return command(tyro.cli(arguments_type, args=arguments)) or 0
+        given = tyro.cli(arguments_type, args=arguments)
+        with visible_output():
+            return command(given) or 0
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)
         return INTERRUPTED
     except CompvaeError as error:
-        print(f"{worker_name()}error: {error}", file=sys.stderr)
+        print(visible(f"{worker_name()}error: {error}"), file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,7 +52,7 @@ def run(
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"{worker_name()}error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        print(visible(f"{worker_name()}error: {error.filename}: {error.strerror or error}"), file=sys.stderr)
         return 1
 
 
