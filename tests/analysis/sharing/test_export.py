@@ -211,9 +211,10 @@ def test_weights_of_others_are_refused(monet: Path, tmp_path: Path) -> None:
 def test_checkpoints_of_others_are_refused(monet: Path) -> None:
     content = load_checkpoint(monet / "checkpoint.pt")
     for change, message in (
-        ({"guide": 3}, "checkpoint.pt: expected weights by name, got int"),
+        ({"guide": 3}, "checkpoint.pt: expected the entries of a run, got others under guide"),
         ({"guide": content["guide"] | {"extra": 3}}, "extra: expected no such weight, got int"),
-        ({"config": None}, "checkpoint.pt: expected a configuration beside the weights"),
+        ({"config": None}, "checkpoint.pt: expected the entries of a run, got others under config"),
+        ({"config": "guide: 3"}, "checkpoint.pt: expected a configuration beside the weights"),
     ):
         save_checkpoint(monet / "checkpoint.pt", content | change)
         with pytest.raises(CheckpointError, match=message):
