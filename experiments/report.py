@@ -15,6 +15,7 @@ import tyro
 
 from pyro_compvae.analysis.report import write_report
 from pyro_compvae.cli import run
+from pyro_compvae.runs.folder import RunFolder
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Arguments:
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
     """The run folders."""
     out: Path | None = None
-    """The HTML file; by default report.html in the first run folder."""
+    """The HTML file; by default report.html in the first of the folders that is a run's."""
     num_scenes: int = 16
     """Number of decompositions of test scenes to leaf through."""
 
@@ -36,8 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(args: Arguments) -> None:
     """Write the page."""
-    path = args.out or args.run_dirs[0] / "report.html" if args.run_dirs else Path("report.html")
-    write_report(path, args.run_dirs, args.num_scenes)
+    first = next((path for path in args.run_dirs if RunFolder(path).is_run), Path())
+    path = args.out or first / "report.html"
+    for problem in write_report(path, args.run_dirs, args.num_scenes):
+        print(f"not on the page: {problem}", file=sys.stderr)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -21,7 +21,7 @@ from pyro_compvae.runs.files import write_text
 HERE = Path(__file__).parent
 
 
-def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> None:
+def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> list[str]:
     """Write one self-contained HTML page about one run, or about several side by side.
 
     The page shows what is in the run folders. For everything else it says that it has not been computed, and how to
@@ -32,17 +32,22 @@ def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> 
         run_dirs: the run folders, finished or not.
         num_scenes: how many decompositions the page has to leaf through.
 
+    Returns:
+        A sentence on every folder that could not be read; the page shows them too, beside all other runs.
+
     Raises:
-        ReportError: if there are no folders, or one is no run folder.
+        ReportError: if there are no folders, or none is a run folder.
         ValueError: for fewer than one scene.
     """
     if num_scenes < 1:
         raise ArgumentError(f"num_scenes: expected at least 1, got {num_scenes}")
-    write_text(path, render(open_folders(list(run_dirs)), num_scenes))
+    runs, problems = open_folders(list(run_dirs))
+    write_text(path, render(runs, num_scenes, problems))
+    return problems
 
 
-def render(folders: Sequence[ReportedRun], num_scenes: int) -> str:
-    """The text of the page."""
+def render(folders: Sequence[ReportedRun], num_scenes: int, problems: Sequence[str] = ()) -> str:
+    """The text of the page, which says in `problems` what is not on it."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -54,6 +59,7 @@ def render(folders: Sequence[ReportedRun], num_scenes: int) -> str:
     panels = [_panel(reported, num_scenes) for reported in folders]
     return environment.get_template("page.html.jinja").render(
         folders=folders,
+        problems=problems,
         title=" · ".join(reported.name for reported in folders),
         panels=panels,
         num_scenes=max((len(panel["scenes"]) for panel in panels), default=0),
@@ -83,3 +89,5 @@ def _panel(reported: ReportedRun, num_scenes: int) -> dict[str, Any]:
         return {"name": reported.name, "scenes": shown_scenes(reported, num_scenes), "missing": None}
     except Missing as reason:
         return {"name": reported.name, "scenes": [], "missing": reason}
+    except Exception as error:  # weights and scenes of any content must not break the rest of the page
+        return {"name": reported.name, "scenes": [], "missing": Missing(f"Scenes cannot be shown: {error!r}.")}

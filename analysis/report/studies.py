@@ -127,7 +127,7 @@ def comparison_among(folders: Sequence[ReportedRun]) -> Show:
             sides = json.loads(results.read(path).attrs.get("settings", "[]"))
             for other in others:
                 if sides == [[other.loaded().identity, reported.loaded().identity]]:
-                    text = path.with_suffix(".txt").read_text(encoding="utf-8")
+                    text = reported.text(path.with_suffix(".txt"))
                     found.append(Text(f"{other.name} (0) and {reported.name} (+)", text))
         if not found and not reported.config.lnms and any(other.config.lnms for other in others):
             raise Missing("Without L-NMS this is the side 0 of comparisons, which are shown with the other.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -20,11 +21,14 @@ from helpers.scripts import RESULTS, load_script
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from xarray import Dataset
 
 from pyro_compvae.analysis.ladder import compute as ladder
 from pyro_compvae.analysis.posterior import diagnosis
 from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
 from pyro_compvae.analysis.report import page as report_page
+from pyro_compvae.analysis.results import save
+from pyro_compvae.analysis.runs import load_run
 
 FIT = ["--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
 DIAGNOSE = [*FIT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
@@ -267,6 +271,67 @@ def test_files_of_another_run_damaged_and_incomplete_ones(script: ModuleType, ru
     assert "summary.json cannot be read" in page.text
     assert "environment.json: expected the calls that made the run, but it cannot be read" in page.text
     assert "run ends at step 2" in page.text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_one_bad_folder_costs_no_more_than_itself(
+    script: ModuleType, tiny_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {name: tmp_path / name for name in ("empty", "text", "pipe", "alias", "huge", "loop", "file")}
+    for name in ("empty", "text", "pipe", "alias", "huge"):
+        bad[name].mkdir()
+    os.mkfifo(bad["pipe"] / "config.yaml")
+    (bad["text"] / "config.yaml").write_bytes(b"\xff")
+    (bad["alias"] / "config.yaml").write_text("a: &a [1]\nb: *a\n")
+    (bad["huge"] / "config.yaml").write_text("guide: iodine\nnum_slots: 1000000000\n")
+    bad["loop"].symlink_to(bad["loop"])
+    bad["file"].write_text("")
+    sound = tiny_run("iodine")
+    page = Page(report(script, tmp_path / "page.html", *bad.values(), sound, scenes=1))
+    assert page.text.count("This folder is not on the page") == len(bad)
+    assert sound.name in page.text
+    assert "amortisation" not in page.text
+    said = capsys.readouterr().err
+    for name, folder in bad.items():
+        assert f"not on the page: {folder}" in said, name
+    assert script.main([str(folder) for folder in bad.values()]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_hostile_files_in_a_run_folder_cost_no_more_than_themselves(
+    script: ModuleType, tiny_copy: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tiny_copy("iodine")
+    os.mkfifo(run / "pipe.nc")
+    os.mkfifo(run / "ladder.nc")
+    (tmp_path / "secret.txt").write_text("a secret\n")
+    (run / "metrics.csv").write_text("loss,elbo\n1,2\n")
+    (run / "summary.json").write_text(json.dumps({"elbo": 10**400}))
+    (run / "environment.json").unlink()
+    (run / "environment.json").symlink_to(tmp_path / "secret.txt")
+    page = Page(report(script, tmp_path / "page.html", run, scenes=1))
+    assert "pipe.nc: cannot be read" in page.text
+    assert "expected the column step and then others, got ['loss', 'elbo']" in page.text
+    assert "expected the metrics of a run, got '1000" in page.text
+    assert "slot 1" in page.text, "the decompositions are there"
+    assert "secret" not in page.text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_comparison_that_is_a_link_is_not_shown(
+    script: ModuleType, tiny_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    full, bare = tmp_path / "full", tmp_path / "bare"
+    shutil.copytree(tiny_run("iodine"), full)
+    shutil.copytree(tiny_run("iodine", "--no-lnms"), bare)
+    (tmp_path / "secret.txt").write_text("a secret\n")
+    (full / "against-bare").mkdir()
+    identities = [[load_run(path).identity for path in (bare, full)]]
+    save(full / "against-bare" / "comparison.nc", Dataset(attrs={"settings": json.dumps(identities)}))
+    (full / "against-bare" / "comparison.txt").symlink_to(tmp_path / "secret.txt")
+    text = report(script, tmp_path / "page.html", bare, full, scenes=1)
+    assert "a secret" not in text
 
 
 def test_what_does_not_fit_together_costs_no_more_than_itself(script: ModuleType, runs: Path, tmp_path: Path) -> None:
