@@ -113,7 +113,7 @@ def check(args: Verify) -> None:
 
 
 def describe(path: Path, info: FileInfo) -> str:
-    """The content of a file as text."""
+    """The content of a file as text, with the notes of its conversion."""
     rows = []
     for split, about in info.splits.items():
         *_, height, width, _ = about.shapes["images"]
@@ -122,7 +122,7 @@ def describe(path: Path, info: FileInfo) -> str:
         size = f"{height}x{width}"
         rows.append((split, f"{about.num_scenes:,}", str(views), size, masks, about.sha256[:16], about.origin))
     table = Table(("split", "scenes", "views", "pixels", "masks", "sha256", "from"), tuple(rows))
-    return f"{path}: {info.name}, {path.stat().st_size / 1e6:.1f} MB\n{table}"
+    return "\n".join((f"{path}: {info.name}, {path.stat().st_size / 1e6:.1f} MB", str(table), *info.notes))
 
 
 def render(args: Render) -> Path:

@@ -17,6 +17,9 @@ from pyro_compvae.errors import ArgumentError
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 """The number of each split's random stream; with separate streams the size of one split never changes another."""
 
+SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+"""The names that data sets of others give to the splits."""
+
 
 @dataclass(frozen=True)
 class SceneSet:

@@ -81,6 +81,7 @@ def test_convert_verify_train(script: ModuleType, tmp_path: Path, capsys: pytest
     assert lines[0].startswith(f"{target}: tetrominoes, ")
     assert lines[2].split()[:5] == ["train", "8", "1", "16x16", "yes"]
     assert lines[2].endswith("scenes 0 to 7 of tetrominoes_train.tfrecords")
+    assert lines[-1] == "images that are not square: cropped to the central square"
 
     assert script.main(["verify", str(target)]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -128,7 +129,7 @@ def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pyt
     assert load_script("export").main([str(run), "--license", "cc0-1.0"]) == 0
     card = (run / "export" / "README.md").read_text()
     assert "# iodine-photos-lnms-seed0" in card
-    assert "- test: photos: scenes 10 to 19 of images of the folder photos (sha256 " in card
+    assert "- test: photos: scenes 10 to 19 of images of the folder photos, shuffled by a hash of" in card
     assert "No masks: `miou`, `ari_fg`, `ari`, `duplicates` are left out." in card
     assert "lose pixels to the background.\n" in card
     assert "–" not in card
