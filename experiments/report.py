@@ -25,6 +25,9 @@ class Arguments:
     """The run folders."""
     out: Path | None = None
     """The HTML file; by default report.html in the first run folder."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set. It
+    holds for all runs whose data are on disk."""
     num_scenes: int = 16
     """Number of decompositions of test scenes to leaf through."""
 
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def report(args: Arguments) -> None:
     """Write the page."""
     path = args.out or args.run_dirs[0] / "report.html" if args.run_dirs else Path("report.html")
-    write_report(path, args.run_dirs, args.num_scenes)
+    write_report(path, args.run_dirs, args.num_scenes, args.data_root)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

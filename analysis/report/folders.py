@@ -12,6 +12,7 @@ import xarray
 
 from pyro_compvae.analysis.results import IdentityError, check_identity
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.data.load import ROOTS
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig
@@ -136,8 +137,8 @@ class ReportedRun:
         return data
 
 
-def open_folders(paths: list[Path]) -> list[ReportedRun]:
-    """Open the run folders of a report.
+def open_folders(paths: list[Path], data_root: Path | None = None) -> list[ReportedRun]:
+    """Open the run folders of a report, given the place of the data now if they have moved.
 
     Raises:
         ReportError: if there are no folders, one is named twice, or one has no configuration that can be read.
@@ -149,10 +150,10 @@ def open_folders(paths: list[Path]) -> list[ReportedRun]:
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    return [_open(path, name) for path, name in zip(paths, names, strict=True)]
+    return [_open(path, name, data_root) for path, name in zip(paths, names, strict=True)]
 
 
-def _open(path: Path, name: str) -> ReportedRun:
+def _open(path: Path, name: str, data_root: Path | None) -> ReportedRun:
     folder = RunFolder(path)
     try:
         config = folder.config()
@@ -160,7 +161,8 @@ def _open(path: Path, name: str) -> ReportedRun:
         raise ReportError(str(error)) from error
     except ValueError as error:
         raise ReportError(f"{folder.config_file}: expected the configuration of a run, but {error}") from error
+    place = data_root if config.data.name in ROOTS else None  # other scenes are made on the spot
     try:
-        return ReportedRun(folder, name, config, load_run(path), "")
+        return ReportedRun(folder, name, config, load_run(path, data_root=place), "")
     except CheckpointError as error:
         return ReportedRun(folder, name, config, None, str(error))

@@ -21,7 +21,7 @@ from pyro_compvae.runs.files import write_text
 HERE = Path(__file__).parent
 
 
-def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> None:
+def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16, data_root: Path | None = None) -> None:
     """Write one self-contained HTML page about one run, or about several side by side.
 
     The page shows what is in the run folders. For everything else it says that it has not been computed, and how to
@@ -31,6 +31,7 @@ def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> 
         path: the HTML file, written atomically.
         run_dirs: the run folders, finished or not.
         num_scenes: how many decompositions the page has to leaf through.
+        data_root: the place of the data now, if they have moved since training, for all runs whose data are on disk.
 
     Raises:
         ReportError: if there are no folders, or one is no run folder.
@@ -38,7 +39,7 @@ def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> 
     """
     if num_scenes < 1:
         raise ArgumentError(f"num_scenes: expected at least 1, got {num_scenes}")
-    write_text(path, render(open_folders(list(run_dirs)), num_scenes))
+    write_text(path, render(open_folders(list(run_dirs), data_root), num_scenes))
 
 
 def render(folders: Sequence[ReportedRun], num_scenes: int) -> str:
