@@ -38,7 +38,7 @@ class Convert:
 
     source: tyro.conf.Positional[Path]
     """The data: TFRecords of multi_object_datasets, HDF5 of object-centric-library or EfficientMORL, a folder in the
-    format of CLE-MV, or a folder of images."""
+    format of CLE-MV, or a folder of images, which may have masks and splits in its subfolders."""
     target: tyro.conf.Positional[Path]
     """The new file."""
     config: Annotated[ConvertConfig, tyro.conf.arg(name="")] = field(default_factory=ConvertConfig)
