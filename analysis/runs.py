@@ -46,7 +46,8 @@ class Run:
         """The scenes of a split, "train", "validation" or "test", that the run used.
 
         Raises:
-            DataError: if they are on disk and have been moved or removed, or are malformed.
+            DataError: if they are on disk and have been moved or removed (`load_run` can be told their new place), or
+                are malformed.
         """
         return load_scenes(self.config.data, split, multi_view=self.config.multi_view)
 
@@ -64,11 +65,17 @@ class Run:
         return {"weights": digest.hexdigest()[:16], "step": self.step}
 
 
-def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: int | None = None) -> Run:
+def load_run(
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    num_slots: int | None = None,
+    data_root: Path | str | None = None,
+) -> Run:
     """Load a run folder, or an export of one (`analysis.export_run`), for evaluation.
 
     The weights are in checkpoint.pt or in model.safetensors; a folder with both is refused. ``num_slots`` may differ
-    from the K of training, since no weight depends on K.
+    from the K of training, since no weight depends on K. ``data_root`` is the place of the data now, if they have moved
+    since training: the file of scenes, or the folder of the data set.
 
     Weights are loaded in the precision in which they were trained, on the device asked for, whatever torch's defaults
     are.
@@ -76,7 +83,7 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
     Raises:
         CheckpointError: if the folder holds no run, or its weights are missing, cannot be opened, are damaged, or
             belong to another configuration.
-        ConfigError: if this machine has no such device.
+        ConfigError: if this machine has no such device, or the run's scenes are made on the spot and have no place.
     """
     folder, device = RunFolder(Path(path)), check_device(device)
     config = folder.config()
@@ -87,6 +94,8 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
             f"{folder.path}: expected {file.name} and config.yaml of the same run, but their configurations differ. "
             "Has one of them been copied from elsewhere or edited?"
         )
+    if data_root is not None:
+        config = config.replace({"data.root": str(Path(data_root).resolve())})
     # bfloat16 is for training: in the default preset its rounding moves log p(x, z) by 0.4 nats, and by up to 1.5.
     with torch_defaults():
         guide = build_guide(config.replace({"training.precision": "float32"}))

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_compvae.analysis.figures.training import look_figure, traverse
-from pyro_compvae.analysis.metrics.evaluation import MASK_METRICS, evaluate, metric_names, query_mse_by_views
+from pyro_compvae.analysis.metrics.evaluation import evaluate, metric_names, query_mse_by_views
 from pyro_compvae.analysis.own_scenes import keep_scenes, own_scenes, with_own_scenes
 from pyro_compvae.analysis.runs import Run, load_run, take_over_model
+from pyro_compvae.analysis.used_scenes import about_scenes
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.device import choose_device, torch_defaults
@@ -160,7 +161,9 @@ def _trainer(
         except CompilationError as error:
             if workers.is_first:
                 options.say(f"compile: networks stay as they are, torch.compile does not work here ({error})")
-    _check_scenes(config, splits["train"], options)
+    if workers.is_first:
+        for line in about_scenes(config, splits):
+            options.say(line)
     # In multi-view data neighbours are views of one scene, so the evaluated scenes are spread over the split.
     validation = splits["validation"] = splits["validation"].spread(VALIDATION_SCENES)
     shown = _shown(validation, device)
@@ -190,18 +193,6 @@ def _guide(folder: RunFolder, config: RunConfig, device: torch.device) -> SceneG
 
 def _shown(scenes: SceneSet, device: torch.device) -> Any:
     return scenes.spread(FIGURE_SCENES if scenes.num_views is None else 1)[:].to(device)
-
-
-def _check_scenes(config: RunConfig, scenes: SceneSet, options: TrainOptions) -> None:
-    """Warn if there are no true masks, or if a scene has more objects than slots besides the background's."""
-    if scenes.max_objects is None:
-        options.say(f"no masks in {scenes.origin}: {', '.join(MASK_METRICS)} are left out")
-    elif config.num_slots < scenes.max_objects + 1:
-        warnings.warn(
-            f"num_slots: expected at least {scenes.max_objects + 1} for scenes of up to {scenes.max_objects} objects "
-            f"and their background, got {config.num_slots}; some slots will have to share.",
-            stacklevel=2,
-        )
 
 
 def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Arguments:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders in pairs of a run without L-NMS and a run with it, for example one pair per seed."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set."""
     num_scenes: int = 256
     """How many test scenes to use, from the first on."""
     batch_scenes: int = 16
@@ -62,7 +64,7 @@ def compare_pairs(args: Arguments) -> None:
     if len(args.runs) < 2 or len(args.runs) % 2:
         raise ComparisonError(f"expected run folders in pairs, RUN_0 RUN_PLUS, got {len(args.runs)}")
     device = choose_device(args.device)
-    runs = [load_run(path, device) for path in args.runs]
+    runs = [load_run(path, device, data_root=args.data_root) for path in args.runs]
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
     text = [line for pair in pairs for line in (describe(pair), *warn(pair))]
     scenes = runs[0].scenes("test")

@@ -26,6 +26,9 @@ class Arguments:
     """The run folders."""
     out: Path | None = None
     """The HTML file; by default report.html in the first of the folders that is a run's."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set. It
+    holds for all runs whose data are on disk."""
     num_scenes: int = 16
     """Number of decompositions of test scenes to leaf through."""
 
@@ -39,7 +42,7 @@ def report(args: Arguments) -> None:
     """Write the page."""
     first = next((path for path in args.run_dirs if RunFolder(path).is_run), Path())
     path = args.out or first / "report.html"
-    for problem in write_report(path, args.run_dirs, args.num_scenes):
+    for problem in write_report(path, args.run_dirs, args.num_scenes, args.data_root):
         print(f"not on the page: {problem}", file=sys.stderr)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

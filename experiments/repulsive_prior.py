@@ -37,6 +37,8 @@ class Arguments:
 
     run_dir: tyro.conf.Positional[Path]
     """The run folder."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set."""
     num_scenes: int = 32
     """How many test scenes to use, from the first on."""
     strength: float | None = None
@@ -62,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def hold_against(args: Arguments) -> None:
     """Estimate log Z, draw from both priors, and estimate the evidence under both."""
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
-    run = load_run(args.run_dir, choose_device(args.device))
+    run = load_run(args.run_dir, choose_device(args.device), data_root=args.data_root)
     K, D = run.model.num_slots, run.model.latent_dim
     args.evidence.best(K)
     strength = run.config.lnms_prior.strength if args.strength is None else args.strength

@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,12 @@ def _first_record(content: bytes) -> bytes:
     return plain[12 : 12 + int.from_bytes(plain[:8], "little")]
 
 
+def _zlib(folder: Path) -> Path:
+    path = _tfrecords(folder)
+    path.write_bytes(zlib.compress(gzip.decompress(path.read_bytes()), 1))
+    return path
+
+
 def _hdf5_layout(write: Callable[[Path], object]) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         write(folder / "a.h5")
@@ -133,6 +140,13 @@ def _image(suffix: str) -> Callable[[Path], Path]:
         return folder / f"a{suffix}"
 
     return make
+
+
+def _mask(folder: Path) -> Path:
+    for name, colours in (("images", 200), ("masks", 7)):
+        (folder / name).mkdir()
+        Image.new("L", (16, 12), colours).save(folder / name / "a.png")
+    return folder / "masks" / "a.png"
 
 
 def _mesh(suffix: str) -> Callable[[Path], Path]:
@@ -197,6 +211,7 @@ TARGETS = {
     ),
     "CLE-MV structured array": Target(_structured, lambda p: read_clevr_mv(p.parents[1])),
     "TFRecords": Target(_tfrecords, read_source),
+    "TFRecords, zlib": Target(_zlib, read_source),
     "TFRecords, plain": Target(_tfrecords, read_source, unpack=gzip.decompress),
     "tf.train.Example": Target(_tfrecords, read_source, repair=_reframe, unpack=_first_record),
     "object-centric-library": Target(_hdf5_layout(lambda p: formats.object_centric_library(p, 3, 3)), read_source),
@@ -204,8 +219,9 @@ TARGETS = {
     "file of scenes": Target(_scene_file, lambda p: (verify(p), read_scene_file(p, "train"))),
     **{
         f"image {suffix}": Target(_image(suffix), lambda p: read_source(p.parent))
-        for suffix in (".png", ".jpg", ".bmp", ".webp")
+        for suffix in (".png", ".jpg", ".bmp", ".webp", ".gif", ".tif")
     },
+    "mask": Target(_mask, lambda p: read_source(p.parents[1])),
     **{f"mesh {suffix}": Target(_mesh(suffix), lambda p: load_meshes(p.parent)) for suffix in (".obj", ".ply", ".stl")},
     "checkpoint": Target(_checkpoint, load_checkpoint, CheckpointError),
     "weights": Target(_weights, load_weights, CheckpointError),

@@ -14,6 +14,7 @@ import xarray
 from pyro_compvae.analysis.netcdf import read_netcdf
 from pyro_compvae.analysis.results import IdentityError, check_identity
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.data.load import ROOTS
 from pyro_compvae.data.records import DataError
 from pyro_compvae.errors import CompvaeError, ConfigError
 from pyro_compvae.runs.checkpoint import CheckpointError
@@ -152,8 +153,8 @@ class ReportedRun:
         return data
 
 
-def open_folders(paths: list[Path]) -> tuple[list[ReportedRun], list[str]]:
-    """Open the run folders of a report.
+def open_folders(paths: list[Path], data_root: Path | None = None) -> tuple[list[ReportedRun], list[str]]:
+    """Open the run folders of a report, given the place of the data now if they have moved.
 
     Returns:
         The runs, and a sentence on every folder that is none or has no configuration that can be read.
@@ -173,7 +174,7 @@ def open_folders(paths: list[Path]) -> tuple[list[ReportedRun], list[str]]:
     problems: list[str] = []
     for path, name in zip(paths, names, strict=True):
         try:
-            runs.append(_open(path, name))
+            runs.append(_open(path, name, data_root))
         except ReportError as error:
             problems.append(str(error))
     if not runs:
@@ -181,7 +182,7 @@ def open_folders(paths: list[Path]) -> tuple[list[ReportedRun], list[str]]:
     return runs, problems
 
 
-def _open(path: Path, name: str) -> ReportedRun:
+def _open(path: Path, name: str, data_root: Path | None) -> ReportedRun:
     folder = RunFolder(path)
     try:
         config = folder.config()
@@ -189,8 +190,9 @@ def _open(path: Path, name: str) -> ReportedRun:
         raise ReportError(f"{folder.config_file}: expected the configuration of a run, but {error}") from error
     except (CompvaeError, OSError) as error:
         raise ReportError(str(error)) from error
+    place = data_root if config.data.name in ROOTS else None  # other scenes are made on the spot
     try:
-        return ReportedRun(folder, name, config, load_run(path), "")
+        return ReportedRun(folder, name, config, load_run(path, data_root=place), "")
     except CompvaeError as error:
         return ReportedRun(folder, name, config, None, str(error))
     # A folder that others have made may break what nobody has thought of; it must not cost the rest of the page.

@@ -21,7 +21,9 @@ from pyro_compvae.runs.files import write_text
 HERE = Path(__file__).parent
 
 
-def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> list[str]:
+def write_report(
+    path: Path, run_dirs: Sequence[Path], num_scenes: int = 16, data_root: Path | None = None
+) -> list[str]:
     """Write one self-contained HTML page about one run, or about several side by side.
 
     The page shows what is in the run folders. For everything else it says that it has not been computed, and how to
@@ -31,6 +33,7 @@ def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> 
         path: the HTML file, written atomically.
         run_dirs: the run folders, finished or not.
         num_scenes: how many decompositions the page has to leaf through.
+        data_root: the place of the data now, if they have moved since training, for all runs whose data are on disk.
 
     Returns:
         A sentence on every folder that could not be read; the page shows them too, beside all other runs.
@@ -41,7 +44,7 @@ def write_report(path: Path, run_dirs: Sequence[Path], num_scenes: int = 16) -> 
     """
     if num_scenes < 1:
         raise ArgumentError(f"num_scenes: expected at least 1, got {num_scenes}")
-    runs, problems = open_folders(list(run_dirs))
+    runs, problems = open_folders(list(run_dirs), data_root)
     write_text(path, render(runs, num_scenes, problems))
     return problems
 

@@ -65,8 +65,10 @@ class Study(ABC):
             CheckpointError: if the folder of a cell holds a run of another configuration.
         """
         cells = self.cells()
+        # A run that was interrupted before the data moved continues at their new place.
+        place = [] if self.data_root is None else ["--data-root", str(self.data_root)]
         choose_device(self.device)  # raises an error if the device is missing
-        failed = train_cells(cells, self.out, [*command, "--device", self.device], self.at_once)
+        failed = train_cells(cells, self.out, [*command, "--device", self.device, *place], self.at_once)
         done = [cell for cell in cells if cell not in failed]
         return Found(self.write(done) if done else "", failed)
 

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
 from pyro_compvae.data import DataError, read_clevr_mv, read_scene_file, write_scenes
-from pyro_compvae.data.readers import hdf5, image_folder, tfrecords
+from pyro_compvae.data.readers import hdf5, image_files, tfrecords
 from pyro_compvae.data.readers.sources import open_source
 from pyro_compvae.data.records import StoredScene
 from pyro_compvae.data.solids.meshes import load_meshes
@@ -235,7 +235,7 @@ def test_an_image_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.png: expected .*(pixels|image)"):
         list(open_source(tmp_path).parts["all"].scenes())
-    monkeypatch.setattr(image_folder, "MAX_PIXELS", 10)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 10)
     fuzz.TARGETS["image .png"].make(tmp_path)
     with pytest.raises(DataError, match=r"a\.png: expected at most 10 pixels, got 12 x 16\. Reduce it first"):
         list(open_source(tmp_path).parts["all"].scenes())
