@@ -54,7 +54,6 @@ def render(folders: Sequence[ReportedRun], num_scenes: int) -> str:
     }
     panels = [_panel(reported, num_scenes) for reported in folders]
     whole = sections(folders)
-    first = {section.key for section in whole if section.key in ("comparison", "metrics")}
     return environment.get_template("page.html.jinja").render(
         folders=folders,
         title=" · ".join(reported.name for reported in folders),
@@ -63,9 +62,9 @@ def render(folders: Sequence[ReportedRun], num_scenes: int) -> str:
         panels=panels,
         num_scenes=max((len(panel["scenes"]) for panel in panels), default=0),
         num_views=max((len(scene["views"]) for panel in panels for scene in panel["scenes"]), default=1),
-        before=[section for section in whole if section.key in first and section.shown],
-        after=[section for section in (_duplicates(panels), *whole) if section.key not in first and section.shown],
-        names={name: MEANINGS[name].name for name in SHOWN},
+        before=[section for section in whole if section.key == "comparison" and section.shown],
+        after=[s for s in (_duplicates(panels), *whole) if s.key != "comparison" and s.shown],
+        names=[(name, MEANINGS[name].name) for name in SHOWN],
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "script.js").read_text(encoding="utf-8")),
     )

@@ -56,7 +56,8 @@
       button.setAttribute(
         "aria-label", `slot ${k + 1}: ${percent(slot.share)} of the pixels, KL ${now.view.kl[k]} nats`);
     });
-    const told = Object.entries(now.view.metrics).map(([name, value]) => `${names[name]} ${Number(value.toPrecision(3))}`);
+    const metrics = now.view.metrics;
+    const told = names.filter(([key]) => key in metrics).map(([key, name]) => `${name} ${Number(metrics[key].toPrecision(3))}`);
     if (now.scene.objects !== null) told.unshift(`${now.scene.objects} objects`);
     panel.querySelector(".says").textContent = told.join(", ");
     isolate(panel, null);
