@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_compvae.analysis.figures.training import look_figure, traverse
-from pyro_compvae.analysis.metrics.evaluation import evaluate, metric_names, query_mse_by_views
+from pyro_compvae.analysis.metrics.evaluation import (
+    evaluate,
+    metric_names,
+    query_mse_by_views,
+    set_metrics,
+    standard_error,
+)
 from pyro_compvae.analysis.own_scenes import keep_scenes, own_scenes, with_own_scenes
 from pyro_compvae.analysis.runs import Run, load_run, take_over_model
 from pyro_compvae.analysis.used_scenes import about_scenes
@@ -195,15 +201,22 @@ def _shown(scenes: SceneSet, device: torch.device) -> Any:
     return scenes.spread(FIGURE_SCENES if scenes.num_views is None else 1)[:].to(device)
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any]:
-    """The metrics on all test scenes, and the run that they are of; without masks, metrics that need them are None."""
+    """The metrics on all test scenes with their standard errors, and the run that they are of; what is undefined, such
+    as metrics of masks if there are none, is None."""
     config, device, scenes = trainer.config, trainer.device, splits["test"]
     torch.manual_seed(config.seed)
     trainer.guide.eval()
-    means = evaluate(trainer.guide, scenes, device)
-    metrics: dict[str, Any] = {name: None if math.isnan(value) else value for name, value in means.items()}
+    values = set_metrics(trainer.guide, scenes, device)
+    metrics = {name: _known(value.nanmean().item()) for name, value in values.items()}
+    errors = {name: _known(standard_error(value)) for name, value in values.items()}
+    by_views: dict[str, dict[int, float]] = {}
     if scenes.num_views is not None:
-        metrics["query_mse_by_observed_views"] = query_mse_by_views(trainer.guide, scenes, device)
+        by_views["query_mse_by_observed_views"] = query_mse_by_views(trainer.guide, scenes, device)
     return {
         "guide": config.guide,
         "lnms": config.lnms,
@@ -214,6 +227,8 @@ def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any
         "splits": {split: part.origin for split, part in splits.items()},
         "num_test_scenes": len(scenes),
         **metrics,
+        **by_views,
+        "standard_errors": errors,
         "seconds": round(trainer.seconds, 1),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"

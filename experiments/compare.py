@@ -3,7 +3,7 @@
 It writes these files into a new folder:
 
     comparison.nc               ELBO, log p̂(x), gap and metrics of every scene, side and pair (group "sample_stats")
-    comparison.png              the paper's Figure 5, and ΔL⁺ against Δ log p̂(x) and −Δ gap
+    comparison.png              the paper's Figure 5, and Δ log p̂(x) and −Δ gap against ΔL⁺
     comparison.txt              the table and the sentence that are printed
 
 It also writes comparison.nc with log weights into every run folder, which calls with other pairs reuse.
@@ -76,7 +76,7 @@ def compare_pairs(args: Arguments) -> None:
     data = data.assign_coords(pair=[describe(pair) for pair in pairs])
     identities = [[run.identity for run in pair] for pair in pairs]
     save(out / "comparison.nc", data.assign_attrs(settings=json.dumps(identities)))
-    comparison_figure(out / "comparison.png", data, f"{args.runs[0].name} and {args.runs[1].name}")
+    comparison_figure(out / "comparison.png", data)
     write_text(out / "comparison.txt", visible("\n".join(text)) + "\n")
     print("\n".join(text))
 

@@ -38,6 +38,10 @@ class Missing(Exception):  # noqa: N818 (it is no error: a report shows the reas
         self.why, self.command = why, command
 
 
+class NotComputed(Missing):
+    """Something is not there; the page has one list of all that, with the commands that compute it."""
+
+
 @dataclass(frozen=True)
 class ReportedRun:
     """A run of a report, finished or not.
@@ -61,6 +65,11 @@ class ReportedRun:
         """The path, quoted for a shell."""
         return shlex.quote(str(self.folder.path))
 
+    @property
+    def at_step(self) -> str:
+        """The step of the weights, which everything on the page is of, as a text."""
+        return f"step {self.run.step:,}" if self.run is not None else "weights that cannot be loaded"
+
     def summary(self) -> dict[str, Any]:
         """The metrics on all test scenes.
 
@@ -69,7 +78,7 @@ class ReportedRun:
         """
         if not self.folder.is_finished:
             command = f"compvae train --resume --run-dir {self.quoted}"
-            raise Missing("The run has not finished: there is no summary.json.", command)
+            raise NotComputed("the run has not finished: there is no summary.json", command)
         try:
             return self.folder.summary()
         except SummaryError as error:
@@ -83,7 +92,7 @@ class ReportedRun:
         """
         path = self.folder.metrics
         if not path.is_file():
-            raise Missing("There is no metrics.csv: the run was copied without it.")
+            raise NotComputed("there is no metrics.csv, as the run was copied without it")
         check_text(path, self.folder.path, Missing)
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
@@ -114,7 +123,7 @@ class ReportedRun:
         except CheckpointError as error:
             raise Missing(str(error)) from error
         if not calls:
-            raise Missing("Command and environment were not recorded: there is no environment.json.")
+            raise NotComputed("there is no environment.json, as command and environment were not recorded")
         return calls
 
     def loaded(self) -> Run:
@@ -140,7 +149,7 @@ class ReportedRun:
         """
         path = self.folder.numbers(name)
         if not path.is_file():
-            raise Missing(f"Not computed yet: there is no {path.name}.", command)
+            raise NotComputed(f"there is no {path.name}", command)
         try:
             data = read_netcdf(path, group)
         except DataError as error:

@@ -8,12 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.colors import to_hex
 
-from pyro_compvae.analysis.figures.decompositions import PALETTE
-from pyro_compvae.analysis.report.blocks import Numbers, Part, Picture, Scenes, Section
+from pyro_compvae.analysis.metrics.meanings import MEANINGS
+from pyro_compvae.analysis.report.beginning import beginning, not_computed
+from pyro_compvae.analysis.report.blocks import Numbers, Picture, Scenes, Section, Verdict
 from pyro_compvae.analysis.report.folders import Missing, ReportedRun, open_folders
-from pyro_compvae.analysis.report.scenes import duplicates_part, shown_scenes
+from pyro_compvae.analysis.report.scenes import SHOWN, duplicates_part, shown_scenes
 from pyro_compvae.analysis.report.sections import sections
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.files import write_text
@@ -58,17 +58,22 @@ def render(folders: Sequence[ReportedRun], num_scenes: int, problems: Sequence[s
         "picture": lambda block: isinstance(block, Picture),
         "numbers": lambda block: isinstance(block, Numbers),
         "scenes": lambda block: isinstance(block, Scenes),
+        "verdict": lambda block: isinstance(block, Verdict),
     }
     panels = [_panel(reported, num_scenes) for reported in folders]
+    whole = sections(folders)
     return environment.get_template("page.html.jinja").render(
         folders=folders,
         problems=problems,
         title=" · ".join(reported.name for reported in folders),
+        beginning=beginning(folders, whole),
+        unfinished=not_computed(whole),
         panels=panels,
         num_scenes=max((len(panel["scenes"]) for panel in panels), default=0),
         num_views=max((len(scene["views"]) for panel in panels for scene in panel["scenes"]), default=1),
-        sections=[_duplicates(panels), *sections(folders)],
-        colours=[to_hex(colour) for colour in PALETTE],
+        before=[section for section in whole if section.key == "comparison" and section.shown],
+        after=[s for s in (_duplicates(panels), *whole) if s.key != "comparison" and s.shown],
+        names=[(name, MEANINGS[name].name) for name in SHOWN],
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "script.js").read_text(encoding="utf-8")),
     )
@@ -78,19 +83,16 @@ def _duplicates(panels: Sequence[dict[str, Any]]) -> Section:
     lead = (
         "Pairs of active slots that claim the same object or background, and pairs whose latents are nearly parallel."
     )
-    parts = [
-        Part(panel["name"], (), [panel["missing"]])
-        if panel["missing"]
-        else duplicates_part(panel["name"], panel["scenes"])
-        for panel in panels
-    ]
+    parts = [duplicates_part(panel["name"], panel["scenes"], panel["of"]) for panel in panels if panel["scenes"]]
     return Section("duplicates", "Duplicates", lead, parts)
 
 
 def _panel(reported: ReportedRun, num_scenes: int) -> dict[str, Any]:
+    panel: dict[str, Any] = {"name": reported.name, "of": reported.at_step, "scenes": [], "missing": None}
     try:
-        return {"name": reported.name, "scenes": shown_scenes(reported, num_scenes), "missing": None}
+        panel["scenes"] = shown_scenes(reported, num_scenes)
     except Missing as reason:
-        return {"name": reported.name, "scenes": [], "missing": reason}
+        panel["missing"] = reason
     except Exception as error:  # weights and scenes of any content must not break the rest of the page
-        return {"name": reported.name, "scenes": [], "missing": Missing(f"Scenes cannot be shown: {error!r}.")}
+        panel["missing"] = Missing(f"Scenes cannot be shown: {error!r}.")
+    return panel

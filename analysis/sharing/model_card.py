@@ -88,7 +88,7 @@ def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any], lice
     result = {
         "task": {"type": "image-segmentation", "name": "unsupervised decomposition of scenes"},
         "dataset": {"type": data, "name": _splits(summary).get("test", data), "split": "test"},
-        "metrics": [{"type": key, "name": METRICS[key][0], "value": value} for key, value in found.items()],
+        "metrics": [{"type": key, "name": METRICS[key].label, "value": value} for key, value in found.items()],
     }
     tags = ["pyro", "variational-autoencoder", "object-centric", "unsupervised", config.guide]
     content = {
@@ -120,7 +120,9 @@ def _left_out(summary: Mapping[str, Any]) -> str:
 def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """The cells of the table of metrics."""
     rows = [
-        (f"`{key}`", what, number(summary[key]), good) for key, (what, good) in METRICS.items() if _known(summary, key)
+        (f"`{key}`", meaning.label, number(summary[key]), meaning.hint)
+        for key, meaning in METRICS.items()
+        if _known(summary, key)
     ]
     kls = [number(value) for key, value in summary.items() if key.startswith("kl_slot_")]
     if kls:

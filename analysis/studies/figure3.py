@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pyro_compvae.analysis.figures.decompositions import compared_figure
-from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, infer
+from pyro_compvae.analysis.metrics.decomposition import Decomposition, decompose, infer
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.analysis.studies.grid import Cell
 from pyro_compvae.data import Scene, SceneSet, load_scenes

@@ -74,7 +74,7 @@ def test_the_model_card_says_what_the_files_say(run_dir: Path, tmp_path: Path) -
     assert values == {name: summary[name] for name in values}
     assert set(content["metrics"]) == set(values)
     assert ("query_mse" in values) == (config.guide == "mulmon")
-    assert f"| `mse` | MSE of colours | {summary['mse']:.4g} |" in body
+    assert f"| `mse` | MSE | {summary['mse']:.4g} |" in body
     assert f"python experiments/run_svi.py --preset tiny --guide {config.guide} --steps 2 --run-dir PATH" in body
     assert "made on the spot by the code of `pyro_compvae`, which is under the MIT licence" in body
     assert "{{" not in body
