@@ -22,7 +22,7 @@ from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.environment import read_environment
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.log import whole_lines
-from pyro_compvae.runs.reading import check_text, read_text
+from pyro_compvae.runs.reading import check_text
 from pyro_compvae.runs.summary import SummaryError
 
 
@@ -103,14 +103,6 @@ class ReportedRun:
             return [{name: float(cell) for name, cell in row.items() if name and cell} for row in rows]
         except (ValueError, csv.Error) as error:
             raise Missing(f"{path} cannot be read ({error}).") from error
-
-    def text(self, path: Path) -> str:
-        """The text of a file in the folder.
-
-        Raises:
-            Missing: if there is no such file, or it cannot be read, or is a link to elsewhere.
-        """
-        return read_text(path, self.folder.path, Missing)
 
     def environment(self) -> list[dict[str, Any]]:
         """The calls that made the run.
