@@ -12,15 +12,9 @@ if TYPE_CHECKING:
     from pyro_compvae.analysis.figures.decompositions import decomposition_figure, traversal_figure, views_figure
     from pyro_compvae.analysis.ladder.compute import LadderConfig, gap_ladder
     from pyro_compvae.analysis.ladder.data_set import climb_ladder
+    from pyro_compvae.analysis.metrics.decomposition import Decomposition, decompose, infer
     from pyro_compvae.analysis.metrics.duplicates import DuplicateScore, active_slots, duplicate_score
-    from pyro_compvae.analysis.metrics.evaluation import (
-        Decomposition,
-        decompose,
-        evaluate,
-        infer,
-        query_mse_by_views,
-        scene_metrics,
-    )
+    from pyro_compvae.analysis.metrics.evaluation import evaluate, query_mse_by_views, scene_metrics
     from pyro_compvae.analysis.metrics.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
     from pyro_compvae.analysis.posterior.data_set import draws_to_inference_data, save_inference_data, to_inference_data
     from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws, weighted_draws
@@ -82,15 +76,9 @@ __getattr__ = lazy_attributes(
         "figures.decompositions": ("decomposition_figure", "traversal_figure", "views_figure"),
         "ladder.compute": ("LadderConfig", "gap_ladder"),
         "ladder.data_set": ("climb_ladder",),
+        "metrics.decomposition": ("Decomposition", "decompose", "infer"),
         "metrics.duplicates": ("DuplicateScore", "active_slots", "duplicate_score"),
-        "metrics.evaluation": (
-            "Decomposition",
-            "decompose",
-            "evaluate",
-            "infer",
-            "query_mse_by_views",
-            "scene_metrics",
-        ),
+        "metrics.evaluation": ("evaluate", "query_mse_by_views", "scene_metrics"),
         "metrics.segmentation": ("adjusted_rand_index", "mean_iou", "mean_squared_error"),
         "posterior.data_set": ("draws_to_inference_data", "save_inference_data", "to_inference_data"),
         "posterior.draws": ("Draws", "guide_draws", "importance_draws", "weighted_draws"),

@@ -12,8 +12,9 @@ import torch
 import xarray
 from tqdm import tqdm
 
-from pyro_compvae.analysis.netcdf import write_netcdf
+from pyro_compvae.analysis.netcdf import read_netcdf, write_netcdf
 from pyro_compvae.checks import check_counts, check_seed
+from pyro_compvae.data.records import DataError
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.lock import locked
@@ -102,7 +103,7 @@ def is_of(path: Path, settings: str) -> bool:
     """Whether a file exists, can be read, and was computed with these settings."""
     try:
         return path.is_file() and read(path).attrs.get("settings") == settings
-    except Exception:  # damaged files raise many kinds of errors; such a file is computed again
+    except DataError:  # such a file is computed again
         return False
 
 
@@ -119,9 +120,9 @@ def check_identity(path: Path, settings: str | None, identity: Mapping[str, str 
     """
     try:
         found = json.loads(settings or "{}")
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         found = {}
-    if not found.items() >= identity.items():
+    if not isinstance(found, dict) or not found.items() >= identity.items():
         raise IdentityError(
             f"{path}: expected numbers of this run, found those of other weights (the run was trained on, or the file "
             "copied from elsewhere); delete it and compute it again"
@@ -138,5 +139,9 @@ def save(path: Path, data: xarray.Dataset) -> None:
 
 
 def read(path: Path) -> xarray.Dataset:
-    """Read a data set that `save` wrote."""
-    return xarray.load_dataset(path, group="sample_stats", engine="h5netcdf")
+    """Read a data set that `save` wrote.
+
+    Raises:
+        DataError: if the file is missing or damaged, or has no such group.
+    """
+    return read_netcdf(path, "sample_stats")

@@ -6,10 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.device import check_device, torch_defaults
@@ -20,7 +18,7 @@ from pyro_compvae.models import SlotModel
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint
 from pyro_compvae.runs.config import MODEL_FIELDS, RunConfig, differences, from_yaml
 from pyro_compvae.runs.folder import RunFolder
-from pyro_compvae.runs.weights import load_weights
+from pyro_compvae.runs.weights import check_weights, load_weights
 from pyro_compvae.training.schedules import kl_weight
 
 
@@ -48,7 +46,8 @@ class Run:
         """The scenes of a split, "train", "validation" or "test", that the run used.
 
         Raises:
-            DataError: if they are on disk and have been moved or removed, or are malformed.
+            DataError: if they are on disk and have been moved or removed (`load_run` can be told their new place), or
+                are malformed.
         """
         return load_scenes(self.config.data, split, multi_view=self.config.multi_view)
 
@@ -66,11 +65,17 @@ class Run:
         return {"weights": digest.hexdigest()[:16], "step": self.step}
 
 
-def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: int | None = None) -> Run:
+def load_run(
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    num_slots: int | None = None,
+    data_root: Path | str | None = None,
+) -> Run:
     """Load a run folder, or an export of one (`analysis.export_run`), for evaluation.
 
     The weights are in checkpoint.pt or in model.safetensors; a folder with both is refused. ``num_slots`` may differ
-    from the K of training, since no weight depends on K.
+    from the K of training, since no weight depends on K. ``data_root`` is the place of the data now, if they have moved
+    since training: the file of scenes, or the folder of the data set.
 
     Weights are loaded in the precision in which they were trained, on the device asked for, whatever torch's defaults
     are.
@@ -78,7 +83,7 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
     Raises:
         CheckpointError: if the folder holds no run, or its weights are missing, cannot be opened, are damaged, or
             belong to another configuration.
-        ConfigError: if this machine has no such device.
+        ConfigError: if this machine has no such device, or the run's scenes are made on the spot and have no place.
     """
     folder, device = RunFolder(Path(path)), check_device(device)
     config = folder.config()
@@ -89,10 +94,12 @@ def load_run(path: Path | str, device: torch.device | str = "cpu", num_slots: in
             f"{folder.path}: expected {file.name} and config.yaml of the same run, but their configurations differ. "
             "Has one of them been copied from elsewhere or edited?"
         )
+    if data_root is not None:
+        config = config.replace({"data.root": str(Path(data_root).resolve())})
     # bfloat16 is for training: in the default preset its rounding moves log p(x, z) by 0.4 nats, and by up to 1.5.
     with torch_defaults():
         guide = build_guide(config.replace({"training.precision": "float32"}))
-    _check_weights(file, content["guide"], guide.state_dict())
+    check_weights(file, content["guide"], guide.state_dict())
     guide.load_state_dict(content["guide"])
     guide.to(device)
     # The refinement network was trained on gradients of the ELBO at this β, which is constant after the warm-up.
@@ -115,35 +122,11 @@ def _weights_file(folder: RunFolder) -> Path:
     return found[0] if found else folder.checkpoint
 
 
-def _config_of(file: Path, text: Any) -> RunConfig:
+def _config_of(file: Path, text: str) -> RunConfig:
     try:
         return from_yaml(text)
-    except (ConfigError, AttributeError) as error:  # an AttributeError if the text is no string
+    except ConfigError as error:
         raise CheckpointError(f"{file}: expected a configuration beside the weights, but {error}") from error
-
-
-def _check_weights(file: Path, found: Any, expected: dict[str, Tensor]) -> None:
-    """Refuse weights that do not fit the guide that the configuration describes."""
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file}: expected weights by name, got {type(found).__name__}")
-    kinds = [
-        {
-            name: f"{tuple(w.shape)} {w.dtype}" if isinstance(w, Tensor) else type(w).__name__
-            for name, w in weights.items()
-        }
-        for weights in (expected, found)
-    ]
-    wrong = [
-        f"{name}: expected {kinds[0].get(name, 'no such weight')}, got {kinds[1].get(name, 'none')}"
-        for name in kinds[0] | kinds[1]
-        if kinds[0].get(name) != kinds[1].get(name)
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(
-            f"{file}: expected the weights of the guide that config.yaml describes, but {'; '.join(wrong[:3])}{more}. "
-            "They are of another run, or of another version."
-        )
 
 
 def take_over_model(guide: SceneGuide, config: RunConfig) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_compvae.analysis.figures.training import look_figure, traverse
-from pyro_compvae.analysis.metrics.evaluation import MASK_METRICS, evaluate, metric_names, query_mse_by_views
+from pyro_compvae.analysis.metrics.evaluation import (
+    evaluate,
+    metric_names,
+    query_mse_by_views,
+    set_metrics,
+    standard_error,
+)
 from pyro_compvae.analysis.own_scenes import keep_scenes, own_scenes, with_own_scenes
 from pyro_compvae.analysis.runs import Run, load_run, take_over_model
+from pyro_compvae.analysis.used_scenes import about_scenes
 from pyro_compvae.checks import check_counts
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.data.scenes import SPLITS
-from pyro_compvae.device import choose_device, torch_defaults
+from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ArgumentError, CompvaeError, ConfigError
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import build_guide
-from pyro_compvae.precision import rounded_products
 from pyro_compvae.runs.config import RunConfig, flatten
 from pyro_compvae.runs.environment import read_environment, write_environment
 from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.folder import RunFolder
+from pyro_compvae.training.ambient import torch_as_it_was
 from pyro_compvae.training.captured_step import CudaGraphs
 from pyro_compvae.training.compilation import CompilationError, compile_networks
 from pyro_compvae.training.distributed import Workers, joined_workers
-from pyro_compvae.training.threads import threads_for, threads_restored
+from pyro_compvae.training.threads import threads_for
 from pyro_compvae.training.trainer import Look, Trainer
 
 VALIDATION_SCENES = 64
@@ -105,7 +112,7 @@ def train(
     """
     folder, options = RunFolder(Path(run_dir)), options or TrainOptions()
     device = choose_device(options.device)
-    with _as_it_was(device):
+    with torch_as_it_was(device):
         with joined_workers(device) as workers, folder.alone() if workers.is_first else nullcontext():
             if options.resume:
                 config = folder.resumed_config(flatten(config), config.guide)
@@ -154,20 +161,6 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
         options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
 
 
-@contextmanager
-def _as_it_was(device: torch.device) -> Iterator[None]:
-    """A context with torch's own defaults, which restores them, random numbers, threads and warnings at the end."""
-    with (
-        torch_defaults(),
-        torch.enable_grad(),
-        rounded_products(),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        warnings.catch_warnings(),
-        threads_restored(),
-    ):
-        yield
-
-
 def _trainer(
     folder: RunFolder, config: RunConfig, options: TrainOptions, device: torch.device, workers: Workers
 ) -> tuple[Trainer, dict[str, SceneSet]]:
@@ -180,7 +173,9 @@ def _trainer(
         except CompilationError as error:
             if workers.is_first:
                 options.say(f"compile: networks stay as they are, torch.compile does not work here ({error})")
-    _check_scenes(config, splits["train"], options)
+    if workers.is_first:
+        for line in about_scenes(config, splits):
+            options.say(line)
     # In multi-view data neighbours are views of one scene, so the evaluated scenes are spread over the split.
     validation = splits["validation"] = splits["validation"].spread(VALIDATION_SCENES)
     shown = _shown(validation, device)
@@ -212,27 +207,22 @@ def _shown(scenes: SceneSet, device: torch.device) -> Any:
     return scenes.spread(FIGURE_SCENES if scenes.num_views is None else 1)[:].to(device)
 
 
-def _check_scenes(config: RunConfig, scenes: SceneSet, options: TrainOptions) -> None:
-    """Warn if there are no true masks, or if a scene has more objects than slots besides the background's."""
-    if scenes.max_objects is None:
-        options.say(f"no masks in {scenes.origin}: {', '.join(MASK_METRICS)} are left out")
-    elif config.num_slots < scenes.max_objects + 1:
-        warnings.warn(
-            f"num_slots: expected at least {scenes.max_objects + 1} for scenes of up to {scenes.max_objects} objects "
-            f"and their background, got {config.num_slots}; some slots will have to share.",
-            stacklevel=2,
-        )
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any]:
-    """The metrics on all test scenes, and the run that they are of; without masks, metrics that need them are None."""
+    """The metrics on all test scenes with their standard errors, and the run that they are of; what is undefined, such
+    as metrics of masks if there are none, is None."""
     config, device, scenes = trainer.config, trainer.device, splits["test"]
     torch.manual_seed(config.seed)
     trainer.guide.eval()
-    means = evaluate(trainer.guide, scenes, device)
-    metrics: dict[str, Any] = {name: None if math.isnan(value) else value for name, value in means.items()}
+    values = set_metrics(trainer.guide, scenes, device)
+    metrics = {name: _known(value.nanmean().item()) for name, value in values.items()}
+    errors = {name: _known(standard_error(value)) for name, value in values.items()}
+    by_views: dict[str, dict[int, float]] = {}
     if scenes.num_views is not None:
-        metrics["query_mse_by_observed_views"] = query_mse_by_views(trainer.guide, scenes, device)
+        by_views["query_mse_by_observed_views"] = query_mse_by_views(trainer.guide, scenes, device)
     return {
         "guide": config.guide,
         "lnms": config.lnms,
@@ -243,6 +233,8 @@ def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any
         "splits": {split: part.origin for split, part in splits.items()},
         "num_test_scenes": len(scenes),
         **metrics,
+        **by_views,
+        "standard_errors": errors,
         "seconds": round(trainer.seconds, 1),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"

@@ -3,7 +3,7 @@
 It writes these files into a new folder:
 
     comparison.nc               ELBO, log p̂(x), gap and metrics of every scene, side and pair (group "sample_stats")
-    comparison.png              the paper's Figure 5, and ΔL⁺ against Δ log p̂(x) and −Δ gap
+    comparison.png              the paper's Figure 5, and Δ log p̂(x) and −Δ gap against ΔL⁺
     comparison.txt              the table and the sentence that are printed
 
 It also writes comparison.nc with log weights into every run folder, which calls with other pairs reuse.
@@ -25,6 +25,7 @@ from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.runs.files import check_writable, shortened, write_text
 from pyro_compvae.runs.folder import RunFolder
+from pyro_compvae.visible import visible
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Arguments:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders in pairs of a run without L-NMS and a run with it, for example one pair per seed."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set."""
     num_scenes: int = 256
     """How many test scenes to use, from the first on."""
     batch_scenes: int = 16
@@ -67,7 +70,7 @@ def compare_pairs(args: Arguments) -> None:
     if RunFolder(out).is_run:
         raise ComparisonError(f"--out: expected a folder that is no run, got {out}, whose comparison.nc is of that run")
     device = choose_device(args.device)
-    runs = [load_run(path, device) for path in args.runs]
+    runs = [load_run(path, device, data_root=args.data_root) for path in args.runs]
     for path in args.runs:  # each keeps its own numbers
         check_writable(path)
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
@@ -79,8 +82,8 @@ def compare_pairs(args: Arguments) -> None:
     data = data.assign_coords(pair=[describe(pair) for pair in pairs])
     identities = [[run.identity for run in pair] for pair in pairs]
     save(out / "comparison.nc", data.assign_attrs(settings=json.dumps(identities)))
-    comparison_figure(out / "comparison.png", data, f"{args.runs[0].name} and {args.runs[1].name}")
-    write_text(out / "comparison.txt", "\n".join(text) + "\n")
+    comparison_figure(out / "comparison.png", data)
+    write_text(out / "comparison.txt", visible("\n".join(text)) + "\n")
     print("\n".join(text))
 
 

@@ -33,6 +33,8 @@ class Arguments:
 
     run_dir: tyro.conf.Positional[Path]
     """The run folder."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set."""
     diagnosis: tyro.conf.OmitArgPrefixes[DiagnosisConfig] = field(default_factory=DiagnosisConfig)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device to compute on; auto takes a GPU if there is one."""
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def diagnose(args: Arguments) -> None:
     """Run the stages asked for on one run, and print their findings."""
-    run = load_run(args.run_dir, choose_device(args.device))
+    run = load_run(args.run_dir, choose_device(args.device), data_root=args.data_root)
     check_writable(run.path)
     for found in Diagnosis(args.diagnosis, run).run_stages():
         print(found, flush=True)

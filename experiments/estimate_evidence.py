@@ -36,6 +36,8 @@ class Arguments:
 
     run_dir: tyro.conf.Positional[Path]
     """The run folder."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set."""
     num_scenes: int = 64
     """How many test scenes to use, from the first on."""
     batch_scenes: int = 16
@@ -64,7 +66,7 @@ def estimate(args: Arguments) -> None:
     device = choose_device(args.device)
     with joined_workers(device) as workers:
         batches = Batches(args.num_scenes, args.batch_scenes, args.seed, workers)
-        run = load_run(args.run_dir, device)
+        run = load_run(args.run_dir, device, data_root=args.data_root)
         check_writable(run.path)
         args.evidence.families_of(run.model.num_slots)
         scenes = run.scenes("test")

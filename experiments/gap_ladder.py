@@ -30,6 +30,8 @@ class Arguments:
 
     run_dir: tyro.conf.Positional[Path]
     """The run folder."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set."""
     num_scenes: int = 32
     """How many test scenes to use, from the first on."""
     batch_scenes: int = 16
@@ -55,7 +57,7 @@ def climb(args: Arguments) -> None:
     device = choose_device(args.device)
     with joined_workers(device) as workers:
         batches = Batches(args.num_scenes, args.batch_scenes, args.seed, workers)
-        run = load_run(args.run_dir, device)
+        run = load_run(args.run_dir, device, data_root=args.data_root)
         check_writable(run.path)
         data = climb_ladder(run, run.scenes("test"), args.ladder, batches)
         if workers.is_first:

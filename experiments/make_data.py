@@ -38,7 +38,7 @@ class Convert:
 
     source: tyro.conf.Positional[Path]
     """The data: TFRecords of multi_object_datasets, HDF5 of object-centric-library or EfficientMORL, a folder in the
-    format of CLE-MV, or a folder of images."""
+    format of CLE-MV, or a folder of images, which may have masks and splits in its subfolders."""
     target: tyro.conf.Positional[Path]
     """The new file."""
     config: Annotated[ConvertConfig, tyro.conf.arg(name="")] = field(default_factory=ConvertConfig)
@@ -111,7 +111,7 @@ def check(args: Verify) -> None:
 
 
 def describe(path: Path, info: FileInfo) -> str:
-    """The content of a file as text."""
+    """The content of a file as text, with the notes of its conversion."""
     rows = []
     for split, about in info.splits.items():
         *_, height, width, _ = about.shapes["images"]
@@ -120,7 +120,7 @@ def describe(path: Path, info: FileInfo) -> str:
         size = f"{height}x{width}"
         rows.append((split, f"{about.num_scenes:,}", str(views), size, masks, about.sha256[:16], about.origin))
     table = Table(("split", "scenes", "views", "pixels", "masks", "sha256", "from"), tuple(rows))
-    return f"{path}: {info.name}, {path.stat().st_size / 1e6:.1f} MB\n{table}"
+    return "\n".join((f"{path}: {info.name}, {path.stat().st_size / 1e6:.1f} MB", str(table), *info.notes))
 
 
 def render(args: Render) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 
 from pyro_compvae.cli import run
+from pyro_compvae.runs.folder import RunFolder
 
 
 @dataclass
@@ -23,7 +24,10 @@ class Arguments:
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
     """The run folders."""
     out: Path | None = None
-    """The HTML file; by default report.html in the first run folder."""
+    """The HTML file; by default report.html in the first of the folders that is a run's."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set. It
+    holds for all runs whose data are on disk."""
     num_scenes: int = 16
     """Number of decompositions of test scenes to leaf through."""
 
@@ -37,8 +41,10 @@ def report(args: Arguments) -> None:
     """Write the page."""
     from pyro_compvae.analysis.report import write_report
 
-    path = args.out or args.run_dirs[0] / "report.html" if args.run_dirs else Path("report.html")
-    write_report(path, args.run_dirs, args.num_scenes)
+    first = next((path for path in args.run_dirs if RunFolder(path).is_run), Path())
+    path = args.out or first / "report.html"
+    for problem in write_report(path, args.run_dirs, args.num_scenes, args.data_root):
+        print(f"not on the page: {problem}", file=sys.stderr)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

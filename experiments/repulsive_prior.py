@@ -35,6 +35,8 @@ class Arguments:
 
     run_dir: tyro.conf.Positional[Path]
     """The run folder."""
+    data_root: Path | None = None
+    """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set."""
     num_scenes: int = 32
     """How many test scenes to use, from the first on."""
     strength: float | None = None
@@ -64,7 +66,7 @@ def hold_against(args: Arguments) -> None:
     from pyro_compvae.analysis.results import Batches, save
 
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
-    run = load_run(args.run_dir, choose_device(args.device))
+    run = load_run(args.run_dir, choose_device(args.device), data_root=args.data_root)
     check_writable(run.path)
     K, D = run.model.num_slots, run.model.latent_dim
     args.evidence.best(K)

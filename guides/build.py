@@ -10,14 +10,21 @@ from pyro_compvae.guides.monet import MonetGuide
 from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
 from pyro_compvae.guides.mulmon import MulmonGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
+from pyro_compvae.guides.weight_limit import WeightLimit
 from pyro_compvae.models import MultiViewSceneModel, SceneModel
 from pyro_compvae.runs.config import RunConfig
 
 
 def build_guide(config: RunConfig) -> SceneGuide:
-    """The guide that a configuration describes, freshly initialised; its model is ``guide.model``."""
+    """The guide that a configuration describes, freshly initialised; its model is ``guide.model``.
+
+    Raises:
+        ConfigError: if it would have more weights than `weight_limit.MAX_WEIGHTS`.
+        ArgumentError: if sizes of networks and images do not fit together.
+    """
     make = {"iodine": _iodine, "monet": _monet, "mulmon": _mulmon}[config.guide]
-    return make(config)
+    with WeightLimit():
+        return make(config)
 
 
 def _iodine(config: RunConfig) -> IodineGuide:

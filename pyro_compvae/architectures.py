@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pyro_compvae.checks import not_negative, one_of, positive, require, widths
+from pyro_compvae.checks import LARGEST, MAX_WIDTH, at_most, not_negative, one_of, positive, require, widths
+
+MAX_SIDE, MAX_KERNEL, MAX_FREQUENCIES = 1024, 31, 16
+"""The largest side of an image, and of a kernel, in pixels; and the most Fourier features of the coordinates."""
 
 Activation = Literal["elu", "relu"]
 """The activation after a layer: IODINE has "elu", MONet and MulMON have "relu"."""
@@ -63,8 +66,9 @@ class DecoderConfig:
     """The activation after every layer but the last."""
 
     def __post_init__(self) -> None:
-        positive(self, "kernel_size", "upsample")
-        not_negative(self, "num_frequencies")
+        positive(self, "kernel_size", most=MAX_KERNEL)
+        positive(self, "upsample", most=MAX_SIDE)
+        not_negative(self, "num_frequencies", most=MAX_FREQUENCIES)
         widths(self, "channels")
         one_of(self, "activation", Activation)
 
@@ -116,13 +120,17 @@ class RefinementNetworkConfig:
     """How the gradients, the log-likelihood and the counterfactual are normalised."""
 
     def __post_init__(self) -> None:
-        positive(self, "kernel_size", "hidden", "pooled_inputs")
-        not_negative(self, "num_frequencies")
+        positive(self, "kernel_size", most=MAX_KERNEL)
+        positive(self, "hidden", most=MAX_WIDTH)
+        positive(self, "pooled_inputs", most=MAX_SIDE)
+        not_negative(self, "num_frequencies", most=MAX_FREQUENCIES)
+        at_most(self, LARGEST, "contraction")
         require(
             self.kernel_size % 2 == 1,
             f"{type(self).__name__}.kernel_size: expected an odd number, got {self.kernel_size}",
         )
         widths(self, "channels")
+        widths(self, "mlp", least=0)
         one_of(self, "pooling", Pooling)
         one_of(self, "activation", Activation)
         one_of(self, "layer_norm", LayerNorm)
@@ -152,7 +160,9 @@ class AttentionNetworkConfig:
     choose between. Decisive masks divide the image by colour from the first step."""
 
     def __post_init__(self) -> None:
-        positive(self, "bottleneck", "downsample", "gain")
+        positive(self, "bottleneck", most=MAX_WIDTH)
+        positive(self, "downsample", most=MAX_SIDE)
+        positive(self, "gain")
         widths(self, "channels")
 
 
@@ -182,7 +192,7 @@ class ComponentEncoderConfig:
     model does, which make it about 1/√2."""
 
     def __post_init__(self) -> None:
-        positive(self, "encoder_hidden")
+        positive(self, "encoder_hidden", most=MAX_WIDTH)
         if self.initial_scale is not None:
             positive(self, "initial_scale")
         widths(self, "encoder_channels")

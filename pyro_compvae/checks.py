@@ -12,6 +12,12 @@ from pyro_compvae.errors import ArgumentError, ConfigError
 VIEWPOINT_DIM = 3
 """How many numbers describe a viewpoint."""
 
+LARGEST = 1e12
+"""The largest number in a configuration for which no smaller limit is named, such as a number of steps."""
+
+MAX_WIDTH, MAX_LAYERS = 1 << 16, 64
+"""The largest width of a layer, and the largest number of layers of one kind."""
+
 
 class ImageModel(Protocol):
     """What the checks of images ask of a model."""
@@ -91,28 +97,45 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def widths(config: Any, *names: str) -> None:
-    """Refuse fields that are not lists of positive widths."""
+def widths(config: Any, *names: str, least: int = 1) -> None:
+    """Refuse fields that are not lists of positive widths, or that are longer or wider than any network."""
     for name in names:
         given = getattr(config, name)
         require(
-            len(given) > 0 and min(given) > 0,
+            len(given) >= least and min(given, default=1) > 0,
             f"{type(config).__name__}.{name}: expected one or more positive widths, got {given}",
+        )
+        require(
+            len(given) <= MAX_LAYERS and max(given, default=1) <= MAX_WIDTH,
+            f"{type(config).__name__}.{name}: expected at most {MAX_LAYERS} widths of at most {MAX_WIDTH}, got "
+            f"{len(given)} of up to {max(given, default=0)}",
         )
 
 
-def not_negative(config: Any, *names: str) -> None:
-    """Refuse fields below zero."""
+def not_negative(config: Any, *names: str, most: float = LARGEST) -> None:
+    """Refuse fields below zero, or above a limit."""
     for name in names:
         value = getattr(config, name)
         require(value >= 0, f"{type(config).__name__}.{name}: expected zero or more, got {value}")
+        at_most(config, most, name)
 
 
-def positive(config: Any, *names: str) -> None:
-    """Refuse fields that are not above zero."""
+def positive(config: Any, *names: str, most: float = LARGEST) -> None:
+    """Refuse fields that are not above zero, or are above a limit."""
     for name in names:
         value = getattr(config, name)
         require(value > 0, f"{type(config).__name__}.{name}: expected a positive number, got {value}")
+        at_most(config, most, name)
+
+
+def at_most(config: Any, most: float, *names: str) -> None:
+    """Refuse fields whose magnitude is above a limit, or that are NaN."""
+    for name in names:
+        value = getattr(config, name)
+        require(
+            abs(value) <= most,
+            f"{type(config).__name__}.{name}: expected at most {most:,.0f} in magnitude, got {value}",
+        )
 
 
 def one_of(config: Any, name: str, choices: Any) -> None:

@@ -15,6 +15,7 @@ import tyro
 from pyro_compvae.errors import ArgumentError, CompvaeError
 from pyro_compvae.orphans import end_with_parent
 from pyro_compvae.plain_text import write_what_can_be_encoded
+from pyro_compvae.visible import visible, visible_output
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of the signal, as shells define it."""
@@ -31,7 +32,8 @@ def run(
     """Parse the command line, run a command and return its exit code.
 
     A `CompvaeError` becomes one line and exit code 1, and so does a file that the operating system refuses. Ctrl-C
-    becomes one line and `INTERRUPTED`. Any other exception is a fault of the program and keeps its traceback.
+    becomes one line and `INTERRUPTED`. Any other exception is a fault of the program and keeps its traceback. Names in
+    files cannot do more to a terminal than show characters (`visible_output`).
 
     Args:
         arguments_type: dataclass of the command's arguments, or a union of them for subcommands.
@@ -43,12 +45,14 @@ def run(
     try:
         end_with_parent()
         check_text(sys.argv[1:] if arguments is None else arguments)
-        return command(tyro.cli(arguments_type, args=arguments)) or 0
+        given = tyro.cli(arguments_type, args=arguments)
+        with visible_output():
+            return command(given) or 0
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)
         return INTERRUPTED
     except CompvaeError as error:
-        print(f"{worker_name()}error: {error}", file=sys.stderr)
+        print(visible(f"{worker_name()}error: {error}"), file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,7 +60,7 @@ def run(
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"{worker_name()}error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        print(visible(f"{worker_name()}error: {error.filename}: {error.strerror or error}"), file=sys.stderr)
         return 1
 
 

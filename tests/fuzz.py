@@ -7,7 +7,10 @@ or end the process. Every input is read in a separate process with limits.
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
+import io
+import json
 import os
 import resource
 import select
@@ -15,17 +18,22 @@ import signal
 import sys
 import tempfile
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import trimesh
+import xarray
+import yaml
 from helpers import formats
 from PIL import Image
 
+from pyro_compvae.analysis.report.folders import Missing, ReportedRun
+from pyro_compvae.analysis.results import read, save
 from pyro_compvae.data import DataError, SceneSet, read_clevr_mv, read_scene_file, write_scenes
 from pyro_compvae.data.readers.sources import open_source
 from pyro_compvae.data.records import StoredScene
@@ -33,10 +41,14 @@ from pyro_compvae.data.scene_file.reading import verify
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.meshes import load_meshes
 from pyro_compvae.data.solids.scenes import solid_scenes
-from pyro_compvae.errors import ConfigError
+from pyro_compvae.errors import CompvaeError, ConfigError
+from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_compvae.runs.config import from_yaml, to_yaml
+from pyro_compvae.runs.environment import read_environment, write_environment
+from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.summary import SummaryError
 from pyro_compvae.runs.weights import load_weights, save_weights
 
 CPU_SECONDS = 20
@@ -54,6 +66,8 @@ class Target(NamedTuple):
     repair: Callable[[bytes], bytes] = bytes
     unpack: Callable[[bytes], bytes] = bytes
     """For mutations inside a container, unpack gives the bytes to mutate, and repair wraps them again."""
+    damage: Callable[[bytes, np.random.Generator], bytes] | None = None
+    """How inputs are made from sound ones; by default `mutate`."""
 
 
 def read_source(path: Path) -> object:
@@ -95,6 +109,12 @@ def _first_record(content: bytes) -> bytes:
     return plain[12 : 12 + int.from_bytes(plain[:8], "little")]
 
 
+def _zlib(folder: Path) -> Path:
+    path = _tfrecords(folder)
+    path.write_bytes(zlib.compress(gzip.decompress(path.read_bytes()), 1))
+    return path
+
+
 def _hdf5_layout(write: Callable[[Path], object]) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         write(folder / "a.h5")
@@ -122,6 +142,13 @@ def _image(suffix: str) -> Callable[[Path], Path]:
     return make
 
 
+def _mask(folder: Path) -> Path:
+    for name, colours in (("images", 200), ("masks", 7)):
+        (folder / name).mkdir()
+        Image.new("L", (16, 12), colours).save(folder / name / "a.png")
+    return folder / "masks" / "a.png"
+
+
 def _mesh(suffix: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         trimesh.creation.capsule(count=[6, 6]).export(folder / f"a{suffix}")
@@ -141,6 +168,37 @@ def _weights(folder: Path) -> Path:
     return folder / "model.safetensors"
 
 
+def _netcdf(folder: Path) -> Path:
+    values = np.random.default_rng(0).normal(size=(1, 40, 4))
+    coords = {"chain": [0], "scene": range(4), "family": ["a", "bb"]}
+    save(folder / "a.nc", xarray.Dataset({"x": (("chain", "draw", "scene"), values)}, coords))
+    return folder / "a.nc"
+
+
+def _summary(folder: Path) -> Path:
+    RunFolder(folder).write_summary(
+        {"guide": "iodine", "lnms": True, "steps": 3, "splits": {"test": "here"}, "num_test_scenes": 4, "elbo": -1.5}
+        | {"miou": None, "query_mse_by_observed_views": {"1": 0.5}, "seconds": 1.5, "device": "cpu"}
+    )
+    return folder / "summary.json"
+
+
+def _calls(folder: Path) -> Path:
+    write_environment(folder / "environment.json", ["a.py", "--steps", "3"], torch.device("cpu"))
+    return folder / "environment.json"
+
+
+def _log(folder: Path) -> Path:
+    (folder / "metrics.csv").write_text("step,loss,elbo\n1,2.5,-3\n2,1.5,\n3,0.5,-1\n")
+    return folder / "metrics.csv"
+
+
+def read_log(path: Path) -> object:
+    """Read a log as a report does, and draw it."""
+    rows = ReportedRun(RunFolder(path.parent), "a", preset("tiny"), None, "").metrics()
+    return [(row["step"], row.get("loss")) for row in rows]
+
+
 def _config(folder: Path) -> Path:
     (folder / "config.yaml").write_text(to_yaml(preset("tiny", "mulmon")))
     return folder / "config.yaml"
@@ -153,6 +211,7 @@ TARGETS = {
     ),
     "CLE-MV structured array": Target(_structured, lambda p: read_clevr_mv(p.parents[1])),
     "TFRecords": Target(_tfrecords, read_source),
+    "TFRecords, zlib": Target(_zlib, read_source),
     "TFRecords, plain": Target(_tfrecords, read_source, unpack=gzip.decompress),
     "tf.train.Example": Target(_tfrecords, read_source, repair=_reframe, unpack=_first_record),
     "object-centric-library": Target(_hdf5_layout(lambda p: formats.object_centric_library(p, 3, 3)), read_source),
@@ -160,12 +219,68 @@ TARGETS = {
     "file of scenes": Target(_scene_file, lambda p: (verify(p), read_scene_file(p, "train"))),
     **{
         f"image {suffix}": Target(_image(suffix), lambda p: read_source(p.parent))
-        for suffix in (".png", ".jpg", ".bmp", ".webp")
+        for suffix in (".png", ".jpg", ".bmp", ".webp", ".gif", ".tif")
     },
+    "mask": Target(_mask, lambda p: read_source(p.parents[1])),
     **{f"mesh {suffix}": Target(_mesh(suffix), lambda p: load_meshes(p.parent)) for suffix in (".obj", ".ply", ".stl")},
     "checkpoint": Target(_checkpoint, load_checkpoint, CheckpointError),
     "weights": Target(_weights, load_weights, CheckpointError),
     "configuration": Target(_config, lambda p: from_yaml(p.read_text(encoding="utf-8", errors="replace")), ConfigError),
+    "NetCDF": Target(_netcdf, read),
+    "summary": Target(_summary, lambda p: RunFolder(p.parent).summary(), SummaryError),
+    "calls": Target(_calls, read_environment, CheckpointError),
+    "log": Target(_log, read_log, Missing),
+}
+
+HOSTILE: list[Any] = [
+    *(None, True, "", "text", "\x1b[2J", [], {}, [[]], [None], {"a": {"b": [1]}}, "x" * 5000, [1] * 5000),
+    *(0, -1, 3, 1.5, 2**31, 2**63, 10**13, 10**400, -(10**400), 1e300, -1e300, 1e-320),
+    *(float("inf"), float("nan"), [10**12], [-1], [2**40, 2**40], "1e12", "0x10", "1:30:00", "2001-01-01"),
+]
+"""Values to put in the place of others."""
+
+
+def replace_values(content: Any, rng: np.random.Generator) -> Any:
+    """Put hostile values in the place of one to three others, anywhere in nested lists and dictionaries."""
+    for _ in range(rng.integers(1, 4)):
+        place, key = None, None
+        inner = content
+        while isinstance(inner, dict | list) and inner and (place is None or rng.random() < 0.7):
+            keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+            place, key = inner, keys[int(rng.integers(len(keys)))]
+            inner = place[key]
+        value = HOSTILE[int(rng.integers(len(HOSTILE)))]
+        if place is None:
+            content = value
+        else:
+            place[key] = copy.deepcopy(value)
+    return content
+
+
+def _json_values(content: bytes, rng: np.random.Generator) -> bytes:
+    return json.dumps(replace_values(json.loads(content), rng)).encode()
+
+
+def _yaml_values(content: bytes, rng: np.random.Generator) -> bytes:
+    return yaml.safe_dump(replace_values(yaml.safe_load(content), rng)).encode()
+
+
+def _checkpoint_values(content: bytes, rng: np.random.Generator) -> bytes:
+    changed, buffer = replace_values(torch.load(io.BytesIO(content), weights_only=True), rng), io.BytesIO()
+    torch.save(changed, buffer)
+    return buffer.getvalue()
+
+
+def build(path: Path) -> object:
+    """Read a configuration and build what it describes."""
+    return build_guide(from_yaml(path.read_text(encoding="utf-8")))
+
+
+TARGETS |= {
+    "configuration, values": Target(_config, build, CompvaeError, damage=_yaml_values),
+    "checkpoint, values": TARGETS["checkpoint"]._replace(damage=_checkpoint_values),
+    "summary, values": TARGETS["summary"]._replace(damage=_json_values),
+    "calls, values": TARGETS["calls"]._replace(damage=_json_values),
 }
 
 
@@ -241,8 +356,9 @@ def fuzz(name: str, inputs: int, seed: int = 0, keep: Path | None = None) -> Cou
         path.write_bytes(target.repair(sound))
         if (first := outcome(lambda: target.read(path), target.error)) != "read":
             raise AssertionError(f"{name}: expected the sound file to be read, but: {first}")
+        damage = target.damage or mutate
         for number in range(inputs):
-            path.write_bytes(target.repair(mutate(sound, rng)))
+            path.write_bytes(target.repair(damage(sound, rng)))
             result = outcome(lambda: target.read(path), target.error)
             outcomes[result] += 1
             if result not in ("read", "refused") and keep is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyro_compvae.analysis.calibration.compute import QUANTITIES
 from pyro_compvae.analysis.calibration.table import coverage
 from pyro_compvae.analysis.calibration.uniformity import uniformity
-from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
+from pyro_compvae.analysis.figures.style import PALETTE, save_figure
 
 PROBABILITY = 0.99
 """Probability that the band contains the whole curve. A calibrated posterior's curve for one quantity leaves it by

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pyro_compvae.analysis.evidence.compute import OBSERVED
 from pyro_compvae.analysis.evidence.table import half_interval
-from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
+from pyro_compvae.analysis.figures.style import PALETTE, save_figure
 from pyro_compvae.evidence import EvidenceEstimate
 
 
@@ -41,17 +41,20 @@ def evidence_figure(path: Path, estimates: Mapping[str, EvidenceEstimate], title
         axis.plot(counts, mean, "o" + line, color=colour, markersize=3, label=name)
         axis.fill_between(counts, (mean - error).clamp(min=LEAST), mean + error, color=colour, alpha=0.2, linewidth=0)
     axis.set_xscale("log")
-    axis.set_yscale("symlog", linthresh=1)
+    axis.set_yscale("symlog", linthresh=LINEAR)
     axis.invert_yaxis()
     axis.yaxis.set_major_formatter("{x:g}")
     axis.axhline(0, color="0.5", linewidth=0.8)
     axis.set_xlabel("draws per scene, L")
-    axis.set_ylabel(f"nats below log p̂(x) of {last}")
+    axis.set_ylabel(f"nats below log p̂(x) of {last}\n(logarithmic beyond ±{LINEAR})")
     axis.legend(fontsize=8)
     if title:
         axis.set_title(title, fontsize=9)
     save_figure(path, figure)
 
+
+LINEAR = 1
+"""Nats up to which the vertical axis is linear."""
 
 LEAST = -1e3
 """Lower end of bands, in nats, so that the band of an outlier does not set the scale."""

@@ -90,16 +90,18 @@ def comparisons(estimates: Mapping[str, EvidenceEstimate]) -> list[str]:
 
 
 def sandwich_table(data: xarray.Dataset) -> str:
-    """A line per simulated scene, with both bounds, and with where the importance estimate lies, up to two standard
+    """The table of `sandwich_rows`, and the sentence of `sandwich_sentence`."""
+    return "\n".join([str(sandwich_rows(data)), sandwich_sentence(data)])
+
+
+def sandwich_rows(data: xarray.Dataset) -> Table:
+    """A row per simulated scene, with both bounds, and with where the importance estimate lies, up to two standard
     errors.
 
     Args:
         data: the result of `sandwich_data`.
     """
-    heads = ("simulated scene", "lower", "upper", "width", "s.e.", "importance", "k̂")
-    columns = (16, 11, 11, 10, 7, 12, 8)
-    lines = ["".join(f"{head:>{column}}" for head, column in zip(heads, columns, strict=True))]
-    width = torch.from_numpy((data["upper"] - data["lower"]).values)
+    rows = []
     for b in range(data.sizes["scene"]):
         row = {str(name): float(values) for name, values in data.isel(scene=b).items()}
         below, above = row["lower"] - row["importance"], row["importance"] - row["upper"]
@@ -108,13 +110,19 @@ def sandwich_table(data: xarray.Dataset) -> str:
         where = "inside" if inside else f"{below:.2f} below" if below > above else f"{above:.2f} above"
         if not inside and not row["reliable"]:
             where += ", as k̂ warns"
-        numbers = (row["lower"], row["upper"], float(width[b]), row["width_standard_error"], row["importance"])
-        cells = (str(b), *(f"{number:.2f}" for number in (*numbers, row["khat"])))
-        lines.append("".join(f"{cell:>{column}}" for cell, column in zip(cells, columns, strict=True)) + f"  {where}")
-    lines.append(
+        width = row["upper"] - row["lower"]
+        numbers = (row["lower"], row["upper"], width, row["width_standard_error"], row["importance"], row["khat"])
+        rows.append((str(b + 1), *(f"{number:.2f}" for number in numbers), where))
+    heads = ("simulated scene", "lower", "upper", "width", "s.e.", "importance", "k̂", "it lies")
+    return Table(heads, tuple(rows))
+
+
+def sandwich_sentence(data: xarray.Dataset) -> str:
+    """A sentence on how far apart the bounds are."""
+    width = torch.from_numpy((data["upper"] - data["lower"]).values)
+    return (
         f"width: median {float(width.median()):.2f} nats, {_range(width)}; it is below zero by noise if the bounds meet"
     )
-    return "\n".join(lines)
 
 
 def _quantiles(khat: Tensor) -> list[float]:

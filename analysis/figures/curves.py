@@ -9,16 +9,14 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
+from pyro_compvae.analysis.figures.style import PALETTE, save_figure
+from pyro_compvae.analysis.metrics.meanings import MEANINGS
 
 PANELS = {
-    "loss": "loss, nats per scene",
-    "elbo": "ELBO, nats",
-    "ari_fg": "foreground ARI",
-    "miou": "mIoU",
-    "duplicates": "duplicates",
-    "mask_entropy": "entropy of masks, nats",
+    "loss": "loss, nats",
+    **{name: MEANINGS[name].label for name in ("elbo", "ari_fg", "miou", "duplicates", "mask_entropy")},
 }
+"""The metrics that have a panel, with its title."""
 
 STYLES = ("-", "--", ":", "-.")
 

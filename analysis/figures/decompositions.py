@@ -4,55 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.axis import Tick
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, infer, uncertainty
+from pyro_compvae.analysis.figures.labels import BLACK, colour_segmentation, colour_truth, slot_colours
+from pyro_compvae.analysis.figures.style import save_figure
+from pyro_compvae.analysis.metrics.decomposition import Decomposition, decompose, infer, uncertainty
 from pyro_compvae.data.records import Scene
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.guide import SceneGuide
-from pyro_compvae.runs.files import atomic_path
-
-# This is Okabe & Ito's palette, which is safe for the colour-blind; black is kept for the true background.
-PALETTE = np.array(
-    [
-        (0.00, 0.45, 0.70),
-        (0.90, 0.62, 0.00),
-        (0.00, 0.62, 0.45),
-        (0.80, 0.47, 0.65),
-        (0.34, 0.71, 0.91),
-        (0.84, 0.37, 0.00),
-        (0.94, 0.89, 0.26),
-        (0.60, 0.60, 0.60),
-    ]
-)
 
 GREY = 0.75
+"""The lightness behind components, where their slots claim nothing."""
+
+GAP = 0.08
+"""The space between pictures, in widths of one."""
 
 
-def colour_labels(labels: Tensor) -> NDArray:
-    """Labels (H, W) as colours (H, W, 3) in [0, 1]; colours repeat after eight labels."""
-    return PALETTE[labels.cpu().numpy() % len(PALETTE)]
+class Tile(NamedTuple):
+    """A picture (H, W, 3) of a grid, and the colour of its frame, which is black by default."""
 
-
-def colour_truth(labels: Tensor) -> NDArray:
-    """True labels (H, W), 0 for the background, as colours (H, W, 3) in [0, 1] on black."""
-    return np.where((labels == 0).cpu().numpy()[..., None], 0.0, colour_labels(labels - 1))
+    pixels: NDArray
+    frame: NDArray = BLACK
 
 
 def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition, title: str = "") -> None:
     """Draw scenes as rows: observation, reconstruction, K components, segmentation, and truth if known (paper, Figure
     3).
 
-    A component is its mean weighted by its mask, on grey, so that pixels that a slot does not claim stay grey.
+    A component is its mean weighted by its mask, on grey, so that pixels that a slot does not claim stay grey. Its
+    frame has the colour of the slot in the segmentation, which is that of the object that it is matched to.
 
     Args:
         path: the PNG file, written atomically.
@@ -60,8 +49,8 @@ def decomposition_figure(path: Path, scene: Scene, decomposition: Decomposition,
         decomposition: their decomposition.
         title: the title above the picture.
     """
-    columns, pictures = _decomposition_rows(scene, decomposition)
-    _draw(path, pictures, columns, title=title)
+    columns = _columns(decomposition.masks.shape[1], scene.labels is not None)
+    _draw(path, _decomposition_rows(scene, decomposition), columns, title=title)
 
 
 def compared_figure(path: Path, rows: Mapping[str, tuple[Scene, Decomposition]], title: str = "") -> None:
@@ -74,16 +63,16 @@ def compared_figure(path: Path, rows: Mapping[str, tuple[Scene, Decomposition]],
         rows: a batch of one scene and its decomposition, by the name of the row.
         title: the title above the picture.
     """
-    num_slots = max(decomposition.masks.shape[1] for _, decomposition in rows.values())
-    columns: list[str] = []
+    columns = _columns(
+        max(decomposition.masks.shape[1] for _, decomposition in rows.values()),
+        any(scene.labels is not None for scene, _ in rows.values()),
+    )
     pictures = []
     for scene, decomposition in rows.values():
-        names, (row,) = _decomposition_rows(scene, decomposition)
-        own = decomposition.masks.shape[1]
-        missing, place = num_slots - own, 2 + own
-        pictures.append([*row[:place], *[np.ones_like(row[0])] * missing, *row[place:]])
-        if not missing:
-            columns = names
+        (row,) = _decomposition_rows(scene, decomposition)
+        names = _columns(decomposition.masks.shape[1], scene.labels is not None)
+        empty = Tile(np.ones_like(row[0].pixels))
+        pictures.append([row[names.index(name)] if name in names else empty for name in columns])
     _draw(path, pictures, columns, rows=list(rows), title=title)
 
 
@@ -106,20 +95,21 @@ def views_figure(path: Path, guide: SceneGuide, scene: Scene, num_observed: int,
     if not 1 <= num_observed <= scene.image.shape[1]:
         raise ArgumentError(f"num_observed: expected 1 to {scene.image.shape[1]} views, got {num_observed}")
     posterior = infer(guide, scene.view(slice(num_observed)))
-    names, pictures, deviations = [], [], []
-    columns: list[str] = []
-    for v in range(scene.image.shape[1]):
-        view = scene.view(v)
-        assert view.viewpoint is not None
-        columns, rows = _decomposition_rows(view, decompose(guide, posterior, view.viewpoint))
-        deviations.append(uncertainty(guide, posterior, view.viewpoint)[0].cpu().numpy())
-        pictures.append(rows[0])
-        names.append(f"observed {v + 1}" if v < num_observed else f"query {v + 1}")
+    views = [scene.view(v) for v in range(scene.image.shape[1])]
+    viewpoints = [view.viewpoint for view in views if view.viewpoint is not None]
+    decompositions = [decompose(guide, posterior, viewpoint) for viewpoint in viewpoints]
+    segmentations = torch.cat([decomposition.segmentation for decomposition in decompositions])
+    colours = slot_colours(segmentations, None if scene.labels is None else scene.labels[0], posterior.loc.shape[1])
+    deviations = [uncertainty(guide, posterior, viewpoint)[0].cpu().numpy() for viewpoint in viewpoints]
     # With this floor a posterior without any spread is black throughout, in spite of rounding errors.
     largest = max(1e-6, *(float(deviation.max()) for deviation in deviations))
-    for row, deviation in zip(pictures, deviations, strict=True):
-        row.insert(2, np.repeat(deviation[..., None] / largest, 3, axis=2))
+    pictures = []
+    for view, decomposition, deviation in zip(views, decompositions, deviations, strict=True):
+        (row,) = _decomposition_rows(view, decomposition, [colours])
+        pictures.append([*row[:2], Tile(np.repeat(deviation[..., None] / largest, 3, axis=2)), *row[2:]])
+    columns = _columns(posterior.loc.shape[1], scene.labels is not None)
     columns = [*columns[:2], f"s.d. ≤ {largest:.2f}", *columns[2:]]
+    names = [f"{'observed' if v < num_observed else 'query'} {v + 1}" for v in range(len(views))]
     _draw(path, pictures, columns, rows=names, title=title)
 
 
@@ -141,7 +131,7 @@ def traversal_figure(path: Path, guide: SceneGuide, posterior: Normal, slot: int
             z = posterior.loc.clone()
             z[:, slot, d] = value
             with torch.no_grad():
-                row.append(pixels(guide.model.likelihood(z, *viewpoint).mean[0]))
+                row.append(Tile(pixels(guide.model.likelihood(z, *viewpoint).mean[0])))
         pictures.append(row)
     names = [f"z {d + 1}" for d in range(len(pictures))]
     _draw(path, pictures, [f"{value:+.0f}" for value in values], rows=names, title=f"slot {slot + 1}")
@@ -155,7 +145,7 @@ def samples_figure(path: Path, rows: Mapping[str, Tensor], title: str = "") -> N
         rows: the images by the name of their kind, with the same number of each.
         title: the title above the picture.
     """
-    pictures = [[pixels(image) for image in images] for images in rows.values()]
+    pictures = [[Tile(pixels(image)) for image in images] for images in rows.values()]
     _draw(path, pictures, [""] * len(pictures[0]), rows=list(rows), title=title)
 
 
@@ -171,9 +161,9 @@ def contact_sheet(path: Path, scene: Scene, title: str = "") -> None:
     labels = scene.labels if scene.labels is None or scene.labels.dim() == 4 else scene.labels[:, None]
     pictures = []
     for v in range(images.shape[1]):
-        pictures.append([pixels(image) for image in images[:, v]])
+        pictures.append([Tile(pixels(image)) for image in images[:, v]])
         if labels is not None:
-            pictures.append([colour_truth(label) for label in labels[:, v]])
+            pictures.append([Tile(colour_truth(label)) for label in labels[:, v]])
     counts = [""] * len(images) if scene.num_objects is None else [f"{count} objects" for count in scene.num_objects]
     _draw(path, pictures, counts, title=title)
 
@@ -184,58 +174,56 @@ def components(decomposition: Decomposition) -> Tensor:
     return masks * decomposition.means + (1 - masks) * GREY
 
 
-def _decomposition_rows(scene: Scene, decomposition: Decomposition) -> tuple[list[str], list[list[NDArray]]]:
-    """The names of the columns, and the pictures of every scene."""
+def _columns(num_slots: int, truth: bool) -> list[str]:
+    """The names of the columns of `_decomposition_rows`."""
+    slots = [f"slot {k + 1}" for k in range(num_slots)]
+    return ["observation", "reconstr.", *slots, "segment.", *(["truth"] if truth else [])]
+
+
+def _decomposition_rows(
+    scene: Scene, decomposition: Decomposition, colours: Sequence[NDArray] | None = None
+) -> list[list[Tile]]:
+    """The pictures of every scene, in the colours (K, 3) of its slots."""
     num_slots = decomposition.masks.shape[1]
-    truth = [] if scene.labels is None else [[colour_truth(labels)] for labels in scene.labels]
-    columns = ["observation", "reconstr.", *(f"slot {k + 1}" for k in range(num_slots)), "segment."]
-    columns += ["truth"] if truth else []
-    slots = components(decomposition)
-    pictures = [
-        [
-            pixels(scene.image[b]),
-            pixels(decomposition.reconstruction[b]),
-            *(pixels(component) for component in slots[b]),
-            colour_labels(decomposition.segmentation[b]),
-            *(truth[b] if truth else ()),
-        ]
-        for b in range(len(slots))
-    ]
-    return columns, pictures
+    rows = []
+    for b, slots in enumerate(components(decomposition)):
+        segmentation = decomposition.segmentation[b]
+        truth = None if scene.labels is None else scene.labels[b]
+        labels = None if truth is None else truth[None]
+        own = colours[b] if colours else slot_colours(segmentation[None], labels, num_slots)
+        row = [Tile(pixels(scene.image[b])), Tile(pixels(decomposition.reconstruction[b]))]
+        row += [Tile(pixels(slot), colour) for slot, colour in zip(slots, own, strict=True)]
+        row.append(Tile(colour_segmentation(segmentation, own)))
+        rows.append(row if truth is None else [*row, Tile(colour_truth(truth))])
+    return rows
 
 
 def _draw(
-    path: Path, pictures: list[list[NDArray]], columns: list[str], rows: Sequence[str] = (), title: str = ""
+    path: Path, pictures: Sequence[Sequence[Tile]], columns: Sequence[str], rows: Sequence[str] = (), title: str = ""
 ) -> None:
-    """Draw pictures (H, W, 3) in a grid with names of columns and rows."""
-    figure = Figure(figsize=(1.1 * len(columns), 1.1 * len(pictures) + 0.6), dpi=120, layout="constrained")
-    axes = figure.subplots(len(pictures), len(columns), squeeze=False)
+    """Draw pictures in a grid with names of columns and rows."""
+    height, width = pictures[0][0].pixels.shape[:2]
+    ratio = height / width
+    figure = Figure(figsize=(1.1 * len(columns), 1.1 * ratio * len(pictures) + 0.6), dpi=120, layout="constrained")
+    # One pair of axes for all tiles, of width 1 each: a pair for each tile takes twenty times as long.
+    axes = figure.subplots()
+    frames = []
     for b, row in enumerate(pictures):
-        for axis, picture in zip(axes[b], row, strict=True):
-            axis.imshow(picture, interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-    for axis, name in zip(axes[0], columns, strict=True):
-        axis.set_title(name, fontsize=8)
-    for axis, name in zip(axes[:, 0], rows, strict=False):
-        axis.set_ylabel(name, fontsize=8)
+        for c, tile in enumerate(row):
+            x, y = c * (1 + GAP), b * (ratio + GAP)
+            axes.imshow(tile.pixels, interpolation="nearest", extent=(x, x + 1, y + ratio, y))
+            framed = tile.frame is not BLACK
+            frames.append(Rectangle((x, y), 1, ratio, edgecolor=tile.frame, linewidth=2.5 if framed else 0.8))
+    axes.add_collection(PatchCollection(frames, match_original=True, facecolor="none", clip_on=False))
+    axes.set(xlim=(0, len(columns) * (1 + GAP) - GAP), ylim=(len(pictures) * (ratio + GAP) - GAP, 0))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=8, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.set_xticks([c * (1 + GAP) + 0.5 for c in range(len(columns))], columns)
+    places = [b * (ratio + GAP) + ratio / 2 for b in range(len(rows))]
+    axes.set_yticks(places, rows, rotation=90, va="center")
     if title:
         figure.suptitle(title, fontsize=9)
     save_figure(path, figure)
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure in the format of the file's suffix, atomically, whatever backend is set.
-
-    Its texts are not read as formulas.
-    """
-    FigureCanvasAgg(figure)
-    numbers = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
-    for text in figure.findobj(Text):
-        if text not in numbers:  # of which those on logarithmic axes are formulas
-            text.set_parse_math(False)  # a run may be named a$b
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
 
 
 def pixels(image: Tensor) -> NDArray:

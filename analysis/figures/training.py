@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_compvae.analysis.figures.decompositions import decomposition_figure, traversal_figure, views_figure
-from pyro_compvae.analysis.metrics.evaluation import decompose, infer
+from pyro_compvae.analysis.metrics.decomposition import decompose, infer
 from pyro_compvae.data.records import Scene
 from pyro_compvae.guide import SceneGuide
 

@@ -10,7 +10,7 @@ import xarray
 from matplotlib.figure import Figure
 
 from pyro_compvae.analysis.evidence.table import half_interval
-from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
+from pyro_compvae.analysis.figures.style import PALETTE, save_figure
 from pyro_compvae.analysis.ladder.table import NAMES
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyro_compvae.analysis.metrics.decomposition import Decoded, Decomposition, decompose, infer, infer_once
 from pyro_compvae.analysis.metrics.duplicates import active_slots, duplicate_score
 from pyro_compvae.analysis.metrics.segmentation import adjusted_rand_index, mean_iou, mean_squared_error
 from pyro_compvae.data.records import Scene
@@ -20,58 +21,8 @@ from pyro_compvae.precision import exact_products
 IMAGE_METRICS = ("mse", "miou", "ari", "ari_fg", "duplicates", "duplicates_latent", "active_slots", "mask_entropy")
 MASK_METRICS = ("miou", "ari", "ari_fg", "duplicates")
 """Those of IMAGE_METRICS that need true masks."""
-Decoded = Literal["mean", "sample"]
-"""Which z image metrics are computed from: the posterior mean, or a sample of the posterior."""
 
 QUERY_METRICS = ("query_log_likelihood", "query_mse", "query_miou", "query_ari", "query_ari_fg")
-
-
-class Decomposition(NamedTuple):
-    """The decompositions of B scenes into slots, in one image each, decoded from one z each.
-
-    posterior: q(z | x), batch shape (B, K, D)
-    z: the slots that are decoded, (B, K, D), by default the posterior mean
-    reconstruction: E[x | z], (B, 3, H, W) in [0, 1]
-    means: the slots' images, (B, K, 3, H, W) in [0, 1]
-    masks: mixing proportions, (B, K, H, W), which sum to one over K
-    segmentation: the slot of largest proportion, (B, H, W) int64
-    """
-
-    posterior: Normal
-    z: Tensor
-    reconstruction: Tensor
-    means: Tensor
-    masks: Tensor
-    segmentation: Tensor
-
-
-@torch.no_grad()
-def infer(guide: SceneGuide, scene: Scene) -> Normal:
-    """q(z | x), batch shape (B, K, D), of a batch of scenes, from all their views."""
-    return guide.posterior(*guide.arguments(scene))
-
-
-@torch.no_grad()
-def decompose(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, z: Tensor | None = None) -> Decomposition:
-    """Decode a posterior into an image of each scene, from viewpoints (B, 3) if the model has any.
-
-    Args:
-        guide: the guide, which holds the model.
-        posterior: the posterior, of batch shape (B, K, D).
-        viewpoint: the viewpoints (B, 3).
-        z: a sample (B, K, D) to decode, instead of the posterior mean.
-    """
-    z = posterior.loc if z is None else z
-    mixture = guide.model.likelihood(z, *viewpoint)
-    masks = mixture.log_masks.exp()
-    return Decomposition(posterior, z, mixture.mean, mixture.means, masks, masks.argmax(1))
-
-
-@torch.no_grad()
-def uncertainty(guide: SceneGuide, posterior: Normal, *viewpoint: Tensor, num_samples: int = 16) -> Tensor:
-    """The standard deviation of a pixel's predicted colour over posterior samples, a mean over channels, (B, H, W)."""
-    samples = [guide.model.likelihood(posterior.sample(), *viewpoint).mean for _ in range(num_samples)]
-    return torch.stack(samples).std(0).mean(1)
 
 
 @torch.no_grad()
@@ -102,34 +53,23 @@ def scene_metrics(guide: SceneGuide, scene: Scene, decoded: Decoded = "mean") ->
     Raises:
         ValueError: if a multi-view scene has one view only, or ``decoded`` is neither.
     """
-    if decoded not in get_args(Decoded):
-        raise ArgumentError(f"decoded: expected mean or sample, got {decoded!r}")
+    if scene.image.dim() == 5 and scene.image.shape[1] < 2:
+        raise ArgumentError("scene: expected at least 2 views, one to observe and one to query, got 1")
+    found = infer_once(guide, scene, decoded)
     if scene.image.dim() == 4:
-        posterior = infer(guide, scene)
-        z = posterior.sample()
-        metrics = {"elbo": guide.model.likelihood(z).log_prob(scene.image) - prior_kl(posterior)}
-        point = posterior.loc if decoded == "mean" else z
-        metrics |= _image_metrics(decompose(guide, posterior, z=point), scene)
-        return metrics | _slot_kls(posterior)
-    num_views = scene.image.shape[1]
-    if num_views < 2:
-        raise ArgumentError(f"scene: expected at least 2 views, one to observe and one to query, got {num_views}")
-    num_observed = num_views // 2
-    posterior = infer(guide, scene.view(slice(num_observed)))
-    z = posterior.sample()
-    point = posterior.loc if decoded == "mean" else z
+        elbo = guide.model.likelihood(found.sample).log_prob(scene.image) - prior_kl(found.posterior)
+        return {"elbo": elbo} | image_metrics(found.decomposition(0), scene) | _slot_kls(found.posterior)
     log_likelihoods, per_view = [], []
-    for v in range(num_views):
-        view = scene.view(v)
+    for v, view in enumerate(found.views):
         assert view.viewpoint is not None
-        log_likelihoods.append(guide.model.likelihood(z, view.viewpoint).log_prob(view.image))
-        per_view.append(_image_metrics(decompose(guide, posterior, view.viewpoint, z=point), view))
-    observed, queried = per_view[:num_observed], per_view[num_observed:]
-    metrics = {"elbo": torch.stack(log_likelihoods[:num_observed]).sum(0) - prior_kl(posterior)}
+        log_likelihoods.append(guide.model.likelihood(found.sample, view.viewpoint).log_prob(view.image))
+        per_view.append(image_metrics(found.decomposition(v), view))
+    observed, queried = per_view[: found.num_observed], per_view[found.num_observed :]
+    metrics = {"elbo": torch.stack(log_likelihoods[: found.num_observed]).sum(0) - prior_kl(found.posterior)}
     metrics |= {name: _mean(view[name] for view in observed) for name in IMAGE_METRICS}
-    metrics |= {"query_log_likelihood": _mean(log_likelihoods[num_observed:])}
+    metrics |= {"query_log_likelihood": _mean(log_likelihoods[found.num_observed :])}
     metrics |= {name: _mean(view[name.removeprefix("query_")] for view in queried) for name in QUERY_METRICS[1:]}
-    return metrics | _slot_kls(posterior)
+    return metrics | _slot_kls(found.posterior)
 
 
 def metric_names(num_slots: int, multi_view: bool = False) -> tuple[str, ...]:
@@ -145,8 +85,22 @@ def evaluate(
 
     A metric that is undefined in all scenes, such as those of masks if there are none, is NaN.
     """
+    metrics = set_metrics(guide, scenes, device, batch_size, decoded)
+    return {name: values.nanmean().item() for name, values in metrics.items()}
+
+
+def set_metrics(
+    guide: SceneGuide, scenes: SceneSet, device: torch.device, batch_size: int = 64, decoded: Decoded = "mean"
+) -> dict[str, Tensor]:
+    """`scene_metrics` of every scene of a set, (N,) float64 each."""
     batches = [scene_metrics(guide, batch, decoded) for batch in scene_batches(scenes, device, batch_size)]
-    return {name: torch.cat([batch[name] for batch in batches]).double().nanmean().item() for name in batches[0]}
+    return {name: torch.cat([batch[name] for batch in batches]).double() for name in batches[0]}
+
+
+def standard_error(values: Tensor) -> float:
+    """The standard error of the mean of values (N,), without those that are NaN; NaN for fewer than two."""
+    known = values[~values.isnan()]
+    return (known.std() / len(known) ** 0.5).item() if len(known) > 1 else math.nan
 
 
 @torch.no_grad()
@@ -184,7 +138,8 @@ def scene_batches(scenes: SceneSet, device: torch.device, batch_size: int) -> li
     return [scenes[start : start + batch_size].to(device) for start in range(0, len(scenes), batch_size)]
 
 
-def _image_metrics(decomposition: Decomposition, scene: Scene) -> dict[str, Tensor]:
+def image_metrics(decomposition: Decomposition, scene: Scene) -> dict[str, Tensor]:
+    """IMAGE_METRICS of a decomposition of one view of every scene, (B,) each; see `scene_metrics`."""
     segmentation, labels, z = decomposition.segmentation, scene.labels, decomposition.z
     duplicates = duplicate_score(z, segmentation, labels)
     metrics = {

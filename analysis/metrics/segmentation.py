@@ -71,15 +71,47 @@ def mean_iou(predicted: Tensor, target: Tensor) -> Tensor:
     >>> mean_iou(1 - target, target), mean_iou(split, target)
     (tensor([1.], dtype=torch.float64), tensor([0.7500], dtype=torch.float64))
     """
-    table = contingency_table(predicted, target)
+    iou, present = _iou(predicted, target)
+    matched = [scene[linear_sum_assignment(scene, maximize=True)].sum() for scene in iou.cpu().numpy()]
+    return torch.tensor(matched, dtype=torch.float64, device=iou.device) / present.sum(1)
+
+
+def match_slots(predicted: Tensor, target: Tensor, num_slots: int) -> Tensor:
+    """The target label of every slot in the matching behind `mean_iou`, or −1 for slots without a partner.
+
+    A slot and a label without a common pixel are no partners, although the matching may pair what is left over.
+
+    Args:
+        predicted: integer labels (B, H, W) below num_slots.
+        target: integer labels (B, H, W), background included.
+        num_slots: number of slots K.
+
+    Returns:
+        (B, K) int64 on the CPU.
+
+    Raises:
+        ValueError: if the arguments are no label maps, differ in shape, or have other slots.
+
+    >>> target = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 1]]])
+    >>> match_slots(torch.tensor([[[2, 2, 0, 1], [2, 2, 0, 0]]]), target, num_slots=4)
+    tensor([[ 1, -1,  0, -1]])
+    """
+    iou = _iou(predicted, target, num_slots)[0].cpu()
+    partners = torch.full(iou.shape[:2], -1)
+    for scene, found in zip(iou, partners, strict=True):
+        slots, labels = (torch.from_numpy(side) for side in linear_sum_assignment(scene.numpy(), maximize=True))
+        found[slots] = torch.where(scene[slots, labels] > 0, labels, -1)
+    return partners
+
+
+def _iou(predicted: Tensor, target: Tensor, num_predicted: int | None = None) -> tuple[Tensor, Tensor]:
+    """The IoU of all pairs of labels, (B, P, T) float64, and which target labels are present, (B, T)."""
+    table = contingency_table(predicted, target, num_predicted)
     slot_area = table.sum(2, keepdim=True)
     object_area = table.sum(1, keepdim=True)
     # The union is 0 only if both labels are absent; such pairs overlap nowhere and score 0.
     union = (slot_area + object_area - table).clamp(min=1)
-    iou = (table.double() / union).cpu()  # (B, P, T)
-    matched = [scene[linear_sum_assignment(scene, maximize=True)].sum() for scene in iou.numpy()]
-    num_objects = (object_area > 0).sum((1, 2))
-    return torch.tensor(matched, dtype=torch.float64, device=table.device) / num_objects
+    return table.double() / union, object_area.squeeze(1) > 0
 
 
 def adjusted_rand_index(predicted: Tensor, target: Tensor, foreground_only: bool = False) -> Tensor:

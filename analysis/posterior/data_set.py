@@ -10,11 +10,11 @@ import torch
 import xarray
 from torch import Tensor
 
-from pyro_compvae.analysis.netcdf import write_netcdf
+from pyro_compvae.analysis.netcdf import read_netcdf, write_netcdf
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws
 from pyro_compvae.analysis.posterior.groups import Groups, Observed, posterior_groups
 from pyro_compvae.checks import check_counts
-from pyro_compvae.data.records import Scene
+from pyro_compvae.data.records import DataError, Scene
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.pareto import ARVIZ
@@ -104,16 +104,17 @@ def load_groups(path: Path, *names: str) -> Groups:
     """Load some groups of a file of draws.
 
     Raises:
-        InferenceDataError: if the file or a group is missing.
+        InferenceDataError: if the file or a group is missing, or cannot be read.
     """
     if not path.is_file():
         raise InferenceDataError(f"{path}: expected draws, found no such file; `compvae diagnose` makes it")
     groups = {}
     for name in names:
         try:
-            groups[name] = xarray.load_dataset(path, group=name, engine="h5netcdf")
-        except OSError as error:
+            groups[name] = read_netcdf(path, name)
+        except DataError as error:
             raise InferenceDataError(
-                f"{path}: expected the group {name!r}, found none ({error}); was it written by `compvae diagnose`?"
+                f"{path}: expected the group {name!r}, which cannot be read ({error}); was it written by `compvae "
+                "diagnose`?"
             ) from error
     return groups

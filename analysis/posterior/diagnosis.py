@@ -179,7 +179,7 @@ class Diagnosis:
             self.save_draws(draws, settings, range(scene, scene + 1))
         groups = ("posterior", "sample_stats")
         found = agreement({source: self.load(source, *groups) for source in ("nuts", "guide", "importance")})
-        title = f"{self.title}, scene {scene}"
+        title = f"{self.title}, scene {scene + 1}"
         marginals_figure(self.folder.figure("marginals.png"), found.draws, found.distances, title)
         return "\n".join([title, str(found.rows), *found.notes])
 

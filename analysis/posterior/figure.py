@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
+from pyro_compvae.analysis.figures.style import PALETTE, save_figure
 from pyro_compvae.analysis.posterior.marginals import FLOOR
 from pyro_compvae.evidence.estimate import USABLE, reliable_khat
 
@@ -60,8 +60,8 @@ def marginals_figure(
             text = ", ".join(f"{float(gap):.2f}" for gap in gaps)
             axis.set_title(text, fontsize=7)
             if k == K - 1:
-                axis.set_xlabel(f"latent {d}", fontsize=8)
-        axes[k, 0].set_ylabel(f"slot {k}", fontsize=8)
+                axis.set_xlabel(f"latent {d + 1}", fontsize=8)
+        axes[k, 0].set_ylabel(f"slot {k + 1}", fontsize=8)
     axes[0, 0].legend(fontsize=6)
     names = ", ".join(str(name) for name in away["source"].values)
     note = f"above each: Wasserstein distance to nuts of {names}, in its standard deviations"
@@ -157,7 +157,7 @@ def checks_figure(path: Path, checks: xarray.Dataset, images: NDArray, title: st
     for b in range(num_scenes):
         shown = figure.add_subplot(grid[0, b + 3])
         shown.imshow(np.moveaxis(images[b], 0, -1).clip(0, 1), interpolation="nearest")
-        _bare(shown, f"scene {b}")
+        _bare(shown, f"scene {b + 1}")
     _bare(figure.add_subplot(grid[0, 2]), "")
     figure.axes[-1].axis("off")
     for row, source in enumerate(sources, start=1):

@@ -161,7 +161,7 @@ def agreement_rows(reference: xarray.DataArray, distances: xarray.DataArray) -> 
         return (name, f"{worst:.2f}", f"{least:.0f}", *means)
 
     rows = [
-        row(str(k), distances.sel(slot=k), float(rhat.sel(slot=k).max()), float(ess.sel(slot=k).min()))
+        row(str(k + 1), distances.sel(slot=k), float(rhat.sel(slot=k).max()), float(ess.sel(slot=k).min()))
         for k in reference["slot"].values
     ]
     rows.append(row("all", distances, float(rhat.max()), float(ess.min())))

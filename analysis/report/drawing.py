@@ -51,7 +51,7 @@ def picture(draw: Callable[[Path], None], key: str, alt: str) -> Picture:
     # The page sets the size; the figure's own width, in points of 4/3 pixels, is the largest.
     start, end = svg.split(">", 1)
     width = re.search(r'\bwidth="([\d.]+)pt"', start)
-    limit = f' style="max-width: {float(width.group(1)) * 4 / 3:.0f}px"' if width else ""
+    limit = f' style="--width: {float(width.group(1)) * 4 / 3:.0f}px"' if width else ""
     start = re.sub(r' (width|height)="[^"]*"', "", start).replace("<svg", f'<svg aria-hidden="true"{limit}')
     return Picture(f"{start}>{end}", alt)
 

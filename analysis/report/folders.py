@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,19 @@ from typing import Any
 
 import xarray
 
+from pyro_compvae.analysis.netcdf import read_netcdf
 from pyro_compvae.analysis.results import IdentityError, check_identity
 from pyro_compvae.analysis.runs import Run, load_run
-from pyro_compvae.errors import CompvaeError
+from pyro_compvae.data.load import ROOTS
+from pyro_compvae.data.records import DataError
+from pyro_compvae.errors import CompvaeError, ConfigError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.environment import read_environment
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.log import whole_lines
+from pyro_compvae.runs.reading import check_text
+from pyro_compvae.runs.summary import SummaryError
 
 
 class ReportError(CompvaeError, ValueError):
@@ -30,6 +36,10 @@ class Missing(Exception):  # noqa: N818 (it is no error: a report shows the reas
     def __init__(self, why: str, command: str = "") -> None:
         super().__init__(why)
         self.why, self.command = why, command
+
+
+class NotComputed(Missing):
+    """Something is not there; the page has one list of all that, with the commands that compute it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,11 @@ class ReportedRun:
         """The path, quoted for a shell."""
         return shlex.quote(str(self.folder.path))
 
+    @property
+    def at_step(self) -> str:
+        """The step of the weights, which everything on the page is of, as a text."""
+        return f"step {self.run.step:,}" if self.run is not None else "weights that cannot be loaded"
+
     def summary(self) -> dict[str, Any]:
         """The metrics on all test scenes.
 
@@ -63,24 +78,27 @@ class ReportedRun:
         """
         if not self.folder.is_finished:
             command = f"compvae train --resume --run-dir {self.quoted}"
-            raise Missing("The run has not finished: there is no summary.json.", command)
+            raise NotComputed("the run has not finished: there is no summary.json", command)
         try:
             return self.folder.summary()
-        except ValueError as error:
+        except SummaryError as error:
             raise Missing(f"{self.folder.summary_file} cannot be read ({error}).") from error
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, without damaged rows and without empty cells.
 
         Raises:
-            Missing: if there is no such file, or it cannot be read.
+            Missing: if there is no such file, or it cannot be read, or is no log of steps.
         """
         path = self.folder.metrics
         if not path.is_file():
-            raise Missing("There is no metrics.csv: the run was copied without it.")
+            raise NotComputed("there is no metrics.csv, as the run was copied without it")
+        check_text(path, self.folder.path, Missing)
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
                 header = next(csv.reader(file), [])
+            if header[:1] != ["step"] or len(set(header)) < len(header):
+                raise Missing(f"{path} cannot be read: expected the column step and then others, got {header[:4]}.")
             rows = csv.DictReader(whole_lines(path, len(header)).values(), header)
             return [{name: float(cell) for name, cell in row.items() if name and cell} for row in rows]
         except (ValueError, csv.Error) as error:
@@ -97,7 +115,7 @@ class ReportedRun:
         except CheckpointError as error:
             raise Missing(str(error)) from error
         if not calls:
-            raise Missing("Command and environment were not recorded: there is no environment.json.")
+            raise NotComputed("there is no environment.json, as command and environment were not recorded")
         return calls
 
     def loaded(self) -> Run:
@@ -123,10 +141,10 @@ class ReportedRun:
         """
         path = self.folder.numbers(name)
         if not path.is_file():
-            raise Missing(f"Not computed yet: there is no {path.name}.", command)
+            raise NotComputed(f"there is no {path.name}", command)
         try:
-            data = xarray.load_dataset(path, group=group, engine="h5netcdf")
-        except Exception as error:  # damaged files and missing groups raise many kinds of errors
+            data = read_netcdf(path, group)
+        except DataError as error:
             raise Missing(f"{path.name} has no group {group!r} that can be read ({error}).", command) from error
         if self.run is not None:
             try:
@@ -136,31 +154,48 @@ class ReportedRun:
         return data
 
 
-def open_folders(paths: list[Path]) -> list[ReportedRun]:
-    """Open the run folders of a report.
+def open_folders(paths: list[Path], data_root: Path | None = None) -> tuple[list[ReportedRun], list[str]]:
+    """Open the run folders of a report, given the place of the data now if they have moved.
+
+    Returns:
+        The runs, and a sentence on every folder that is none or has no configuration that can be read.
 
     Raises:
-        ReportError: if there are no folders, one is named twice, or one has no configuration that can be read.
+        ReportError: if there are no folders, one is named twice, or none is a run folder.
     """
     if not paths:
         raise ReportError("expected one run folder or more, got none")
-    if len({path.resolve() for path in paths}) < len(paths):
+    places = [os.path.realpath(path) for path in paths]
+    if len(set(places)) < len(places):
         raise ReportError(f"expected every run folder once, got {', '.join(map(str, paths))}")
-    names = [path.resolve().name for path in paths]
+    names = [os.path.basename(place) for place in places]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    return [_open(path, name) for path, name in zip(paths, names, strict=True)]
+    runs: list[ReportedRun] = []
+    problems: list[str] = []
+    for path, name in zip(paths, names, strict=True):
+        try:
+            runs.append(_open(path, name, data_root))
+        except ReportError as error:
+            problems.append(str(error))
+    if not runs:
+        raise ReportError("; ".join(problems))
+    return runs, problems
 
 
-def _open(path: Path, name: str) -> ReportedRun:
+def _open(path: Path, name: str, data_root: Path | None) -> ReportedRun:
     folder = RunFolder(path)
     try:
         config = folder.config()
-    except CheckpointError as error:
-        raise ReportError(str(error)) from error
-    except ValueError as error:
+    except ConfigError as error:
         raise ReportError(f"{folder.config_file}: expected the configuration of a run, but {error}") from error
+    except (CompvaeError, OSError) as error:
+        raise ReportError(str(error)) from error
+    place = data_root if config.data.name in ROOTS else None  # other scenes are made on the spot
     try:
-        return ReportedRun(folder, name, config, load_run(path), "")
-    except CheckpointError as error:
+        return ReportedRun(folder, name, config, load_run(path, data_root=place), "")
+    except CompvaeError as error:
         return ReportedRun(folder, name, config, None, str(error))
+    # A folder that others have made may break what nobody has thought of; it must not cost the rest of the page.
+    except Exception as error:
+        return ReportedRun(folder, name, config, None, repr(error))

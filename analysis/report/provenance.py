@@ -8,6 +8,7 @@ from pyro_compvae.analysis import results
 from pyro_compvae.analysis.report.blocks import Block, Numbers, Part, Section, Text
 from pyro_compvae.analysis.report.folders import ReportedRun
 from pyro_compvae.analysis.tables import Table
+from pyro_compvae.data import DataError
 from pyro_compvae.runs.config import flatten, to_yaml
 
 
@@ -44,7 +45,10 @@ def environment(reported: ReportedRun) -> list[Block]:
 
 def settings(reported: ReportedRun) -> list[Block]:
     """With what settings the files of the run folder were computed."""
-    lines = [
-        f"{path.name}: {results.read(path).attrs.get('settings')}" for path in sorted(reported.folder.path.glob("*.nc"))
-    ]
+    lines = []
+    for path in sorted(reported.folder.path.glob("*.nc")):
+        try:
+            lines.append(f"{path.name}: {results.read(path).attrs.get('settings')}")
+        except DataError as error:
+            lines.append(f"{path.name}: cannot be read ({error})")
     return [Text("Settings of the files", "\n".join(lines), folded=True)] if lines else []

@@ -1,10 +1,11 @@
 "use strict";
 (() => {
   const runs = JSON.parse(document.getElementById("scene-data").textContent);
+  const names = JSON.parse(document.getElementById("metric-names").textContent);
   const sceneSlider = document.getElementById("scene");
   const viewSlider = document.getElementById("view");
   const panels = [...document.querySelectorAll(".panel[data-run]")].filter((panel) => panel.querySelector("img[data-role]"));
-  const percent = (share) => `${(100 * share).toFixed(0)} %`;
+  const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 
   // The view of a run that is shown now; runs may have fewer scenes or views than others.
   function shown(panel) {
@@ -50,15 +51,15 @@
     panel.querySelectorAll(".slot").forEach((button, k) => {
       const slot = now.view.slots[k];
       button.querySelector("img").src = slot.src;
+      button.style.setProperty("--slot", slot.colour);
       button.querySelector(".slot-says").textContent = `${percent(slot.share)}, KL ${now.view.kl[k]}`;
       button.setAttribute(
         "aria-label", `slot ${k + 1}: ${percent(slot.share)} of the pixels, KL ${now.view.kl[k]} nats`);
     });
-    const names = { miou: "mIoU", ari_fg: "foreground ARI", mse: "MSE", duplicates: "duplicates",
-      duplicates_latent: "duplicates by cosine", active_slots: "active slots" };
-    const told = Object.entries(now.scene.metrics).map(([name, value]) => `${names[name]} ${Number(value.toPrecision(3))}`);
-    panel.querySelector(".says").textContent =
-      now.scene.objects === null ? told.join(", ") : `${now.scene.objects} objects; ${told.join(", ")}`;
+    const metrics = now.view.metrics;
+    const told = names.filter(([key]) => key in metrics).map(([key, name]) => `${name} ${Number(metrics[key].toPrecision(3))}`);
+    if (now.scene.objects !== null) told.unshift(`${now.scene.objects} objects`);
+    panel.querySelector(".says").textContent = told.join(", ");
     isolate(panel, null);
   }
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from pyro_compvae.analysis.report.blocks import Section, Show, part_of
-from pyro_compvae.analysis.report.folders import ReportedRun
+from pyro_compvae.analysis.report.blocks import Part, Section, Show, part_of
+from pyro_compvae.analysis.report.comparisons import comparisons_among
+from pyro_compvae.analysis.report.folders import Missing, ReportedRun
 from pyro_compvae.analysis.report.metrics import curves, overview
 from pyro_compvae.analysis.report.provenance import configuration, environment, settings
 from pyro_compvae.analysis.report.studies import (
     calibration,
     checks,
-    comparison_among,
     evidence,
     khat,
     ladder,
@@ -24,14 +24,14 @@ from pyro_compvae.analysis.report.studies import (
 def sections(folders: Sequence[ReportedRun]) -> list[Section]:
     """All sections but that of the decompositions, in their order."""
     return [
-        overview(folders),
-        curves(folders),
+        _whole("comparison", "Comparison", folders, comparisons_among),
+        _whole("overview", "Overview", folders, overview),
+        _whole("curves", "Training", folders, curves),
         _section("evidence", "Evidence", EVIDENCE, folders, evidence, sandwich),
         _section("ladder", "Gap ladder", LADDER, folders, ladder),
         _section("posterior", "Posterior", POSTERIOR, folders, khat, nuts, checks),
         _section("calibration", "Calibration", CALIBRATION, folders, calibration),
         *([_section("loo", "Views left out", LOO, folders, loo)] if any(f.config.multi_view for f in folders) else []),
-        _section("comparison", "Comparison", COMPARISON, folders, comparison_among(folders)),
         configuration(folders),
         _section("environment", "Environment and commands", ENVIRONMENT, folders, environment, settings),
     ]
@@ -51,8 +51,17 @@ CALIBRATION = (
     "make scenes that no guide was trained on, so this is a hard test."
 )
 LOO = "How well each view is predicted by the others."
-COMPARISON = "Two runs of this page on the same scenes: is a difference of ELBOs one of models or of posteriors?"
 ENVIRONMENT = "What made the runs."
+
+
+def _whole(
+    key: str, title: str, folders: Sequence[ReportedRun], make: Callable[[Sequence[ReportedRun]], Section]
+) -> Section:
+    """A section on all runs together, or the reason why it cannot be made."""
+    try:
+        return make(folders)
+    except Exception as error:  # as in `part_of`
+        return Section(key, title, "", [Part("", (), [Missing(f"This cannot be shown: {error!r}.")])])
 
 
 def _section(key: str, title: str, lead: str, folders: Sequence[ReportedRun], *shows: Show) -> Section:

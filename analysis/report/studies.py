@@ -3,80 +3,107 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 
-from pyro_compvae.analysis import results
 from pyro_compvae.analysis.calibration import table as calibration_table
 from pyro_compvae.analysis.calibration.figure import calibration_figure
+from pyro_compvae.analysis.evidence.compute import OBSERVED
 from pyro_compvae.analysis.evidence.data_set import estimates_of
 from pyro_compvae.analysis.evidence.figure import evidence_figure
-from pyro_compvae.analysis.evidence.table import comparisons, evidence_rows, how_to_read, sandwich_table
+from pyro_compvae.analysis.evidence.table import (
+    comparisons,
+    evidence_rows,
+    how_to_read,
+    interval,
+    sandwich_rows,
+    sandwich_sentence,
+)
 from pyro_compvae.analysis.ladder import table as ladder_table
 from pyro_compvae.analysis.ladder.figure import ladder_figure
 from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
 from pyro_compvae.analysis.posterior.loo import loo_table
 from pyro_compvae.analysis.posterior.marginals import agreement
 from pyro_compvae.analysis.posterior.predictive_checks import checks_table
-from pyro_compvae.analysis.report.blocks import Block, Numbers, Show, Text
+from pyro_compvae.analysis.report.blocks import Block, Headline, Numbers, Verdict
 from pyro_compvae.analysis.report.drawing import picture
 from pyro_compvae.analysis.report.folders import Missing, ReportedRun
+from pyro_compvae.analysis.report.said import scenes_of
 
 
 def evidence(reported: ReportedRun) -> list[Block]:
     """Estimates of log p(x)."""
     data = reported.read("evidence", reported.command("evidence"))
-    estimates = estimates_of(data)
-    scenes = len(estimates["guide"].log_evidence)
+    estimates, said = estimates_of(data), scenes_of(data)
+    name, best = [(name, estimate) for name, estimate in estimates.items() if name != OBSERVED][-1]
+    found, reliable = interval(best.log_evidence), f"reliable for {int(best.reliable.sum())} of {len(best.reliable)}"
     dimensions = 3 * reported.config.data.image_size**2 * json.loads(data.attrs["settings"]).get("num_views", 1)
     notes = [*comparisons(estimates), how_to_read(estimates)]
-    table = evidence_rows(estimates, dimensions)
-    alt = f"Estimates of log p(x) of {scenes} scenes against the number of draws; the table has their values."
-    figure = picture(partial(evidence_figure, estimates=estimates), f"evidence-{reported.name}", alt)
-    return [Numbers(f"{scenes} test scenes, nats", table, notes), figure]
+    alt = f"Estimates of log p(x) of {said} against the number of draws; the table has their values."
+    return [
+        Headline("log p̂(x), nats ↑", found, f"{said}, {reliable}"),
+        Verdict(f"log p̂(x) by {name} is {found} nats per scene on {said}; {best.verdict()}."),
+        Numbers(f"{said}, nats", evidence_rows(estimates, dimensions), notes),
+        picture(partial(evidence_figure, estimates=estimates), f"evidence-{reported.name}", alt),
+    ]
 
 
 def sandwich(reported: ReportedRun) -> list[Block]:
     """Bounds on log p(x) of simulated scenes."""
     data = reported.read("sandwich", reported.command("evidence", "--bdmc"))
-    return [Text("Simulated scenes, between two bounds, nats", sandwich_table(data))]
+    caption = f"{scenes_of(data, 'simulated scenes')}, between two bounds, nats"
+    return [Numbers(caption, sandwich_rows(data), [sandwich_sentence(data)])]
 
 
 def ladder(reported: ReportedRun) -> list[Block]:
     """Rungs and gaps."""
     data = reported.read("ladder", reported.command("ladder"))
-    mean = ", ".join(
-        f"{ladder_table.NAMES[str(name)]} {float(data['gap'].sel(gap_name=name).mean()):.1f}"
-        for name in data["gap_name"].values
-    )
-    alt = f"Parts of the gap of {data.sizes['scene']} scenes as stacked bars; means in nats: {mean}."
+    said, total = scenes_of(data), data["gap"].sum("gap_name")
+    parts = data["gap"].mean("scene")
+    means = {ladder_table.NAMES[str(part["gap_name"].values)]: float(part) for part in parts}
+    largest = max(means, key=means.__getitem__)
+    listed = ", ".join(f"{name} {mean:.1f}" for name, mean in means.items())
+    alt = f"Parts of the gap of {said} as stacked bars; means in nats: {listed}."
+    figure = partial(ladder_figure, data=data)
     return [
-        picture(partial(ladder_figure, data=data), f"ladder-{reported.name}", alt),
-        Numbers("Parts of the gap, nats", ladder_table.gap_rows(data)),
-        Numbers("Rungs, nats", ladder_table.rung_rows(data), [ladder_table.how_to_read(data)]),
+        Headline("gap, nats ↓", interval(total.values), said),
+        Verdict(
+            f"the gap log p̂(x) − ELBO is {interval(total.values)} nats per scene on {said}; the largest part is "
+            f"{largest}, {means[largest]:.1f} nats."
+        ),
+        Numbers(f"Parts of the gap, {said}, nats", ladder_table.gap_rows(data)),
+        Numbers(f"Rungs, {said}, nats", ladder_table.rung_rows(data), [ladder_table.how_to_read(data)]),
+        picture(figure, f"ladder-{reported.name}", alt),
     ]
 
 
 def khat(reported: ReportedRun) -> list[Block]:
     """k̂ of the weights of all draws there are."""
     command = reported.command("diagnose")
-    khats = {name: khats_of(reported.read(f"posterior_{name}", command)) for name in ("guide", "importance")}
-    alt = "; ".join(f"{name}: {values} scenes" for name, values in khats.items())
-    return [picture(partial(khat_figure, khats=khats), f"khat-{reported.name}", alt)]
+    draws = {name: reported.read(f"posterior_{name}", command) for name in ("guide", "importance")}
+    khats = {name: khats_of(data) for name, data in draws.items()}
+    said = [f"{name}: {values} {scenes_of(draws[name])}" for name, values in khats.items()]
+    figure = picture(partial(khat_figure, khats=khats), f"khat-{reported.name}", "; ".join(said))
+    return [*(Verdict(f"draws, {sentence}.") for sentence in said), figure]
 
 
 def nuts(reported: ReportedRun) -> list[Block]:
     """Marginals of one scene against NUTS."""
-    command = reported.command("diagnose")
-    found = agreement(
-        {
-            name: {group: reported.read(f"posterior_{name}", command, group) for group in ("posterior", "sample_stats")}
-            for name in ("nuts", "guide", "importance")
-        }
-    )
-    alt = f"Latents of scene {found.scene} by NUTS, the guide and importance; the table has their distances."
+    command, groups = reported.command("diagnose"), ("posterior", "sample_stats")
+    draws = {
+        name: {group: reported.read(f"posterior_{name}", command, group) for group in groups}
+        for name in ("nuts", "guide", "importance")
+    }
+    scene = int(draws["nuts"]["sample_stats"]["scene"].values[0])
+    for name in ("guide", "importance"):
+        others = draws[name]["sample_stats"]
+        if scene not in others["scene"].values:
+            why = f"posterior_nuts.nc is of test scene {scene + 1}, and posterior_{name}.nc of {scenes_of(others)}."
+            raise Missing(why, command)
+    found = agreement(draws)
+    said = f"Test scene {scene + 1} (--nuts-scene {scene})"
+    alt = f"Latents of test scene {scene + 1} by NUTS, the guide and importance; the table has their distances."
     draw = partial(marginals_figure, draws=found.draws, distances=found.distances)
-    table = Numbers(f"Scene {found.scene} against NUTS", found.rows, found.notes)
+    table = Numbers(f"{said} against NUTS", found.rows, found.notes)
     return [table, picture(draw, f"marginals-{reported.name}", alt)]
 
 
@@ -88,7 +115,7 @@ def checks(reported: ReportedRun) -> list[Block]:
     if json.loads(data.attrs["settings"])["draws"] != draws:
         raise Missing("predictive_checks.nc is of other draws than those here.", command)
     images = reported.read("posterior_guide", command, "observed_data")["image"].values
-    text = checks_table(data)
+    text = f"{scenes_of(data)}; {checks_table(data)}"
     figure = partial(checks_figure, checks=data, images=images)
     return [picture(figure, f"checks-{reported.name}", text)]
 
@@ -97,12 +124,13 @@ def calibration(reported: ReportedRun) -> list[Block]:
     """Ranks and coverage."""
     data = reported.read("calibration", reported.command("diagnose"))
     sentences = calibration_table.calibration_sentences(data)
-    alt = f"ECDF differences of ranks with 99 % bands. {'; '.join(sentences)}. The table has means and p-values."
-    figure = partial(calibration_figure, data=data)
-    notes = [*sentences, calibration_table.how_to_read(data)]
+    said = scenes_of(data, "simulated scenes")
+    alt = f"ECDF differences of ranks with 99 % bands, {said}. The table has means and p-values."
+    rows, notes = calibration_table.calibration_rows(data), [calibration_table.how_to_read(data)]
     return [
-        picture(figure, f"calibration-{reported.name}", alt),
-        Numbers("Ranks", calibration_table.calibration_rows(data), notes),
+        *(Verdict(f"{sentence}.") for sentence in sentences),
+        Numbers(f"Ranks, {said}", rows, notes),
+        picture(partial(calibration_figure, data=data), f"calibration-{reported.name}", alt),
     ]
 
 
@@ -111,30 +139,6 @@ def loo(reported: ReportedRun) -> list[Block]:
     if not reported.config.multi_view:
         raise Missing("Single images have no views to leave out.")
     data = reported.read("loo", reported.command("diagnose"))
-    text = loo_table(data)
+    said, sentence = scenes_of(data), loo_table(data)
     figure = partial(khat_figure, khats={"views left out": khats_of(data)})
-    return [picture(figure, f"loo-{reported.name}", f"k̂ of every view. {text}")]
-
-
-def comparison_among(folders: Sequence[ReportedRun]) -> Show:
-    """What shows the comparisons of a run with others of these."""
-
-    def comparison(reported: ReportedRun) -> list[Block]:
-        """Comparisons of this run with others of the page, as ``compvae compare`` printed them."""
-        others = [other for other in folders if other is not reported]
-        found: list[Block] = []
-        for path in sorted(reported.folder.path.glob("against-*/comparison.nc")):
-            sides = json.loads(results.read(path).attrs.get("settings", "[]"))
-            for other in others:
-                if sides == [[other.loaded().identity, reported.loaded().identity]]:
-                    text = path.with_suffix(".txt").read_text(encoding="utf-8")
-                    found.append(Text(f"{other.name} (0) and {reported.name} (+)", text))
-        if not found and not reported.config.lnms and any(other.config.lnms for other in others):
-            raise Missing("Without L-NMS this is the side 0 of comparisons, which are shown with the other.")
-        if not found:
-            first = others[0].quoted if others else "RUN_0"
-            command = f"compvae compare {first} {reported.quoted}"
-            raise Missing("Not compared, as the run with L-NMS, with any other run of this page.", command)
-        return found
-
-    return comparison
+    return [Verdict(f"{said}: {sentence}."), picture(figure, f"loo-{reported.name}", f"k̂ of every view of {said}")]

@@ -139,6 +139,8 @@ def _calls(folder: RunFolder) -> list[dict[str, Any]]:
         missing = {name for call in calls for name in set(CALL) - set(call)}
         if missing:
             raise ArgumentError(f"missing {sorted(missing)}")
+        if not all(isinstance(call[name], dict if name == "packages" else str) for call in calls for name in CALL):
+            raise ArgumentError("some are of another kind")
         return [call | {"command": without_places(call["command"])} for call in calls]
     except (ValueError, TypeError, AttributeError) as error:
         raise ExportError(

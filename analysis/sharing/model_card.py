@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pyro_compvae.analysis.metrics.meanings import MEANINGS, left_out, number
+from pyro_compvae.analysis.sharing.markdown import Markdown, block, code, line
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.runs.config import RunConfig
 
@@ -47,24 +48,30 @@ def model_card(
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
+        finalize=line,  # what is no Markdown of ours is text
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["code"] = code
     return environment.get_template("model_card.md.jinja").render(
         name=name,
-        front_matter=_front_matter(name, config, summary, licence, data),
+        front_matter=Markdown(_front_matter(name, config, summary, licence, data)),
         guide=guide,
+        title=Markdown(guide.title),
+        metrics_note=Markdown(guide.metrics_note),
+        known_limit=Markdown(guide.known_limit),
         config=config,
         licence=licence,
         data=data,
         size=config.data.image_size,
         num_weights=sum(weight.numel() for weight in guide.parameters()),
         summary=summary,
-        metrics=_metrics(summary),
-        left_out=_left_out(summary),
+        metrics=[Markdown(" | ".join(row)) for row in _metrics(summary)],
+        left_out=Markdown(_left_out(summary).capitalize()),
         own_data=OWN_DATA.get(config.data.name),
         splits=_splits(summary),
+        commands=block([call["command"] for call in calls]),
         calls=calls,
         number=number,
     )
@@ -81,7 +88,7 @@ def _front_matter(name: str, config: RunConfig, summary: Mapping[str, Any], lice
     result = {
         "task": {"type": "image-segmentation", "name": "unsupervised decomposition of scenes"},
         "dataset": {"type": data, "name": _splits(summary).get("test", data), "split": "test"},
-        "metrics": [{"type": key, "name": METRICS[key][0], "value": value} for key, value in found.items()],
+        "metrics": [{"type": key, "name": METRICS[key].label, "value": value} for key, value in found.items()],
     }
     tags = ["pyro", "variational-autoencoder", "object-centric", "unsupervised", config.guide]
     content = {
@@ -113,13 +120,15 @@ def _left_out(summary: Mapping[str, Any]) -> str:
 def _metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """The cells of the table of metrics."""
     rows = [
-        (f"`{key}`", what, number(summary[key]), good) for key, (what, good) in METRICS.items() if _known(summary, key)
+        (f"`{key}`", meaning.label, number(summary[key]), meaning.hint)
+        for key, meaning in METRICS.items()
+        if _known(summary, key)
     ]
     kls = [number(value) for key, value in summary.items() if key.startswith("kl_slot_")]
     if kls:
         rows.append(("`kl_slot_k`", "KL of slots, nats", " ".join(kls), "a slot near 0 is unused"))
     by_views = summary.get("query_mse_by_observed_views")
     if by_views:
-        what = f"query MSE, {', '.join(by_views)} views observed"
+        what = f"query MSE, {', '.join(str(line(views)) for views in by_views)} views observed"
         rows.append(("`query_mse_by_observed_views`", what, " ".join(map(number, by_views.values())), "should fall"))
     return rows

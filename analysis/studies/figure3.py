@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pyro_compvae.analysis.figures.decompositions import compared_figure
-from pyro_compvae.analysis.metrics.evaluation import Decomposition, decompose, infer
+from pyro_compvae.analysis.metrics.decomposition import Decomposition, decompose, infer
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.analysis.studies.grid import Cell
 from pyro_compvae.data import Scene, SceneSet, load_scenes
@@ -38,7 +38,7 @@ def figure3(path: Path, out: Path, cells: Sequence[Cell], device: torch.device, 
             name = f"{cell.place['guide']} {cell.place['group']}\n{dataset}"
             if cell.place["dataset"] == dataset and name not in rows:
                 torch.manual_seed(0)
-                run = load_run(out / cell.name, device)
+                run = load_run(out / cell.name, device, data_root=cell.config.data.root)
                 scenes = load(run.config.data, "test", multi_view=run.config.multi_view)
                 rows[name] = decomposed(run, scenes, image)
     compared_figure(path, rows)

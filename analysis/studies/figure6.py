@@ -13,7 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
+from pyro_compvae.analysis.figures.style import PALETTE, save_figure
 from pyro_compvae.analysis.metrics.evaluation import evaluate
 from pyro_compvae.analysis.metrics.meanings import left_out
 from pyro_compvae.analysis.runs import load_run

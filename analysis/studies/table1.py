@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pyro_compvae.analysis.figures.decompositions import PALETTE, save_figure
+from pyro_compvae.analysis.figures.style import PALETTE, save_figure
 from pyro_compvae.analysis.studies.grid import Cell
 from pyro_compvae.analysis.tables import Table, csv_text
 from pyro_compvae.runs.config import RunConfig

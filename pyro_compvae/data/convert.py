@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pyro_compvae.data.readers.resize import resize, square
+from pyro_compvae.data.readers.resize import Crop, resize, square
 from pyro_compvae.data.readers.sources import Source, SourcePart, open_source
 from pyro_compvae.data.records import DataError, StoredScene
 from pyro_compvae.data.scene_file.format import FileInfo, file_info
@@ -20,6 +20,10 @@ from pyro_compvae.data.scenes import SPLITS
 PUBLISHED_TRAIN = {"clevr_with_masks": 70_000, "objects_room_train": 100_000}
 """How many scenes the literature trains on, from the first of the file on; 60,000 for the other data sets."""
 HELD_OUT = 1_000
+CROPS = {
+    "clevr": "rows 29 to 220 and columns 64 to 255, as is usual for CLEVR",
+    "centre": "the central square",
+}
 MAX_SIDE = 4_096
 
 
@@ -28,8 +32,10 @@ class ConvertConfig:
     """Settings of the conversion of a source to a file of scenes."""
 
     image_size: int | None = None
-    """New side of the images in pixels; by default they keep their size. Images that are not square are cropped:
-    CLEVR's by the usual crop, and others to the central square."""
+    """New side of the images in pixels; by default they keep their size."""
+    crop: Crop | None = None
+    """How images that are not square become square: by the central square, or by the usual crop of CLEVR's images of
+    240x320 pixels; by default by the latter only if the source is CLEVR with masks itself."""
     max_objects: int | None = None
     """Scenes with more objects than this are left out; 6 turns CLEVR into CLEVR6."""
     num_train: int | None = None
@@ -45,10 +51,10 @@ class ConvertConfig:
     """How many first labels of object-centric-library's files are background; by default 4 in Objects Room, else 1."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), 0 if field.name.startswith("num_") else 1
-            if value is not None and value < least:
-                raise DataError(f"{field.name}: expected {least} or more, got {value}")
+        for name, value in dataclasses.asdict(self).items():
+            least = 0 if name.startswith("num_") else 1
+            if name != "crop" and value is not None and value < least:
+                raise DataError(f"{name}: expected {least} or more, got {value}")
         if self.image_size is not None and self.image_size > MAX_SIDE:
             raise DataError(f"image_size: expected at most {MAX_SIDE} pixels, got {self.image_size}")
 
@@ -66,17 +72,21 @@ def convert(path: Path, target: Path, config: ConvertConfig, show: bool = False)
         DataError: if the source is unknown, damaged, or has fewer scenes than asked for, or if the target exists.
     """
     source = open_source(path, config.num_background)
+    crop = config.crop or source.crop
 
     def prepared(split: str, scenes: Iterable[StoredScene]) -> Iterator[StoredScene]:
         for scene in tqdm(scenes, split, unit="scene", disable=not show):
             if config.max_objects is not None and scene.num_objects is None:
                 raise DataError(f"max_objects: expected scenes with masks, {path} has none")
             if config.max_objects is None or (scene.num_objects or 0) <= config.max_objects:
-                yield resize(square(scene), config.image_size)
+                yield resize(square(scene, crop), config.image_size)
 
     splits = {split: (origin, prepared(split, scenes)) for split, (origin, scenes) in divide(source, config).items()}
     name = source.name if config.max_objects is None else f"{source.name}, at most {config.max_objects} objects"
-    write_scenes(target, name, splits, {"source": path.name} | dataclasses.asdict(config))
+    notes = [*source.notes, f"images that are not square: cropped to {CROPS[crop]}"]
+    write_scenes(
+        target, name, splits, {"source": path.name, **dataclasses.asdict(config), "crop": crop, "notes": notes}
+    )
     return file_info(target)
 
 
@@ -92,7 +102,7 @@ def divide(source: Source, config: ConvertConfig) -> dict[str, tuple[str, Iterab
     given = {split: size for split, size in asked.items() if size is not None}
     if "all" in source.parts:
         part = source.parts["all"]
-        return _cut(part, _default_sizes(source.name, part.num_scenes) | given)
+        return _cut(part, _default_sizes(source.name, part) | given)
     has = set(source.parts) | ({"validation"} if "train" in source.parts else set())
     if not set(given) <= has:
         raise DataError(
@@ -111,6 +121,12 @@ def divide(source: Source, config: ConvertConfig) -> dict[str, tuple[str, Iterab
 
 def _cut(part: SourcePart, sizes: Mapping[str, int | None]) -> dict[str, tuple[str, Iterable[StoredScene]]]:
     """Divide the scenes of a part into consecutive splits, from the first on; a size of None takes all."""
+    for split, size in sizes.items():
+        if size is not None and size % part.together:
+            raise DataError(
+                f"num_{split}: expected a multiple of {part.together}, since so many consecutive frames of "
+                f"{part.origin} belong together, got {size:,}."
+            )
     total = sum(size or 0 for size in sizes.values())
     if part.num_scenes is not None and total > part.num_scenes:
         raise DataError(
@@ -142,8 +158,9 @@ def _take(scenes: Iterator[StoredScene], size: int, split: str, part: SourcePart
         )
 
 
-def _default_sizes(name: str, num_scenes: int | None) -> dict[str, int]:
-    if num_scenes is None:
-        return {"train": PUBLISHED_TRAIN.get(name, 60_000), "validation": HELD_OUT, "test": HELD_OUT}
-    tenth = min(max(num_scenes // 10, 1), HELD_OUT) if num_scenes >= len(SPLITS) else 0
-    return {"train": num_scenes - 2 * tenth, "validation": tenth, "test": tenth}
+def _default_sizes(name: str, part: SourcePart) -> dict[str, int]:
+    if part.num_scenes is None:
+        sizes = {"train": PUBLISHED_TRAIN.get(name, 60_000), "validation": HELD_OUT, "test": HELD_OUT}
+        return {split: size - size % part.together for split, size in sizes.items()}
+    tenth = min(max(part.num_scenes // 10, 1), HELD_OUT) if part.num_scenes >= len(SPLITS) else 0
+    return {"train": part.num_scenes - 2 * tenth, "validation": tenth, "test": tenth}

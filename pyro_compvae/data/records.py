@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
+from pyro_compvae.checks import name_of
 from pyro_compvae.errors import ArgumentError, CompvaeError
 
 MAX_LABELS = 256
@@ -43,7 +45,8 @@ def stack_scenes(scenes: Sequence[StoredScene]) -> dict[str, NDArray]:
     """Stack the fields of scenes with a leading dimension N, in the types of ARRAYS; fields that none has are left out.
 
     Raises:
-        ValueError: if there are no scenes, or they differ in their fields or the shapes of these.
+        ValueError: if there are no scenes, they differ in their fields or the shapes of these, images are not of bytes,
+            or labels and counts are not whole numbers that fit their types.
     """
     if not scenes:
         raise ArgumentError("scenes: expected one scene or more, got none")
@@ -56,8 +59,44 @@ def stack_scenes(scenes: Sequence[StoredScene]) -> dict[str, NDArray]:
         if len(shapes) > 1:
             raise ArgumentError(f"{name}: expected one shape of all scenes, got {', '.join(map(str, shapes))}")
         if given:
-            arrays[name] = np.ascontiguousarray(np.stack(given), dtype)
+            arrays[name] = _exactly(name, np.stack(given), dtype)
     return arrays
+
+
+def _exactly(name: str, values: NDArray, dtype: Any) -> NDArray:
+    """The values in another type, unless that would change them; viewpoints may lose digits."""
+    with np.errstate(invalid="ignore"):
+        found = np.ascontiguousarray(values, dtype)
+    if name == "images" and values.dtype != dtype:
+        raise ArgumentError(
+            f"images: expected bytes from 0 to 255, got {values.dtype} from {values.min():g} to {values.max():g}"
+        )
+    if name in ("labels", "num_objects") and not (found == values).all():
+        kind = np.iinfo(dtype)
+        raise ArgumentError(
+            f"{name}: expected whole numbers from {kind.min} to {kind.max}, got {values.dtype} from "
+            f"{values.min():g} to {values.max():g}"
+        )
+    return found
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images of bytes as they are, and of floats in [0, 1] as bytes.
+
+    Raises:
+        ArgumentError: for other images, which the message describes.
+    """
+    if images.dtype == torch.uint8 or not images.numel():
+        return images
+    low, high = (float(value) for value in images.aminmax())
+    if images.is_floating_point() and low >= 0 and high <= 1:  # NaN fails both comparisons
+        return (255 * images).round().to(torch.uint8)
+    advice = ""
+    if low >= 0 and high <= 255:
+        advice = " Divide them by 255." if images.is_floating_point() else " Convert them to uint8."
+    raise ArgumentError(
+        f"images: expected bytes, or floats in [0, 1], got {name_of(images.dtype)} from {low:g} to {high:g}.{advice}"
+    )
 
 
 class Scene(NamedTuple):
@@ -93,3 +132,13 @@ class Scene(NamedTuple):
             raise ArgumentError(f"scene: expected several views (B, V, 3, H, W), got images {tuple(self.image.shape)}")
         labels = None if self.labels is None else self.labels[:, index]
         return Scene(self.image[:, index], labels, self.num_objects, self.viewpoint[:, index])
+
+
+def _batch(scenes: Sequence[Scene], *, collate_fn_map: object = None) -> Scene:
+    """A batch of the records of single scenes; what none of them has stays None."""
+    fields = zip(*scenes, strict=True)
+    return Scene(*(None if values[0] is None else torch.stack(values) for values in fields))  # type: ignore[arg-type]
+
+
+# A `torch.utils.data.DataLoader` refuses None by itself; this is its documented way to know a type of records.
+default_collate_fn_map[Scene] = _batch

@@ -10,12 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_compvae.checks import describe, name_of
-from pyro_compvae.data.records import Scene, StoredScene, stack_scenes
+from pyro_compvae.checks import describe
+from pyro_compvae.data.readers.resize import resize
+from pyro_compvae.data.records import Scene, StoredScene, as_bytes, stack_scenes
 from pyro_compvae.errors import ArgumentError
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 """The number of each split's random stream; with separate streams the size of one split never changes another."""
+
+SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+"""The names that data sets of others give to the splits."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class SceneSet:
     num_objects: (N,) int64; None if the data have no masks
     viewpoints:  (N, [V,] 3) float32; single images may have None, views may not
     origin:      a phrase that says where the scenes are from, which results record
+    stored_sizes: the sizes (H, W) of the images on disk, from which these were resized; empty if they are on none
 
     Raises:
         ValueError: if shapes or types are not those above.
@@ -46,6 +51,7 @@ class SceneSet:
     num_objects: Tensor | None = None
     viewpoints: Tensor | None = None
     origin: str = ""
+    stored_sizes: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.ndim not in (4, 5) or self.images.shape[-3] != 3 or self.images.dtype != torch.uint8:
@@ -68,15 +74,20 @@ class SceneSet:
             raise ArgumentError(f"viewpoints: expected {(*batch, 3)}, got {describe(self.viewpoints)}")
 
     @classmethod
-    def from_scenes(cls, scenes: Iterable[StoredScene], origin: str = "") -> SceneSet:
-        """Collect scenes of one shape.
+    def from_scenes(cls, scenes: Iterable[StoredScene], origin: str = "", image_size: int | None = None) -> SceneSet:
+        """Collect scenes of one shape, or of any squares that are resized to `image_size` pixels; see `resize`.
 
         Raises:
-            ValueError: if there are no scenes, or they differ in their fields or the shapes of these.
+            ValueError: if there are no scenes, or they differ in their fields or the shapes of these, or `stack_scenes`
+                refuses their types.
         """
-        arrays = {name: torch.from_numpy(values) for name, values in stack_scenes(list(scenes)).items()}
+        sizes, resized = set(), []
+        for scene in scenes:
+            sizes.add(scene.image.shape[-3:-1])
+            resized.append(resize(scene, image_size))
+        arrays = {name: torch.from_numpy(values) for name, values in stack_scenes(resized).items()}
         arrays["images"] = arrays["images"].movedim(-1, -3).contiguous()
-        return cls(**arrays, origin=origin)
+        return cls(**arrays, origin=origin, stored_sizes=tuple(sizes))
 
     @classmethod
     def from_arrays(cls, images: Tensor | NDArray, viewpoints: Tensor | NDArray | None = None) -> SceneSet:
@@ -92,17 +103,11 @@ class SceneSet:
         >>> import numpy as np
         >>> SceneSet.from_arrays(np.full((4, 3, 8, 8), 0.5)).images.unique()
         tensor([128], dtype=torch.uint8)
-        >>> SceneSet.from_arrays(np.full((4, 3, 8, 8), 255.0))
+        >>> SceneSet.from_arrays(np.full((4, 3, 8, 8), 255.0))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        pyro_compvae.errors.ArgumentError: images: expected bytes, or floats in [0, 1], got float64 from 255 to 255
+        pyro_compvae.errors.ArgumentError: images: expected bytes, or floats in [0, 1], got float64 from 255 to 255. ...
         """
-        images = torch.as_tensor(images)
-        if images.is_floating_point():
-            low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 1.0)
-            if not (low >= 0 and high <= 1):  # NaN fails both comparisons
-                kind = name_of(images.dtype)
-                raise ArgumentError(f"images: expected bytes, or floats in [0, 1], got {kind} from {low:g} to {high:g}")
-            images = (255 * images).round().to(torch.uint8)
+        images = as_bytes(torch.as_tensor(images))
         places = None if viewpoints is None else torch.as_tensor(viewpoints, dtype=torch.float32)
         return cls(images, viewpoints=places)
 

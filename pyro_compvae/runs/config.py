@@ -12,8 +12,9 @@ import dacite
 import yaml
 
 from pyro_compvae.architectures import DecoderConfig
-from pyro_compvae.checks import check_seed, positive, require
+from pyro_compvae.checks import at_most, check_seed, positive, require
 from pyro_compvae.errors import ConfigError
+from pyro_compvae.runs.bounded_yaml import load_yaml
 from pyro_compvae.runs.sections import (
     AttentionConfig,
     DataConfig,
@@ -33,6 +34,12 @@ MODEL_FIELDS = (
 )
 """Fields and sections that define the generative model."""
 
+
+MAX_SLOTS, MAX_LATENT = 256, 4096
+"""The largest K and D."""
+
+MAX_FEATURES = 1 << 28
+"""The most numbers in a layer of the decoder for one scene, 1 GiB in float32; the paper's have two million."""
 
 SECTIONS = {"iodine": ("refinement",), "monet": ("attention",), "mulmon": ("refinement", "views")}
 """The sections of a configuration that describe each guide."""
@@ -88,9 +95,12 @@ class RunConfig:
     """The optimiser, its schedule, and how often to log, evaluate and save."""
 
     def __post_init__(self) -> None:
+        positive(self, "latent_dim", most=MAX_LATENT)
+        positive(self, "scale")
         check_seed(self.seed)
-        positive(self, "latent_dim", "scale")
         require(self.num_slots >= 2, f"RunConfig.num_slots: expected at least 2, got {self.num_slots}")
+        at_most(self, MAX_SLOTS, "num_slots")
+        self._check_features()
         needed = SECTIONS[self.guide]
         for name in ("refinement", "attention", "views"):
             there = getattr(self, name) is not None
@@ -107,6 +117,18 @@ class RunConfig:
                     f"RefinementConfig.{name}: expected at least 2 with guide {self.guide}, where updates lie between "
                     f"evaluations, got {given}",
                 )
+
+    def _check_features(self) -> None:
+        """Refuse a decoder whose layers would fill the memory."""
+        decoder = self.decoder
+        border = 0 if decoder.padded else len(decoder.channels) * (decoder.kernel_size - 1)
+        width = max(*decoder.channels, 2 + 4 * decoder.num_frequencies)
+        features = self.num_slots * (self.data.image_size // decoder.upsample + border) ** 2 * width
+        require(
+            features <= MAX_FEATURES,
+            f"RunConfig: expected a decoder with at most {MAX_FEATURES:,} numbers in a layer, got {features:,}: lower "
+            "data.image_size, num_slots or decoder.channels",
+        )
 
     @property
     def multi_view(self) -> bool:
@@ -191,7 +213,12 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
         _check_no_truth_values(config)
         return config
     except (dacite.DaciteError, ValueError, TypeError) as error:
-        raise ConfigError(f"configuration: {error}") from error
+        raise ConfigError(f"configuration: {shortened(str(error))}") from error
+
+
+def shortened(text: str, most: int = 1000) -> str:
+    """A text of which the middle is left out if it is long, because it quotes a value of any length."""
+    return text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 2 :]}"
 
 
 def _check_no_truth_values(config: Any) -> None:
@@ -215,12 +242,9 @@ def from_yaml(text: str) -> RunConfig:
     """Read a configuration back.
 
     Raises:
-        ConfigError: if the text is no YAML mapping, or no configuration.
+        ConfigError: if the text is no YAML mapping, or no configuration, or has aliases.
     """
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"configuration: expected YAML, got {text[:40]!r} ({error})") from error
+    content = load_yaml(text)
     if not isinstance(content, dict):
         raise ConfigError(f"configuration: expected a mapping of fields, got {type(content).__name__}")
     return from_dict(content)

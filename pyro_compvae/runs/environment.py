@@ -15,6 +15,7 @@ import torch
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.files import write_text
+from pyro_compvae.runs.reading import read_json
 
 PACKAGES = ("pyro-compvae", "torch", "pyro-ppl", "numpy", "scipy", "arviz")
 
@@ -60,10 +61,10 @@ def read_environment(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        calls = json.loads(path.read_text(encoding="utf-8"))
+        calls = read_json(path, path.parent, ArgumentError)
         if not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
             raise ArgumentError("it is no list of objects")
-    except ValueError as error:
+    except ArgumentError as error:
         raise CheckpointError(
             f"{path}: expected the calls that made the run, but it cannot be read ({error}). Mend the file or delete "
             "it; the run itself was not touched and does not need it."

@@ -11,8 +11,10 @@ from typing import Any
 
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
-from pyro_compvae.runs.files import check_opens, shortened, write_text
+from pyro_compvae.runs.files import shortened, write_text
 from pyro_compvae.runs.lock import locked
+from pyro_compvae.runs.reading import read_text
+from pyro_compvae.runs.summary import read_summary
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,12 @@ class RunFolder:
         """The configuration of the run. A user's own scenes are found in the folder, wherever it is now.
 
         Raises:
-            CheckpointError: if the folder holds no run, or the file cannot be opened.
+            CheckpointError: if the folder holds no run, or the file cannot be opened, or is a link out of the folder.
             ConfigError: if the file is damaged.
         """
         if not self.is_run:
             raise CheckpointError(f"{self.path}: expected a run folder with a config.yaml, found none")
-        check_opens(self.config_file, CheckpointError)
-        config = from_yaml(self.config_file.read_text(encoding="utf-8"))
+        config = from_yaml(read_text(self.config_file, self.path, CheckpointError))
         moved = config.data.root is not None and not Path(config.data.root).exists()
         if config.data.name == "file" and moved and self.scenes.is_file():
             return config.replace({"data.root": str(self.scenes.resolve())})
@@ -172,10 +173,9 @@ class RunFolder:
         """The metrics on all test scenes.
 
         Raises:
-            OSError: if there is no summary.
-            ValueError: if the file is damaged.
+            SummaryError: if there is no summary, or the file is damaged.
         """
-        return json.loads(self.summary_file.read_text(encoding="utf-8"))
+        return read_summary(self.summary_file)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the metrics on all test scenes, which makes the run count as finished."""

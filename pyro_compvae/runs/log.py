@@ -17,6 +17,9 @@ from pyro_compvae.runs.folder import RunFolder
 
 UNPLOTTED = ("step", "seconds")
 
+MAX_DIGITS = 12
+"""The largest number of digits of a step."""
+
 
 class RunLog:
     """The rows of a run's ``metrics.csv``. Each row is on disk when `append` returns.
@@ -99,5 +102,5 @@ def whole_lines(path: Path, num_cells: int) -> dict[int, str]:
     return {
         int(row[0]): line + "\n"
         for line, row in zip(lines, cells, strict=True)
-        if len(row) == num_cells and row[0].isascii() and row[0].isdigit()
+        if len(row) == num_cells and row[0].isascii() and row[0].isdigit() and len(row[0]) <= MAX_DIGITS
     }

@@ -6,17 +6,25 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pyro_compvae.architectures import (
+    MAX_SIDE,
     AttentionNetworkConfig,
     ComponentEncoderConfig,
     LayerNorm,
     RefinementNetworkConfig,
 )
-from pyro_compvae.checks import not_negative, positive, require
+from pyro_compvae.checks import MAX_WIDTH, not_negative, positive, require
 
 GuideName = Literal["iodine", "monet", "mulmon"]
 
 
 DatasetName = Literal["sprites", "solids", "clevr-mv", "dolphin", "file"]
+
+MAX_VIEWS, MAX_ITERATIONS = 1000, 1000
+"""The most views of a scene, and the most iterations of refinement."""
+
+MADE = ("sprites", "solids")
+MAX_MADE, MAX_MADE_SIDE = 64 << 30, 256
+"""The data sets that are made on the spot, their largest size in bytes, and the largest side of their images."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,18 @@ class DataConfig:
     """Number of views of each solid scene."""
 
     def __post_init__(self) -> None:
-        positive(self, "image_size", "num_train", "num_test", "num_views")
+        positive(self, "image_size", most=MAX_SIDE)
+        positive(self, "num_train", "num_test")
+        positive(self, "num_views", most=MAX_VIEWS)
+        made = max(self.num_train, self.num_test) * (self.num_views if self.name == "solids" else 1)
         require(
-            self.root is None or self.name not in ("sprites", "solids"),
+            self.name not in MADE or (self.image_size <= MAX_MADE_SIDE and made * 4 * self.image_size**2 <= MAX_MADE),
+            f"DataConfig: expected {self.name} of {MAX_MADE >> 30} GiB and {MAX_MADE_SIDE} × {MAX_MADE_SIDE} pixels at "
+            f"most, got {made} images of {self.image_size} × {self.image_size} pixels. Lower num_train, num_test or "
+            "image_size.",
+        )
+        require(
+            self.root is None or self.name not in MADE,
             f"DataConfig.root: expected none with {self.name}, which are made on the spot, got {self.root}. To read "
             "data, give --dataset clevr-mv, dolphin or file.",
         )
@@ -76,10 +93,11 @@ class RefinementConfig(RefinementNetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "num_iterations", "initial_scale")
+        positive(self, "num_iterations", most=MAX_ITERATIONS)
+        positive(self, "initial_scale")
         not_negative(self, "early_steps")
         if self.early_iterations is not None:
-            positive(self, "early_iterations")
+            positive(self, "early_iterations", most=MAX_ITERATIONS)
 
 
 @dataclass(frozen=True)
@@ -139,10 +157,11 @@ class ViewsConfig:
     """Steps over which the weight of the queries rises linearly from zero."""
 
     def __post_init__(self) -> None:
-        positive(self, "view_dim", "view_hidden", "projector_hidden", "max_observed")
+        positive(self, "view_dim", "view_hidden", "projector_hidden", most=MAX_WIDTH)
+        positive(self, "max_observed", most=MAX_VIEWS)
         not_negative(self, "viewpoint_noise", "observed_warmup_steps", "query_warmup_steps")
         if self.max_queried is not None:
-            positive(self, "max_queried")
+            positive(self, "max_queried", most=MAX_VIEWS)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,18 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.files import check_opens, write_bytes
 
 FORMAT = "1"
 """Version of the metadata; files of other versions are refused."""
+
+MAX_HEADER = 1 << 20
+"""The largest header, in bytes, which names all tensors; that of the paper's models has about ten thousand."""
+
+MAX_DIGITS = 12
+"""The largest number of digits of a step."""
 
 
 def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tensor]) -> None:
@@ -42,6 +49,10 @@ def load_weights(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: expected the weights of an exported run, found no such file")
     check_opens(path, CheckpointError)
     try:
+        with path.open("rb") as start:
+            header = int.from_bytes(start.read(8), "little")
+        if header > MAX_HEADER:
+            raise ArgumentError(f"its header has {header} bytes, more than {MAX_HEADER}")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()} if "pyro_compvae" in metadata else {}  # noqa: SIM118
@@ -58,9 +69,40 @@ def load_weights(path: Path) -> dict[str, Any]:
             + ". Export the run again with this version."
         )
     step = metadata.get("step", "")
-    if not (step.isascii() and step.isdigit()) or "config" not in metadata:
+    if not (step.isascii() and step.isdigit() and len(step) <= MAX_DIGITS) or "config" not in metadata:
         raise CheckpointError(
-            f"{path}: expected a configuration and a number of steps in the metadata, got {sorted(metadata)} and step "
-            f"{step!r}. Export the run again."
+            f"{path}: expected a configuration and a number of steps in the metadata, got {sorted(metadata)[:9]} and "
+            f"step {step[:40]!r}. Export the run again."
         )
     return {"config": metadata["config"], "step": int(step), "guide": weights}
+
+
+def check_weights(file: Path, found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    """Refuse weights that do not fit the guide that the configuration describes.
+
+    Args:
+        file: the file of the weights.
+        found: the weights in it, by name.
+        expected: the weights of a guide that was built from the configuration, by name.
+
+    Raises:
+        CheckpointError: if a weight is missing, unknown, or of another shape or type; the message names three of them.
+    """
+    kinds = [
+        {
+            name: f"{tuple(w.shape)} {w.dtype}" if isinstance(w, Tensor) else type(w).__name__
+            for name, w in weights.items()
+        }
+        for weights in (expected, found)
+    ]
+    wrong = [
+        f"{name}: expected {kinds[0].get(name, 'no such weight')}, got {kinds[1].get(name, 'none')}"
+        for name in kinds[0] | kinds[1]
+        if kinds[0].get(name) != kinds[1].get(name)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(
+            f"{file}: expected the weights of the guide that config.yaml describes, but {'; '.join(wrong[:3])}{more}. "
+            "They are of another run, or of another version."
+        )

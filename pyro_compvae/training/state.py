@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
 from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.log import RunLog
+from pyro_compvae.runs.weights import check_weights
 from pyro_compvae.training.distributed import Workers
 from pyro_compvae.training.step import load_optimiser
 
@@ -141,25 +144,38 @@ class TrainingState:
                 f"{self.folder.checkpoint}: expected the scenes that the run was trained on ({content['scenes']}), got "
                 f"others ({self.scenes.origin}). Name the place of the former with --data-root."
             )
+        check_weights(self.folder.checkpoint, content["guide"], self.guide.state_dict())
         self.guide.load_state_dict(content["guide"])
-        load_optimiser(self.optimiser, content["optimiser"])
+        try:
+            self._restore_streams(content)
+        # These come from torch, for a state of another optimiser or device, or one that is damaged.
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: expected the state of this optimiser and its random numbers, but it does "
+                f"not fit ({error!r}). Was it written by another version?"
+            ) from error
         self.step, self.seconds, self.first_loss = content["step"], content["seconds"], content["first_loss"]
         if self.step > self.config.training.steps:
             raise CheckpointError(
                 f"training.steps: expected at least the {self.step} steps that the run has behind it, "
                 f"got {self.config.training.steps}"
             )
-        self.window = list(content["window"].to(self.device))
+        if self.workers.rank >= len(content["random"]):
+            self._seed_worker()
+        if self.workers.is_first:
+            log.drop_after(self.step)
+        self.is_continued = True
+
+    def _restore_streams(self, content: Mapping[str, Any]) -> None:
+        """Continue the optimiser, the log's window, and the random stream of this worker, if it had one."""
+        load_optimiser(self.optimiser, content["optimiser"])
+        window = content["window"].to(self.device)
+        self.window = list(window.reshape(len(window), 2))
         if self.workers.rank < len(content["random"]):
             random = content["random"][self.workers.rank]
             torch.set_rng_state(random["cpu"])
             if self.device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.device)
-        else:
-            self._seed_worker()
-        if self.workers.is_first:
-            log.drop_after(self.step)
-        self.is_continued = True
 
     def check_finite(self) -> tuple[Tensor, Tensor]:
         """The losses and gradient norms since the last log, after a check that all of them are finite and moderate."""

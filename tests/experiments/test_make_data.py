@@ -15,7 +15,8 @@ from helpers import formats
 from helpers.scripts import load_script
 from PIL import Image
 
-from pyro_compvae.data import read_clevr_mv
+from pyro_compvae.analysis import load_run
+from pyro_compvae.data import DataError, read_clevr_mv
 from pyro_compvae.data.solids.config import CLE_MV
 from pyro_compvae.data.solids.scenes import make_solids
 
@@ -81,6 +82,7 @@ def test_convert_verify_train(script: ModuleType, tmp_path: Path, capsys: pytest
     assert lines[0].startswith(f"{target}: tetrominoes, ")
     assert lines[2].split()[:5] == ["train", "8", "1", "16x16", "yes"]
     assert lines[2].endswith("scenes 0 to 7 of tetrominoes_train.tfrecords")
+    assert lines[-1] == "images that are not square: cropped to the central square"
 
     assert script.main(["verify", str(target)]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -94,10 +96,17 @@ def test_convert_verify_train(script: ModuleType, tmp_path: Path, capsys: pytest
     run = tmp_path / "run"
     arguments = ["--preset", "tiny", "--dataset", "file", "--data-root", str(target), "--run-dir", str(run)]
     assert load_script("run_svi").main(arguments) == 0
+    assert f"images of {target}: 8 for train, 2 for validation, 2 for test\n" in capsys.readouterr().out
     summary = json.loads((run / "summary.json").read_text())
     assert summary["num_test_scenes"] == 2
     assert summary["splits"]["test"].startswith("tetrominoes: scenes 10 to 11 of tetrominoes_train.tfrecords (sha256 ")
     assert summary["miou"] > 0
+
+    before = load_run(run).scenes("test").images
+    moved = target.rename(tmp_path / "moved.h5")
+    with pytest.raises(DataError, match=r"small\.h5, no file \(--data-root\)"):
+        load_run(run).scenes("test")
+    assert torch.equal(load_run(run, data_root=moved).scenes("test").images, before)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -128,7 +137,7 @@ def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pyt
     assert load_script("export").main([str(run), "--license", "cc0-1.0"]) == 0
     card = (run / "export" / "README.md").read_text()
     assert "# iodine-photos-lnms-seed0" in card
-    assert "- test: photos: scenes 10 to 19 of images of the folder photos (sha256 " in card
+    assert "- test: photos: scenes 10 to 19 of images of the folder photos, shuffled by a hash of" in card
     assert "No masks: `miou`, `ari_fg`, `ari`, `duplicates` are left out." in card
     assert "lose pixels to the background.\n" in card
     assert "–" not in card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -20,11 +21,14 @@ from helpers.scripts import RESULTS, load_script
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from xarray import Dataset
 
 from pyro_compvae.analysis.ladder import compute as ladder
 from pyro_compvae.analysis.posterior import diagnosis
 from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
 from pyro_compvae.analysis.report import page as report_page
+from pyro_compvae.analysis.results import save
+from pyro_compvae.analysis.runs import load_run
 
 FIT = ["--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
 DIAGNOSE = [*FIT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
@@ -93,7 +97,7 @@ def test_what_is_there_is_shown_and_what_is_not_is_said(script: ModuleType, runs
         "guide_symmetric",
         "amortisation",
         "coverage",
-        "Scene ",
+        "Test scene ",
         "against NUTS",
         "simulated scene",
         "--no-lnms",
@@ -102,6 +106,9 @@ def test_what_is_there_is_shown_and_what_is_not_is_said(script: ModuleType, runs
     for subcommand in ("evidence", "ladder", "diagnose"):
         assert f"compvae {subcommand} {runs / 'bare'}" in page.text
         assert f"compvae {subcommand} {runs / 'full'}" not in page.text
+    assert not re.search(r"(?<!--nuts-)\b(slot|latent|scene|scenes) 0\b", page.text), "everything is counted from one"
+    assert "test scenes 1 to 2" in page.text
+    assert "simulated scenes 1 to 3" in page.text
     assert "lnms" in page.text, "where the configurations differ"
     assert "Views left out" not in page.text
     assert Counter(tag for tag, _ in page.tags)["svg"] >= 6
@@ -125,7 +132,7 @@ def test_the_page_is_whole_accessible_and_asks_nobody(script: ModuleType, runs: 
     assert page.all("html") == [{"lang": "en"}]
     assert len(page.all("h1")) == 1
     assert text.count("currentColor") > 100, "figures take the page's colour"
-    assert not re.search(r"#010203|#000000", text)
+    assert not re.search(r"#010203|#000000", "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL)))
 
 
 def luminance(colour: str) -> float:
@@ -198,7 +205,9 @@ def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -
         assert displayed(full, "reconstruction") == alone[1]
         slots[1].send_keys(Keys.ENTER)
         assert slots[1].get_attribute("aria-pressed") == "true"
-        assert re.fullmatch(r"slot 2: \d+ % of the pixels, KL [\d.]+ nats", slots[1].get_attribute("aria-label") or "")
+        assert re.fullmatch(
+            r"slot 2: [\d.]+ % of the pixels, KL [\d.]+ nats", slots[1].get_attribute("aria-label") or ""
+        )
         slider.send_keys(Keys.ARROW_LEFT)
         assert displayed(full, "reconstruction") == slots[1].find_element(By.TAG_NAME, "img").get_attribute("src")
         slots[1].send_keys(Keys.ESCAPE)
@@ -245,8 +254,8 @@ def test_a_run_that_is_not_finished_or_without_weights(script: ModuleType, runs:
     assert "The run cannot be loaded" in page.text
     assert "Has the run saved one yet?" in page.text
     assert f"compvae train --resume --run-dir {tmp_path / 'part'}" in page.text
-    assert "There is no metrics.csv" in page.text
-    assert "Command and environment were not recorded" in page.text
+    assert "there is no metrics.csv" in page.text
+    assert "command and environment were not recorded" in page.text
 
 
 def test_files_of_another_run_damaged_and_incomplete_ones(script: ModuleType, runs: Path, tmp_path: Path) -> None:
@@ -269,6 +278,67 @@ def test_files_of_another_run_damaged_and_incomplete_ones(script: ModuleType, ru
     assert "run ends at step 2" in page.text
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_one_bad_folder_costs_no_more_than_itself(
+    script: ModuleType, tiny_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {name: tmp_path / name for name in ("empty", "text", "pipe", "alias", "huge", "loop", "file")}
+    for name in ("empty", "text", "pipe", "alias", "huge"):
+        bad[name].mkdir()
+    os.mkfifo(bad["pipe"] / "config.yaml")
+    (bad["text"] / "config.yaml").write_bytes(b"\xff")
+    (bad["alias"] / "config.yaml").write_text("a: &a [1]\nb: *a\n")
+    (bad["huge"] / "config.yaml").write_text("guide: iodine\nnum_slots: 1000000000\n")
+    bad["loop"].symlink_to(bad["loop"])
+    bad["file"].write_text("")
+    sound = tiny_run("iodine")
+    page = Page(report(script, tmp_path / "page.html", *bad.values(), sound, scenes=1))
+    assert page.text.count("This folder is not on the page") == len(bad)
+    assert sound.name in page.text
+    assert "amortisation" not in page.text
+    said = capsys.readouterr().err
+    for name, folder in bad.items():
+        assert f"not on the page: {folder}" in said, name
+    assert script.main([str(folder) for folder in bad.values()]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_hostile_files_in_a_run_folder_cost_no_more_than_themselves(
+    script: ModuleType, tiny_copy: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tiny_copy("iodine")
+    os.mkfifo(run / "pipe.nc")
+    os.mkfifo(run / "ladder.nc")
+    (tmp_path / "secret.txt").write_text("a secret\n")
+    (run / "metrics.csv").write_text("loss,elbo\n1,2\n")
+    (run / "summary.json").write_text(json.dumps({"elbo": 10**400}))
+    (run / "environment.json").unlink()
+    (run / "environment.json").symlink_to(tmp_path / "secret.txt")
+    page = Page(report(script, tmp_path / "page.html", run, scenes=1))
+    assert "pipe.nc: cannot be read" in page.text
+    assert "expected the column step and then others, got ['loss', 'elbo']" in page.text
+    assert "expected the metrics of a run, got '1000" in page.text
+    assert "slot 1" in page.text, "the decompositions are there"
+    assert "secret" not in page.text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_comparison_that_is_a_link_is_not_shown(
+    script: ModuleType, tiny_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    full, bare = tmp_path / "full", tmp_path / "bare"
+    shutil.copytree(tiny_run("iodine"), full)
+    shutil.copytree(tiny_run("iodine", "--no-lnms"), bare)
+    (tmp_path / "secret.txt").write_text("a secret\n")
+    (full / "against-bare").mkdir()
+    identities = [[load_run(path).identity for path in (bare, full)]]
+    save(full / "against-bare" / "comparison.nc", Dataset(attrs={"settings": json.dumps(identities)}))
+    (full / "against-bare" / "comparison.txt").symlink_to(tmp_path / "secret.txt")
+    text = report(script, tmp_path / "page.html", bare, full, scenes=1)
+    assert "a secret" not in text
+
+
 def test_what_does_not_fit_together_costs_no_more_than_itself(script: ModuleType, runs: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(runs / "full", run)
@@ -279,7 +349,7 @@ def test_what_does_not_fit_together_costs_no_more_than_itself(script: ModuleType
     (run / "summary.json").write_text(json.dumps(summary | {"ari_fg": float("nan")}))
     page = Page(report(script, tmp_path / "page.html", run))
     assert "predictive_checks.nc is of other draws than those here." in page.text
-    assert "Marginals of one scene against NUTS. cannot be shown: KeyError" in page.text
+    assert "posterior_nuts.nc is of test scene 2, and posterior_guide.nc of test scene 1." in page.text
     assert "nan" in page.text
     assert "amortisation" in page.text
 

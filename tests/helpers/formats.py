@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -91,6 +93,28 @@ def objects_room(path: Path, num_scenes: int, num_entities: int) -> list[tuple[N
     scenes = [labelled_scene(seed, 64, 64, num_entities) for seed in range(num_scenes)]
     write_tfrecords(path, [{"image": image, "mask": masks_of(labels, num_entities)} for image, labels in scenes])
     return scenes
+
+
+def cater_with_masks(path: Path, num_films: int) -> list[tuple[NDArray, NDArray]]:
+    """Write films of 33 frames with masks (33, 11, 64, 64, 1), compressed by zlib; returns their frames.
+
+    Images and masks are one element each, and there are cameras and positions of the objects.
+    """
+    content, frames = io.BytesIO(), []
+    for film in range(num_films):
+        scenes = [labelled_scene(33 * film + frame, 64, 64, 11) for frame in range(33)]
+        images = np.stack([image for image, _ in scenes])
+        masks = np.stack([masks_of(labels, 11) for _, labels in scenes])
+        numbers = {"camera_matrix": np.zeros((33, 4, 4), "<f4"), "object_positions": np.zeros((11, 33, 3), "<f4")}
+        features = {
+            name: delimited(1, delimited(1, value.tobytes())) for name, value in (("image", images), ("mask", masks))
+        }
+        features |= {name: delimited(2, delimited(1, value.tobytes())) for name, value in numbers.items()}
+        entries = [delimited(1, delimited(1, name.encode()) + delimited(2, value)) for name, value in features.items()]
+        RecordWriter(content).write(delimited(1, b"".join(entries)))
+        frames += scenes
+    path.write_bytes(zlib.compress(content.getvalue(), 1))
+    return frames
 
 
 def object_centric_library(path: Path, num_scenes: int, num_entities: int) -> list[tuple[NDArray, NDArray]]:

@@ -24,7 +24,7 @@ from pyro_compvae.analysis.metrics.evaluation import query_mse_by_views
 from pyro_compvae.data import DataError, SceneSet, load_scenes
 from pyro_compvae.data.readers.clevr_mv import read_clevr_mv
 from pyro_compvae.data.readers.hdf5 import open_hdf5
-from pyro_compvae.data.readers.image_folder import read_images
+from pyro_compvae.data.readers.image_files import ImageFile, read_images
 from pyro_compvae.data.readers.tfrecords import read_tfrecords
 from pyro_compvae.data.records import StoredScene
 from pyro_compvae.data.scene_file.reading import read_scene_file
@@ -219,7 +219,7 @@ READERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], type[Exc
     "safetensors": (_weights, load_weights, CheckpointError),
     "hdf5": (_hdf5, _open_hdf5, DataError),
     "tfrecords": (_text("a.tfrecords"), lambda path: list(read_tfrecords(path)), DataError),
-    "image": (_image, lambda path: list(read_images([path])), DataError),
+    "image": (_image, lambda path: list(read_images([ImageFile(path)])), DataError),
     "mesh": (_text("a.obj"), lambda path: load_meshes(path.parent), DataError),
     "index": (_text("clevr_mv/clevr_mv_train.json"), lambda path: read_clevr_mv(path.parent, "clevr_mv"), DataError),
 }

@@ -74,7 +74,7 @@ def test_output_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str, 
     assert run(Arguments, command, []) == 1
     assert written["stdout"].getvalue().decode(encoding) == expected + "\n"
     if encoding == "ascii":
-        assert written["stderr"].getvalue() == b"error: name: got \\xfc||?\n"
+        assert written["stderr"].getvalue() == b"error: name: got \\udcfc||?\n"
 
 
 def test_names_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

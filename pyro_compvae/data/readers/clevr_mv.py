@@ -12,7 +12,6 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_compvae.data.readers.resize import resize
 from pyro_compvae.data.records import MAX_LABELS, DataError, StoredScene
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.runs.files import check_opens
@@ -62,9 +61,8 @@ def read_clevr_mv(
             not of the format; the message names the file.
     """
     origin = f"{name}_{split}.json of {name}"
-    scenes = (resize(scene, image_size) for scene in clevr_mv_scenes(root, name, split))
     try:
-        return SceneSet.from_scenes(scenes, origin)
+        return SceneSet.from_scenes(clevr_mv_scenes(root, name, split), origin, image_size)
     except DataError:
         raise
     except ValueError as error:
@@ -116,10 +114,12 @@ def _find_index(root: Path, name: str, split: str) -> Path:
         if (folder / f"{name}_{split}.json").is_file():
             return folder / f"{name}_{split}.json"
     if not root.is_dir():
-        raise DataError(f"root: expected a folder that holds {name}/, got {root}, no folder. {WHERE_TO_GET}")
+        raise DataError(
+            f"root: expected a folder that holds {name}/, got {root}, no folder (--data-root). {WHERE_TO_GET}"
+        )
     raise DataError(
         f"root: expected {name}_{split}.json in {root / name} or in {root}, found it in neither. Give the "
-        f"folder that holds {name}/. {WHERE_TO_GET}"
+        f"folder that holds {name}/ (--data-root). {WHERE_TO_GET}"
     )
 
 

@@ -15,7 +15,6 @@ from pyro_compvae.data.records import MAX_LABELS, DataError, StoredScene
 
 OCL_WHERE_TO_GET = "download_data.py of https://github.com/addtt/object-centric-library"
 EM_WHERE_TO_GET = "https://doi.org/10.5281/zenodo.4895643 (https://github.com/pemami4911/EfficientMORL)"
-EM_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def read_object_centric_library(path: Path, num_background: int = 1) -> Iterator[StoredScene]:

@@ -1,4 +1,4 @@
-"""DeepMind's multi_object_datasets: Tetrominoes, multi-dSprites, CLEVR with masks, Objects Room.
+"""DeepMind's multi_object_datasets: Tetrominoes, multi-dSprites, CLEVR, Objects Room and CATER with masks.
 
 The sets are by Kabra et al. 2019 (https://github.com/deepmind/multi_object_datasets), and are read from the published
 TFRecord files.
@@ -38,6 +38,7 @@ class Layout(NamedTuple):
     num_entities: int
     entities_last: bool = False
     num_background: int = 1
+    num_frames: int = 1
 
 
 LAYOUTS = {
@@ -50,6 +51,7 @@ LAYOUTS = {
     "objects_room_test_empty_room": Layout((64, 64), 3, 4, num_background=4),
     "objects_room_test_six_objects": Layout((64, 64), 3, 10, num_background=4),
     "objects_room_test_identical_color": Layout((64, 64), 3, 10, num_background=4),
+    "cater_with_masks": Layout((64, 64), 3, 11, num_frames=33),
 }
 
 
@@ -63,9 +65,9 @@ def identify(path: Path) -> str:
     if record is None:
         raise DataError(f"{path}: expected one record or more, found none. Download the file again.")
     fitting = [name for name, layout in LAYOUTS.items() if _fits(layout, record)]
-    # Only Objects Room comes without properties of its objects.
+    # Only Objects Room and CATER come without the properties that all others give of their objects.
     if "x" not in record.floats:
-        fitting = [name for name in fitting if name.startswith("objects_room")]
+        fitting = [name for name in fitting if name.startswith(("objects_room", "cater"))]
     named = [name for name in fitting if path.name.startswith(name)]
     if len(fitting) > 1 and not named:
         raise DataError(
@@ -82,7 +84,7 @@ def identify(path: Path) -> str:
 
 
 def read_multi_objects(path: Path, name: str) -> Iterator[StoredScene]:
-    """The scenes of a file, one by one.
+    """The scenes of a file, one by one; of CATER, the frames of one film after another.
 
     Labels are 1, 2, ... for the entities after the background, in the order of the masks; a pixel without an entity is
     background. Objects without a pixel are not counted.
@@ -98,19 +100,21 @@ def read_multi_objects(path: Path, name: str) -> Iterator[StoredScene]:
     for number, record in enumerate(read_tfrecords(path)):
         if not _fits(layout, record):
             raise DataError(f"{path}: record {number}: expected the features of {name}, got others.")
-        yield _scene(layout, record)
+        images = record.octets["image"].reshape(layout.num_frames, -1)
+        masks = record.octets["mask"].reshape(layout.num_frames, -1)
+        for image, mask in zip(images, masks, strict=True):
+            yield _scene(layout, image, mask)
 
 
 def _fits(layout: Layout, record: Record) -> bool:
-    pixels = math.prod(layout.size)
+    pixels = math.prod(layout.size) * layout.num_frames
     lengths = {"image": pixels * layout.channels, "mask": pixels * layout.num_entities}
     return all(len(record.octets.get(name, ())) == length for name, length in lengths.items())
 
 
-def _scene(layout: Layout, record: Record) -> StoredScene:
+def _scene(layout: Layout, image: NDArray[np.uint8], masks: NDArray[np.uint8]) -> StoredScene:
     height, width = layout.size
-    image = record.octets["image"].reshape(height, width, layout.channels)
-    masks: NDArray[np.uint8] = record.octets["mask"]
+    image = image.reshape(height, width, layout.channels)
     if layout.entities_last:
         masks = np.moveaxis(masks.reshape(height, width, layout.num_entities), -1, 0)
     else:

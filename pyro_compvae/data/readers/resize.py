@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,17 +11,25 @@ from torch.nn import functional as F
 
 from pyro_compvae.data.records import DataError, StoredScene
 
+Crop = Literal["clevr", "centre"]
 CLEVR_SIZE = (240, 320)
 CLEVR_CROP = (slice(29, 221), slice(64, 256))
 """Rows and columns of CLEVR's images (height, width) that the literature since IODINE keeps, 192 × 192."""
 
 
-def square(scene: StoredScene) -> StoredScene:
-    """Crop a scene to squares: by the usual crop if the images have CLEVR's size, and else to the central square."""
+def square(scene: StoredScene, crop: Crop = "centre") -> StoredScene:
+    """Crop a scene that is not square: to the central square, or by CLEVR's usual crop.
+
+    Raises:
+        DataError: for CLEVR's crop of images that have another size.
+    """
     height, width = scene.image.shape[-3:-1]
     if height == width:
         return scene
-    if (height, width) == CLEVR_SIZE:
+    if crop == "clevr":
+        if (height, width) != CLEVR_SIZE:
+            expected = " x ".join(map(str, CLEVR_SIZE))
+            raise DataError(f"crop: expected images of CLEVR's {expected} pixels for its crop, got {height} x {width}.")
         rows, columns = CLEVR_CROP
     else:
         side = min(height, width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,19 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
+from pyro_compvae.data.readers.zlib_file import ZlibFile, is_zlib
 from pyro_compvae.data.records import DataError
 from pyro_compvae.runs.files import check_opens
 
 MAX_RECORD = 64 << 20
 """The largest record that is read, in bytes. A record of CLEVR with masks, the largest known, has 3 MiB."""
+
+HEADER = 12
+"""Bytes before the content of a record: its length, and the checksum of the length."""
+
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of a gzip file."""
 
 
 class Record(NamedTuple):
@@ -30,7 +39,7 @@ class Record(NamedTuple):
 
 
 def read_tfrecords(path: Path) -> Iterator[Record]:
-    """The examples of a TFRecord file, compressed by gzip or not, one by one.
+    """The examples of a TFRecord file, compressed by gzip, by zlib or not, one by one.
 
     A record consists of its length, the length's checksum, the content, and the content's checksum (CRC-32C, rotated
     and offset). Nothing is allocated before the length has been checked, and nothing is parsed before its checksum has
@@ -41,31 +50,48 @@ def read_tfrecords(path: Path) -> Iterator[Record]:
     """
     check_opens(path, DataError)
     number = 0
-    with cast(IO[bytes], gzip.open(path) if is_gzip(path) else path.open("rb")) as file:
+    with _open(path) as file:
         while True:
             where = f"{path}: record {number}"
             try:
                 content = _read_record(file, where)
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise DataError(f"{where}: expected gzip, got {error}. Download the file again.") from error
+                raise DataError(
+                    f"{where}: expected sound gzip or zlib, got {error}. Download the file again."
+                ) from error
             if content is None:
                 return
             yield _parse(content, where)
             number += 1
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether a file starts like a gzip file."""
+def is_tfrecords(path: Path) -> bool:
+    """Whether a file starts like TFRecords: with a record, or with the first bytes of gzip or zlib."""
+    check_opens(path, DataError)
     with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+        start = file.read(HEADER)
+    return _is_header(start) or start[:2] == GZIP or is_zlib(start)
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file for reading what it holds once it is unpacked."""
+    with path.open("rb") as file:
+        start = file.read(HEADER)
+    if not _is_header(start) and is_zlib(start):  # the length of a record may look like zlib, but has a checksum
+        return io.BufferedReader(ZlibFile(path), 1 << 16)
+    return cast(IO[bytes], gzip.open(path) if start[:2] == GZIP else path.open("rb"))
+
+
+def _is_header(start: bytes) -> bool:
+    return len(start) == HEADER and _checksum(start[:8]) == start[8:]
 
 
 def _read_record(file: IO[bytes], where: str) -> bytes | None:
-    header = file.read(12)
+    header = file.read(HEADER)
     if not header:
         return None
     length = header[:8]
-    if len(header) < 12 or _checksum(length) != header[8:]:
+    if not _is_header(header):
         raise DataError(f"{where}: expected a TFRecord header, got {header!r}. Is the file whole, and TFRecords?")
     (size,) = struct.unpack("<Q", length)
     if size > MAX_RECORD:

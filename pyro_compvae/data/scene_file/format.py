@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 
 from pyro_compvae.data.readers.hdf5 import find_dataset, open_hdf5
+from pyro_compvae.data.readers.used_files import printable
 from pyro_compvae.data.records import ARRAYS, DataError
 from pyro_compvae.data.scenes import SPLITS
 
@@ -53,6 +54,12 @@ class FileInfo:
     name: str
     settings: Mapping[str, Any]
     splits: Mapping[str, SplitInfo]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the conversion noted: the files that were used and left out, and the crop; none in older files."""
+        notes = self.settings.get("notes") if isinstance(self.settings, dict) else None
+        return tuple(printable(str(note)) for note in notes) if isinstance(notes, list) else ()
 
 
 def file_info(path: Path) -> FileInfo:

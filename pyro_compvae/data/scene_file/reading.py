@@ -55,7 +55,9 @@ def read_scene_file(path: Path, split: str, image_size: int | None = None, num_s
                     arrays[name] = np.empty((about.num_scenes, *values.shape[1:]), ARRAYS[name])
                 arrays[name][rows] = values
     origin = f"{info.name}: {about.origin} (sha256 {about.sha256[:16]})"
-    return SceneSet(**{name: torch.from_numpy(values) for name, values in arrays.items()}, origin=origin)
+    height, width = about.shapes["images"][-3:-1]
+    fields = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    return SceneSet(**fields, origin=origin, stored_sizes=((height, width),))
 
 
 def verify(path: Path) -> FileInfo:

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 
 from pyro_compvae.data.patient_file import PatientFile
+from pyro_compvae.data.readers.hdf5 import call_sound
 from pyro_compvae.data.records import ARRAYS, DataError, StoredScene, stack_scenes
 from pyro_compvae.data.scene_file.format import FORMAT, VERSION, scenes_per_chunk, split_digest
 from pyro_compvae.data.scenes import SPLITS
@@ -64,6 +65,7 @@ def write_scenes(
                     ) from error
                 group.attrs.update({"origin": origin, "sha256": digest})
         check()
+    call_sound(path)
 
 
 def _write_split(group: h5py.Group, scenes: Iterable[StoredScene], check: Callable[[], None]) -> str:

@@ -9,6 +9,7 @@ import pytest
 import xarray
 from matplotlib.figure import Figure
 
+from pyro_compvae.analysis.comparison import figure as comparison_figures
 from pyro_compvae.analysis.comparison.compute import Interval, bootstrap, delta
 from pyro_compvae.analysis.comparison.figure import comparison_figure
 from pyro_compvae.analysis.comparison.table import comparison_table, sentence
@@ -89,7 +90,7 @@ def test_signs_need_an_interval_on_one_side() -> None:
     assert str(Interval(1.234, 1.0, 1.5)) == "+1.23 [+1.00, +1.50]"
 
 
-def test_without_masks_their_metrics_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_masks_their_metrics_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = data(3.0, 5.0)
     found = whole.assign({name: whole[name] * np.nan for name in ("miou", "duplicates")})
     text = comparison_table(found, None, False)
@@ -97,14 +98,64 @@ def test_without_masks_their_metrics_are_left_out(tmp_path: Path, monkeypatch: p
     assert text.splitlines().count("  no masks: miou, duplicates are left out") == 1
     assert [line.split()[1] for line in text.splitlines() if line.startswith("Δ ")][2:] == ["MSE", "duplicates_latent"]
     assert "no masks" not in comparison_table(whole, None, False)
-    panels = []
-    monkeypatch.setattr(
-        "pyro_compvae.analysis.comparison.figure.save_figure", lambda _, figure: panels.append(labels(figure))
-    )
-    comparison_figure(tmp_path / "a.png", found)
-    comparison_figure(tmp_path / "a.png", whole)
-    assert panels == [["ΔL⁺, nats", "Δ MSE", "nats"], ["ΔL⁺, nats", "Δ mIoU", "Δ MSE", "nats"]]
+    expected = ["ΔL⁺, nats", "Δ MSE", "Δ log p̂(x), nats", "−Δ gap, nats"]
+    assert labels(drawn(found, monkeypatch)) == expected
+    assert labels(drawn(whole, monkeypatch)) == [expected[0], "Δ mIoU", *expected[1:]]
+
+
+def drawn(found: xarray.Dataset, monkeypatch: pytest.MonkeyPatch) -> Figure:
+    figures: list[Figure] = []
+    monkeypatch.setattr(comparison_figures, "save_figure", lambda _, figure: figures.append(figure))
+    comparison_figure(Path("a.png"), found)
+    return figures[0]
 
 
 def labels(figure: Figure) -> list[str]:
     return [axes.get_ylabel() for axes in figure.axes]
+
+
+def test_figures_name_all_pairs_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, said in [
+        (1, "0: a0, +: b0"),
+        (2, "pair 1 is 0: a0, +: b0\npair 2 is 0: a1, +: b1"),
+        (7, "7 pairs of runs"),
+    ]:
+        found = data(3.0, 5.0, pairs=count).assign_coords(pair=[f"0: a{p}, +: b{p}" for p in range(count)])
+        assert drawn(found, monkeypatch).get_suptitle() == said
+
+
+def test_axes_say_where_they_are_logarithmic_and_ticks_are_within_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = data(3.0, 5.0)
+    found["elbo"][0, 1, 5] += 450.0
+    found["elbo"][0, 0, 6] += 20.0
+    found["gap"] = found["log_evidence"] - found["elbo"]
+    axes = drawn(found, monkeypatch).axes
+    for axis in (axes[0].yaxis, axes[1].xaxis, axes[-1].yaxis):
+        assert axis.get_label_text().endswith("nats\n(logarithmic beyond ±10)")
+    assert axes[0].get_yticks().tolist() == [-10, 0, 10, 100]
+    assert axes[-1].get_yticks().tolist() == [-10, 0, 10, 100]
+    assert axes[-2].get_yticks().tolist() == [0], "log p̂(x) has no outliers"
+    assert axes[1].get_yscale() == "linear"
+
+
+def test_what_has_no_correlation_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = data(3.0, 5.0)
+    found["log_evidence"][:] = 7.0
+    titles = [axes.get_title() for axes in drawn(found, monkeypatch).axes]
+    assert titles[3] == "no r: all differences are equal"
+    assert not any("nan" in title for title in titles)
+
+
+def test_no_pair_hides_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points are drawn in random order, so that of any two pairs about half the points lie above the other's."""
+    for axes in drawn(data(3.0, 5.0, pairs=2), monkeypatch).axes:
+        (points,) = axes.collections
+        colours = points.get_facecolor()
+        first = (colours == colours[0]).all(1)
+        assert 0.3 < np.mean(np.flatnonzero(first)) / len(first) < 0.7
+        assert 0.4 < first.mean() < 0.6
+
+
+def test_scenes_are_counted_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    (points,) = drawn(data(3.0, 5.0), monkeypatch).axes[0].collections
+    assert sorted(points.get_offsets()[:, 0]) == list(range(1, 41))

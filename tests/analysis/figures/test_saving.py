@@ -8,7 +8,7 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from pyro_compvae.analysis.figures.decompositions import save_figure
+from pyro_compvae.analysis.figures.style import save_figure
 
 
 def figure_of(name: str) -> Figure:

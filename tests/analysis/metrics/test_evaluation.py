@@ -25,7 +25,8 @@ from pyro_compvae.analysis import (
     views_figure,
 )
 from pyro_compvae.analysis.figures import decompositions
-from pyro_compvae.analysis.metrics.evaluation import metric_names, uncertainty
+from pyro_compvae.analysis.metrics.decomposition import uncertainty
+from pyro_compvae.analysis.metrics.evaluation import metric_names
 from pyro_compvae.data import Scene, SceneSet
 
 CPU = torch.device("cpu")
@@ -346,11 +347,12 @@ def test_views_figure_has_a_row_per_view(
     assert drawn["columns"][:2] == ["observation", "reconstr."]
     assert drawn["columns"][2].startswith("s.d.")
     assert drawn["columns"][3:] == ["slot 1", "slot 2", "slot 3", "segment.", "truth"]
-    for v, (observation, reconstruction, deviation, *_) in enumerate(drawn["pictures"]):
+    for v, row in enumerate(drawn["pictures"]):
+        observation, reconstruction, deviation = (tile.pixels for tile in row[:3])
         np.testing.assert_allclose(observation, scene.image[0, v].movedim(0, -1), atol=1e-6)
         np.testing.assert_allclose(reconstruction - observation, DARKER[v] / 255, atol=1e-3)
         assert deviation.shape == (SIZE, SIZE, 3)
-    largest = max(row[2].max() for row in drawn["pictures"])
+    largest = max(row[2].pixels.max() for row in drawn["pictures"])
     assert largest == pytest.approx(1.0)  # white is the largest of all views
 
 
@@ -362,7 +364,7 @@ def test_views_figure_without_any_uncertainty(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         views_figure(tmp_path / "views.png", views_guide, views[:1].view(slice(2)), 1)
-    assert all((row[2] < 0.1).all() for row in drawn["pictures"])
+    assert all((row[2].pixels < 0.1).all() for row in drawn["pictures"])
 
 
 def test_traversal_figure_moves_one_latent_of_one_slot(
@@ -378,6 +380,6 @@ def test_traversal_figure_moves_one_latent_of_one_slot(
     for d, row in enumerate(drawn["pictures"]):
         for value, picture in zip((-2, -1, 0, 1, 2), row, strict=True):
             expected = min(max(value + 0.1, 0.0), 1.0) if d == 0 else right
-            np.testing.assert_allclose(picture[:, : SIZE // 2], left, atol=1e-5)
-            np.testing.assert_allclose(picture[:, SIZE // 2 :], expected, atol=1e-5)
+            np.testing.assert_allclose(picture.pixels[:, : SIZE // 2], left, atol=1e-5)
+            np.testing.assert_allclose(picture.pixels[:, SIZE // 2 :], expected, atol=1e-5)
     assert torch.equal(posterior.loc[0], views_guide.loc / 2)  # left as it was

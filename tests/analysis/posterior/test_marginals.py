@@ -89,7 +89,7 @@ def test_agreement_has_a_line_per_slot_and_says_what_diverged() -> None:
     found = agreement(posteriors(shift=0.2, ess=25.0))
     assert found.scene == 7
     assert list(found.draws) == ["nuts", "guide", "importance"]
-    assert [row[0] for row in found.rows.rows] == ["0", "1", "2", "all"]
+    assert [row[0] for row in found.rows.rows] == ["1", "2", "3", "all"]
     _, rhat, ess, guide, importance, _ = found.rows.rows[0]
     assert float(rhat) == 1.0
     assert float(ess) > 6000

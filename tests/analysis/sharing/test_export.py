@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_the_model_card_says_what_the_files_say(run_dir: Path, tmp_path: Path) -
     assert values == {name: summary[name] for name in values}
     assert set(content["metrics"]) == set(values)
     assert ("query_mse" in values) == (config.guide == "mulmon")
-    assert f"| `mse` | MSE of colours | {summary['mse']:.4g} |" in body
+    assert f"| `mse` | MSE | {summary['mse']:.4g} |" in body
     assert f"python experiments/run_svi.py --preset tiny --guide {config.guide} --steps 2 --run-dir PATH" in body
     assert "made on the spot by the code of `pyro_compvae`, which is under the MIT licence" in body
     assert "{{" not in body
@@ -227,9 +228,10 @@ def test_weights_of_others_are_refused(monet: Path, tmp_path: Path) -> None:
 def test_checkpoints_of_others_are_refused(monet: Path) -> None:
     content = load_checkpoint(monet / "checkpoint.pt")
     for change, message in (
-        ({"guide": 3}, "checkpoint.pt: expected weights by name, got int"),
+        ({"guide": 3}, "checkpoint.pt: expected the entries of a run, got others under guide"),
         ({"guide": content["guide"] | {"extra": 3}}, "extra: expected no such weight, got int"),
-        ({"config": None}, "checkpoint.pt: expected a configuration beside the weights"),
+        ({"config": None}, "checkpoint.pt: expected the entries of a run, got others under config"),
+        ({"config": "guide: 3"}, "checkpoint.pt: expected a configuration beside the weights"),
     ):
         save_checkpoint(monet / "checkpoint.pt", content | change)
         with pytest.raises(CheckpointError, match=message):
@@ -241,3 +243,56 @@ def test_a_folder_with_two_sets_of_weights_is_refused(monet: Path, tmp_path: Pat
     shutil.copy(monet / "checkpoint.pt", out)
     with pytest.raises(CheckpointError, match=r"expected checkpoint.pt of a run or model.safetensors .* found both"):
         load_run(out)
+
+
+def test_names_and_origins_are_text_in_the_model_card(monet: Path, tmp_path: Path) -> None:
+    evil = "evil: \n\n# Heading\n```\n<script>alert(1)</script> [link](http://evil) | cell |\n---\n\x1b[2J"
+    summary = json.loads((monet / "summary.json").read_text())
+    (monet / "summary.json").write_text(json.dumps(summary | {"splits": {"test": evil, evil: evil}}))
+    calls = json.loads((monet / "environment.json").read_text())
+    call = calls[0] | {
+        "command": evil.replace("\n\n", "\n\n```\n"),
+        "device": evil,
+        "python": evil,
+        "packages": {evil: evil},
+    }
+    (monet / "environment.json").write_text(json.dumps([call]))
+    out = export_run(monet, tmp_path / "export", licence=evil)
+    text = (out / "README.md").read_text(encoding="utf-8")
+    start, header, body = text.split("---\n", 2)
+    assert start == ""
+    assert yaml.safe_load(header)["license"] == evil
+    lines = body.split("\n")
+    ours = [
+        "# monet-sprites-lnms-seed0",
+        "## How to load it",
+        "## Metrics",
+        "## Data and licences",
+        "## How it was made",
+    ]
+    assert [line for line in lines if line.startswith("#")] == [*ours, "## Limits and known failures"]
+    fences = [line for line in lines if line.startswith("```")]
+    assert len(fences) == 4, "two blocks of code, of which the second holds the commands"
+    assert fences[2] == fences[3] == "````"
+    outside = re.sub(r"(?s)(`+)(?!`).*?(?<!`)\1(?!`)", "", body)
+    assert "script" in outside
+    assert not re.search(r"(?<!\\)<script|(?<!\\)\[link", outside)
+    assert "\x1b" not in text
+    assert not any(line.startswith(("---", "| cell")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"packages": ["torch"]}, {"packages": None}, {"device": 3}, {"python": None}, {"command": ["a"]}]
+)
+def test_calls_of_another_kind_are_refused(monet: Path, changes: dict) -> None:
+    calls = json.loads((monet / "environment.json").read_text())
+    (monet / "environment.json").write_text(json.dumps([calls[0] | changes]))
+    with pytest.raises(ExportError, match=r"expected the calls that made the run, .* but some are of another"):
+        export_run(monet)
+
+
+@pytest.mark.parametrize("content", [None, "text", {"elbo": 10**400}, {"steps": "2"}])
+def test_summaries_of_another_kind_are_refused(monet: Path, content: object) -> None:
+    (monet / "summary.json").write_text(json.dumps(content))
+    with pytest.raises(ExportError, match="expected the metrics of a run, but it cannot be read"):
+        export_run(monet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from PIL import Image
 
 from pyro_compvae.data import SceneSet, convert, read_scene_file
 from pyro_compvae.data.convert import ConvertConfig
-from pyro_compvae.data.records import DataError
+from pyro_compvae.data.readers.sources import Source, SourcePart
+from pyro_compvae.data.records import DataError, StoredScene
 from pyro_compvae.data.scene_file.format import FileInfo
 from pyro_compvae.data.scene_file.reading import verify
+from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.data.solids.clevr_mv_writer import write_clevr_mv
 from pyro_compvae.data.solids.scenes import solid_scenes
 
@@ -57,6 +60,39 @@ def test_the_published_number_of_scenes(tmp_path: Path, monkeypatch: pytest.Monk
         "validation": (2, "scenes 3 to 4 of a.tfrecords"),
         "test": (2, "scenes 5 to 6 of a.tfrecords"),
     }
+
+
+def test_frames_of_a_film_stay_in_one_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scenes() -> Iterator[StoredScene]:
+        for number in range(9):
+            yield StoredScene(np.full((4, 4, 3), number, np.uint8))
+
+    film = Source("film", {"all": SourcePart("film", None, scenes, together=3)})
+    monkeypatch.setattr(convert, "open_source", lambda path, background: film)
+    monkeypatch.setitem(convert.PUBLISHED_TRAIN, "film", 5)
+    monkeypatch.setattr(convert, "HELD_OUT", 4)
+    info = to_file(tmp_path / "film", tmp_path / "a.h5", ConvertConfig())
+    assert {split: about.num_scenes for split, about in info.splits.items()} == dict.fromkeys(SPLITS, 3)
+    with pytest.raises(DataError, match=r"num_validation: expected a multiple of 3, since so many .* of film be"):
+        to_file(tmp_path / "film", tmp_path / "b.h5", ConvertConfig(num_validation=2))
+
+
+def test_the_crop_is_clevrs_only_for_clevr_or_if_asked(tmp_path: Path) -> None:
+    """A photograph of CLEVR's size keeps its centre; the file says what became of it, and which files were used."""
+    (tmp_path / "photos").mkdir()
+    columns = np.broadcast_to(np.arange(320).astype(np.uint8)[:, None], (240, 320, 3))
+    for number in range(3):
+        Image.fromarray(columns).save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "photos" / "a.txt").write_text("no image")
+    used = ("used: 3 images (3 .png)", "left out: 1 .txt (a.txt)")
+    for crop, side, note in (
+        (None, 240, "the central square"),
+        ("clevr", 192, "rows 29 to 220 and columns 64 to 255, as is usual for CLEVR"),
+    ):
+        info = to_file(tmp_path / "photos", tmp_path / f"{crop}.h5", ConvertConfig(crop=crop))
+        assert info.notes == (*used, f"images that are not square: cropped to {note}")
+        assert read_scene_file(tmp_path / f"{crop}.h5", "train").images[0, 0, 0, 0] == (320 - side) // 2
+        assert info.splits["train"].shapes["images"] == (1, side, side, 3)
 
 
 def test_too_few_scenes(tmp_path: Path) -> None:

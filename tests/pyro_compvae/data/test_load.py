@@ -93,7 +93,9 @@ def test_files_of_scenes_are_views_or_images(tmp_path: Path) -> None:
         views = load_scenes(config, split, multi_view=True)
         assert views.images.shape == (size, 2, 3, 2, 2)
         assert len(load_scenes(config, split)) == 2 * size
-    assert torch.equal(views.images, read_clevr_mv(tmp_path, "clevr_mv", "test", 2).images)
+    direct = read_clevr_mv(tmp_path, "clevr_mv", "test", 2)
+    assert torch.equal(views.images, direct.images)
+    assert views.stored_sizes == direct.stored_sizes == ((4, 4),)
 
 
 def test_files_of_images_have_no_views(tmp_path: Path) -> None:

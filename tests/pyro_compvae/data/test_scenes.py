@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from pyro_compvae.data import SceneSet, StoredScene
+from pyro_compvae.data import Scene, SceneSet, StoredScene
+from pyro_compvae.errors import ArgumentError
 
 
 def content(*batch: int) -> dict[str, Tensor]:
@@ -93,6 +98,49 @@ def test_scenes_without_masks(batch: tuple[int, ...]) -> None:
         assert scenes.reorder_views(torch.tensor([[1, 0]] * 3)).labels is None
     with pytest.raises(ValueError, match="labels and num_objects: expected both, or None for both, got one of them"):
         SceneSet(whole.images, whole.labels, None, whole.viewpoints)
+
+
+@pytest.mark.parametrize("batch", [(3,), (3, 2)], ids=["images", "views"])
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_data_loaders(batch: tuple[int, ...], masks: bool) -> None:
+    """A batch of a loader is the record that the set itself gives; what the data have not stays None."""
+    scenes = SceneSet(**content(*batch)) if masks else SceneSet(**content(*batch)).without_masks()
+    scenes = replace(scenes, viewpoints=None) if scenes.num_views is None else scenes
+    first, last = DataLoader(scenes, batch_size=2)
+    for found, expected in ((first, scenes[0:2]), (last, scenes[2:3])):
+        assert type(found) is Scene
+        for name, value in expected._asdict().items():
+            other = getattr(found, name)
+            assert (other is None) if value is None else torch.equal(other, value)
+
+
+def test_arrays_of_other_types_are_refused_with_advice() -> None:
+    whole = torch.arange(192).reshape(4, 3, 4, 4)
+    for images, message in [
+        (whole, r"got int64 from 0 to 191\. Convert them to uint8\."),
+        (whole.double(), r"got float64 from 0 to 191\. Divide them by 255\."),
+        (whole - 1.0, r"got float32 from -1 to 190\.$"),
+        (whole * float("nan"), r"got float32 from nan to nan\.$"),
+    ]:
+        with pytest.raises(ArgumentError, match=r"images: expected bytes, or floats in \[0, 1\], " + message):
+            SceneSet.from_arrays(images)
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        assert torch.equal(SceneSet.from_arrays((whole / 255).to(dtype)).images, whole.byte())
+
+
+def test_stored_scenes_of_other_types_are_refused() -> None:
+    """Floats in [0, 1] would be black as bytes, and labels from 256 on would begin again at 0."""
+    image, labels = np.full((4, 4, 3), 0.5), np.zeros((4, 4), np.int64)
+    good = StoredScene(np.zeros((4, 4, 3), np.uint8), labels + 255, 1)
+    assert SceneSet.from_scenes([good]).labels.unique().tolist() == [255]
+    for scene, message in [
+        (good._replace(image=image), "images: expected bytes from 0 to 255, got float64 from 0.5 to 0.5"),
+        (good._replace(labels=labels + 256), "labels: expected whole numbers from 0 to 255, got int64 from 256 to 256"),
+        (good._replace(labels=labels + 0.5), "labels: expected whole numbers from 0 to 255, got float64 from 0.5 to"),
+        (good._replace(labels=labels * np.nan), "labels: expected whole numbers from 0 to 255, got float64 from nan"),
+    ]:
+        with pytest.raises(ArgumentError, match=message):
+            SceneSet.from_scenes([scene])
 
 
 def test_scenes_from_files() -> None:

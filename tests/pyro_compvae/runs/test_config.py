@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import get_args
@@ -15,6 +16,7 @@ from pyro_compvae.analysis.results import Batches
 from pyro_compvae.data.solids.scenes import solid_scenes
 from pyro_compvae.data.sprites import make_sprites
 from pyro_compvae.errors import ArgumentError, ConfigError
+from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.config import SECTIONS, flatten, from_yaml, to_yaml
 from pyro_compvae.runs.files import write_text
 from pyro_compvae.runs.folder import run_name
@@ -230,3 +232,61 @@ def test_long_names_leave_room(tmp_path: Path) -> None:
 def test_small_steps_take_one_thread(name: str, threads: int, guide: GuideName) -> None:
     torch.set_num_threads(2)
     assert threads_for(preset(name, guide)) == threads
+
+
+NUMBERS = [
+    (guide, name)
+    for guide in get_args(GuideName)
+    for name, value in flatten(preset("tiny", guide).replace({"training.decay_steps": 9})).items()
+    if type(value) in (int, float, tuple)
+]
+
+
+@pytest.mark.parametrize(("guide", "name"), NUMBERS)
+def test_every_number_has_a_limit(guide: GuideName, name: str) -> None:
+    """Limits are checked before anything is built; so is a value that cannot be written in decimal digits."""
+    config = preset("tiny", guide)
+    value = flatten(config)[name]
+    huge = [10**19, 1 << 20_000] if isinstance(value, int | tuple) else [1e19, math.inf, math.nan]
+    for number in huge:
+        with pytest.raises(ConfigError, match=r"^configuration: "):
+            config.replace({name: (number,) if isinstance(value, tuple) else number})
+    if isinstance(value, tuple):
+        with pytest.raises(ConfigError, match=f"{name.rpartition('.')[2]}: expected at most 64 widths"):
+            config.replace({name: [1] * 10_000})
+
+
+@pytest.mark.parametrize("name", ["refinement.early_iterations", "training.decay_steps"])
+def test_numbers_that_may_be_missing_have_limits(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name.partition('.')[2]}: expected at most"):
+        preset("tiny").replace({name: 10**13})
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("expected a decoder with at most", {"num_slots": 256, "data.image_size": 256, "decoder.channels": [32]}),
+        ("expected sprites of 64 GiB and 256 × 256 pixels at most", {"data.image_size": 320}),
+        ("expected sprites of 64 GiB", {"data.num_test": 10**9}),
+        ("RunConfig.num_slots: expected at most 256 in magnitude, got 1000000000", {"num_slots": 1_000_000_000}),
+        ("DataConfig.image_size: expected at most 1,024 in magnitude", {"data.image_size": 1_000_000}),
+    ],
+)
+def test_numbers_that_are_too_large_together(message: str, changes: dict) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preset("tiny").replace(changes)
+
+
+@pytest.mark.parametrize(
+    ("guide", "changes"),
+    [
+        ("iodine", {"decoder.channels": [32768, 32768]}),
+        ("iodine", {"refinement.mlp": [65536, 65536]}),
+        ("monet", {"attention.channels": [40_000, 40_000]}),
+        ("mulmon", {"views.view_hidden": 65536, "views.view_dim": 60_000}),
+    ],
+)
+def test_networks_that_would_fill_the_memory_are_not_built(guide: GuideName, changes: dict) -> None:
+    config = preset("tiny", guide).replace(changes | {"data.image_size": 16})
+    with pytest.raises(ConfigError, match="expected networks of at most 268,435,456 weights, got one with a layer of"):
+        build_guide(config)

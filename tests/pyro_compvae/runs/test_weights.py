@@ -101,3 +101,18 @@ def test_files_of_other_programs_are_named(path: Path, metadata: dict[str, str] 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model.safetensors: expected the weights of an exported run, found no"):
         load_weights(tmp_path / "model.safetensors")
+
+
+def test_more_empty_tensors_than_any_run_has(path: Path) -> None:
+    entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(f'"t{i}":{entry}' for i in range(30_000)) + "}").encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(CheckpointError, match=r"its header has \d+ bytes, more than 1048576"):
+        load_weights(path)
+
+
+def test_a_step_of_more_digits_than_any_run_has(path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, path, {"pyro_compvae": "1", "config": "", "step": "9" * 5000})
+    with pytest.raises(CheckpointError, match="expected a configuration and a number of steps") as caught:
+        load_weights(path)
+    assert len(str(caught.value)) < 1000

@@ -13,7 +13,8 @@ from pyro_compvae.analysis import to_inference_data
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, certify, estimate_scenes, log_joint_and_posterior
 from pyro_compvae.analysis.figures.decompositions import decomposition_figure
 from pyro_compvae.analysis.ladder.compute import LadderConfig, gap_ladder
-from pyro_compvae.analysis.metrics.evaluation import decompose, evaluate, infer, metric_names
+from pyro_compvae.analysis.metrics.decomposition import decompose, infer
+from pyro_compvae.analysis.metrics.evaluation import evaluate, metric_names
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.guide import SceneGuide

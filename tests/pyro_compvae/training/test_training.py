@@ -182,6 +182,26 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path:
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guide": {"a": torch.zeros(1)}}, "expected the weights of the guide that config.yaml describes"),
+        ({"optimiser": {}}, "expected the state of this optimiser and its random numbers"),
+        ({"optimiser": {"state": {}, "param_groups": [3]}}, "expected the state of this optimiser"),
+        ({"window": torch.zeros(3)}, "expected the state of this optimiser"),
+        ({"random": [{"cpu": torch.zeros(3)}]}, "expected the state of this optimiser"),
+        ({"random": [None]}, "expected the state of this optimiser"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    trainer = make_trainer(tmp_path, preset("tiny"))
+    path = trainer.state.folder.checkpoint
+    trainer.state.save()
+    save_checkpoint(path, torch.load(path, weights_only=True) | changes)
+    with pytest.raises(CheckpointError, match=message):
+        trainer.restore()
+
+
 def test_a_lost_checkpoint_is_no_reason_to_begin_anew(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, preset("tiny"))
     trainer.run()

@@ -24,11 +24,18 @@ def corners(image: NDArray) -> list[list[int]]:
 
 
 def test_clevr_gets_the_usual_crop() -> None:
-    cropped = square(scene(240, 320))
+    cropped = square(scene(240, 320), "clevr")
     assert cropped.image.shape == (192, 192, 3)
     assert corners(cropped.image) == [[29, 64], [220, 255]]
     assert cropped.labels is not None
     assert (cropped.labels[0, 0], cropped.labels[-1, -1]) == (64, 255)
+
+
+def test_clevrs_crop_is_for_clevr() -> None:
+    """A photograph of the same size keeps its centre, and images of another size have no such crop."""
+    assert corners(square(scene(240, 320)).image) == [[0, 40], [239, 279 - 256]], "bytes count up to 255"
+    with pytest.raises(DataError, match=r"crop: expected images of CLEVR's 240 x 320 pixels for its crop, got 6 x 10"):
+        square(scene(6, 10), "clevr")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from helpers import formats
 from numpy.typing import NDArray
-from PIL import Image
 
 from pyro_compvae.data.readers.sources import open_source
 from pyro_compvae.data.records import DataError, StoredScene
@@ -72,6 +71,48 @@ def test_test_sets_of_objects_room(tmp_path: Path) -> None:
         check(list(source.parts["test"].scenes()), written, 4)
 
 
+def test_frames_of_cater(tmp_path: Path) -> None:
+    """CATER's shards are compressed by zlib, and every frame of a film is a scene."""
+    shards = [tmp_path / f"cater_with_masks_train.tfrecords-{i:05}-of-00100" for i in range(2)]
+    written = [formats.cater_with_masks(path, films) for path, films in zip(shards, (1, 1), strict=True)]
+    source = open_source(shards[0])
+    assert (source.name, list(source.parts), source.parts["all"].together) == ("cater_with_masks", ["all"], 33)
+    check(list(source.parts["all"].scenes()), written[0])
+
+    (tmp_path / "._a.tfrecords").write_bytes(b"of macOS")
+    whole = open_source(tmp_path)
+    assert whole.parts["all"].origin == f"the files {shards[0].name} to {shards[1].name}"
+    assert whole.notes == ("used: 2 files of TFRecords, by name", "left out: 1 no TFRecords (._a.tfrecords)")
+    check(list(whole.parts["all"].scenes()), written[0] + written[1])
+
+    shards[1].rename(tmp_path / "cater_with_masks_test.tfrecords-00000-of-00100")
+    assert list(open_source(tmp_path / "cater_with_masks_test.tfrecords-00000-of-00100").parts) == ["test"]
+    with pytest.raises(DataError, match="expected TFRecords of one split of one data set, found some for training and"):
+        open_source(tmp_path)
+    formats.tetrominoes(tmp_path / "tetrominoes_train.tfrecords", 1)
+    with pytest.raises(DataError, match="of one data set, found cater_with_masks and tetrominoes"):
+        open_source(tmp_path)
+
+    content = shards[0].read_bytes()
+    for damaged, message in (
+        (content[:-2000], "a compressed stream that ends"),
+        (content[:99] + b"?" * 99 + content[198:], "Error -3"),
+    ):
+        shards[0].write_bytes(damaged)
+        with pytest.raises(DataError, match=f"00000-of-00100: record .: expected sound gzip or zlib, got {message}"):
+            list(open_source(shards[0]).parts["all"].scenes())
+
+
+def test_lengths_that_look_like_zlib(tmp_path: Path) -> None:
+    """A record of 376 bytes begins with the bytes of a zlib stream, and is a record all the same."""
+    path = tmp_path / "a.bin"
+    with path.open("wb") as file:
+        formats.RecordWriter(file).write(bytes(376))
+    assert path.read_bytes()[:2] == b"\x78\x01"
+    with pytest.raises(DataError, match=r"record 0: expected a tf\.train\.Example, got other content"):
+        open_source(path)
+
+
 def test_objects_without_a_pixel_do_not_count(tmp_path: Path) -> None:
     formats.tetrominoes(tmp_path / "a.tfrecords", 1, num_entities=3)
     (scene,) = open_source(tmp_path / "a.tfrecords").parts["all"].scenes()
@@ -121,40 +162,37 @@ def test_efficient_morl(tmp_path: Path) -> None:
     check([scene for part in source.parts.values() for scene in part.scenes()], written)
 
 
+def test_groups_by_other_names(tmp_path: Path) -> None:
+    """Splits are found by whatever name is usual, and groups that are not read are named."""
+    written = formats.efficient_morl(tmp_path / "a.h5", {"Train": 2, "valid": 1, "held_out": 1})
+    source = open_source(tmp_path / "a.h5")
+    assert {split: part.origin for split, part in source.parts.items()} == {
+        "train": "Train of a.h5",
+        "validation": "valid of a.h5",
+    }
+    assert source.notes == ("left out: held_out",)
+    check([scene for part in source.parts.values() for scene in part.scenes()], written[:3])
+    formats.efficient_morl(tmp_path / "b.h5", {"val": 2, "valid": 1})
+    with pytest.raises(DataError, match=r"expected one group for validation, found valid and val of b\.h5"):
+        open_source(tmp_path / "b.h5")
+
+
+def test_only_clevr_gets_its_crop(tmp_path: Path) -> None:
+    formats.clevr_with_masks(tmp_path / "a.tfrecords", [3])
+    formats.tetrominoes(tmp_path / "b.tfrecords", 1)
+    for name in ("clevr_10-full.hdf5", "photos.hdf5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["image"] = np.zeros((1, 240, 320, 3), np.uint8)
+            file["mask"] = np.zeros((1, 240, 320, 1), np.uint8)
+    found = {path.name: open_source(path).crop for path in sorted(tmp_path.iterdir())}
+    clevr, others = ("a.tfrecords", "clevr_10-full.hdf5"), ("b.tfrecords", "photos.hdf5")
+    assert found == dict.fromkeys(clevr, "clevr") | dict.fromkeys(others, "centre")
+
+
 def test_efficient_morl_without_masks(tmp_path: Path) -> None:
     formats.efficient_morl(tmp_path / "a.h5", {"train": 2}, masks=False)
     scenes = list(open_source(tmp_path / "a.h5").parts["train"].scenes())
     assert [(scene.labels, scene.num_objects) for scene in scenes] == [(None, None)] * 2
-
-
-def test_folders_of_images(tmp_path: Path) -> None:
-    """Any mode becomes RGB, transparent pixels become black, and other files and folders are ignored."""
-    rng = np.random.default_rng(0)
-    colours = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    Image.fromarray(colours).save(tmp_path / "b.PNG")
-    Image.fromarray(colours[..., 0]).save(tmp_path / "a.png")
-    Image.fromarray(np.dstack([colours, np.full((4, 6), 255, np.uint8)])).save(tmp_path / "c.png")
-    clear = np.dstack([colours, np.zeros((4, 6), np.uint8)])
-    Image.fromarray(clear).save(tmp_path / "d.webp", lossless=True, exact=True)
-    (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / "more").mkdir()
-    source = open_source(tmp_path)
-    assert (source.name, source.parts["all"].num_scenes) == (tmp_path.name, 4)
-    images = [scene.image for scene in source.parts["all"].scenes()]
-    np.testing.assert_array_equal(images[0], np.repeat(colours[..., :1], 3, axis=-1))
-    for image in images[1:3]:
-        np.testing.assert_array_equal(image, colours)
-    assert not images[3].any()
-
-
-def test_folders_of_splits(tmp_path: Path) -> None:
-    for split, count in (("train", 3), ("val", 1), ("test", 2)):
-        (tmp_path / split).mkdir()
-        for number in range(count):
-            Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / split / f"{number}.png")
-    parts = open_source(tmp_path).parts
-    assert {split: part.num_scenes for split, part in parts.items()} == {"train": 3, "validation": 1, "test": 2}
-    assert [scene.image[0, 0, 0] for scene in parts["train"].scenes()] == [0, 1, 2]
 
 
 def test_what_is_missing_or_unknown_says_where_to_get_data(tmp_path: Path) -> None:
@@ -162,7 +200,7 @@ def test_what_is_missing_or_unknown_says_where_to_get_data(tmp_path: Path) -> No
     for path, message in [
         (tmp_path / "nowhere", "expected a file or folder of data, found nothing"),
         (tmp_path / "notes.txt", "expected TFRecords or HDF5, got a file of another kind"),
-        (tmp_path, r"expected images \(.png, .*\) or clevr_mv_train.json, found neither"),
+        (tmp_path, r"expected images \(.png, .*\) in it .*; found none; left out: 1 \.txt \(notes\.txt\)\. Known are"),
     ]:
         with pytest.raises(DataError, match=message) as caught:
             open_source(path)
@@ -254,35 +292,6 @@ def test_hdf5_of_something_else(tmp_path: Path) -> None:
         DataError, match="expected the array 'image', or groups train, val, test with 'imgs', found nei"
     ):
         open_source(tmp_path / "a.h5")
-
-
-def test_images_of_more_than_eight_bits(tmp_path: Path) -> None:
-    """Pillow would clip values at 255, and make the images white."""
-    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match=r"deep\.png: expected 8 bits for each channel, got mode I;16\. Convert it"):
-        list(open_source(tmp_path).parts["all"].scenes())
-
-
-def test_cameras_that_were_turned(tmp_path: Path) -> None:
-    colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    exif = Image.Exif()
-    exif[274] = 6  # the image must be turned clockwise by a quarter
-    Image.fromarray(colours).save(tmp_path / "a.png", exif=exif)
-    (scene,) = open_source(tmp_path).parts["all"].scenes()
-    np.testing.assert_array_equal(scene.image, np.rot90(colours, -1))
-
-
-def test_folders_that_say_two_things(tmp_path: Path) -> None:
-    for name in ("train", "val", "validation"):
-        (tmp_path / name).mkdir()
-    with pytest.raises(
-        DataError, match="expected images in it, or in folders for splits, each once; found train, val, valid"
-    ):
-        open_source(tmp_path)
-    (tmp_path / "val").rmdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="found train, validation and images beside them"):
-        open_source(tmp_path)
 
 
 def test_objects_room_is_told_apart_by_its_name_only(tmp_path: Path) -> None:
