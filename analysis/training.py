@@ -103,6 +103,7 @@ def train(
             elif workers.is_first:
                 folder.check_new()
             own = own_scenes(scenes, viewpoints, options.resume)
+            workers.check_alike({**_facts(config), **({} if own is None else _named("scenes", own))})
             if own is not None:
                 config = with_own_scenes(folder, config, own)
                 # A configuration that cannot be trained is refused before anything is written.
@@ -127,12 +128,23 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
     if options.resume:
         read_environment(folder.environment)  # a damaged file is refused before anything is written
         trainer.restore()
+        workers.check_alike({"the checkpoint's step": trainer.step})
     if workers.is_first:
         with naming_full_disk(folder.path):
             folder.begin(trainer.config)
         write_environment(folder.environment, options.command, device, workers.size)
         where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
         options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
+
+
+def _facts(config: RunConfig) -> dict[str, Any]:
+    """The fields of a configuration in which workers must agree; data may have another place on each machine."""
+    return {name: value for name, value in flatten(config).items() if name not in ("data.root", "frozen_model")}
+
+
+def _named(name: str, scenes: SceneSet) -> dict[str, str]:
+    """The digests of some scenes, named for messages."""
+    return {f"the digest of {field} of {name}": digest for field, digest in scenes.digests.items()}
 
 
 @contextmanager
@@ -154,6 +166,7 @@ def _trainer(
     """The trainer of a run, and the scenes of all splits."""
     guide = _guide(folder, config, device)
     splits = {split: load_scenes(config.data, split, multi_view=config.multi_view) for split in SPLITS}
+    workers.check_alike({name: digest for split in SPLITS for name, digest in _named(split, splits[split]).items()})
     if options.compile:
         try:
             compile_networks(guide, device)
@@ -222,6 +235,7 @@ def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any
         "steps": trainer.step,
         "splits": {split: part.origin for split, part in splits.items()},
         "num_test_scenes": len(scenes),
+        "digests": {split: part.digests for split, part in splits.items()},
         **metrics,
         "seconds": round(trainer.seconds, 1),
         "device": torch.cuda.get_device_name(device)

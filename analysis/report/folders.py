@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import xarray
 
 from pyro_compvae.analysis.results import IdentityError, check_identity
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.data import DataError, SceneSet
 from pyro_compvae.errors import CompvaeError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig
@@ -110,6 +113,14 @@ class ReportedRun:
             raise Missing(f"The run cannot be loaded: {self.problem}")
         return self.run
 
+    @cached_property
+    def scenes(self) -> SceneSet | None:
+        """The test scenes of the run, or None if they cannot be loaded."""
+        try:
+            return None if self.run is None else self.run.scenes("test")
+        except DataError:
+            return None
+
     def read(self, name: str, command: str, group: str = "sample_stats") -> xarray.Dataset:
         """Read a group of a NetCDF file in the folder.
 
@@ -119,7 +130,7 @@ class ReportedRun:
             group: the group in the file.
 
         Raises:
-            Missing: if the file or the group is missing, damaged, or of another run.
+            Missing: if the file or the group is missing, damaged, of another run, or of other test scenes than now.
         """
         path = self.folder.numbers(name)
         if not path.is_file():
@@ -129,11 +140,19 @@ class ReportedRun:
         except Exception as error:  # damaged files and missing groups raise many kinds of errors
             raise Missing(f"{path.name} has no group {group!r} that can be read ({error}).", command) from error
         if self.run is not None:
-            try:
-                check_identity(path, data.attrs.get("settings"), self.run.identity)
-            except IdentityError as error:
-                raise Missing(str(error), command) from error
+            self.check(path, data, self.run.identity, command)
         return data
+
+    def check(self, path: Path, data: xarray.Dataset, identity: Mapping[str, str | int], command: str) -> None:
+        """Refuse numbers in a file of another identity, or of other test scenes than the run has now.
+
+        Raises:
+            Missing: with the command that computes them again.
+        """
+        try:
+            check_identity(path, data, identity, self.scenes)
+        except IdentityError as error:
+            raise Missing(str(error), command) from error
 
 
 def open_folders(paths: list[Path]) -> list[ReportedRun]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 
@@ -28,7 +27,7 @@ def evidence(reported: ReportedRun) -> list[Block]:
     data = reported.read("evidence", reported.command("evidence"))
     estimates = estimates_of(data)
     scenes = len(estimates["guide"].log_evidence)
-    dimensions = 3 * reported.config.data.image_size**2 * json.loads(data.attrs["settings"]).get("num_views", 1)
+    dimensions = 3 * reported.config.data.image_size**2 * results.recorded(data).get("num_views", 1)
     notes = [*comparisons(estimates), how_to_read(estimates)]
     table = evidence_rows(estimates, dimensions)
     alt = f"Estimates of log p(x) of {scenes} scenes against the number of draws; the table has their values."
@@ -85,7 +84,7 @@ def checks(reported: ReportedRun) -> list[Block]:
     command = reported.command("diagnose")
     data = reported.read("predictive_checks", command)
     draws = [reported.read(f"posterior_{name}", command).attrs["settings"] for name in ("guide", "importance")]
-    if json.loads(data.attrs["settings"])["draws"] != draws:
+    if results.recorded(data)["draws"] != draws:
         raise Missing("predictive_checks.nc is of other draws than those here.", command)
     images = reported.read("posterior_guide", command, "observed_data")["image"].values
     text = checks_table(data)
@@ -124,9 +123,10 @@ def comparison_among(folders: Sequence[ReportedRun]) -> Show:
         others = [other for other in folders if other is not reported]
         found: list[Block] = []
         for path in sorted(reported.folder.path.glob("against-*/comparison.nc")):
-            sides = json.loads(results.read(path).attrs.get("settings", "[]"))
+            data = results.read(path)
             for other in others:
-                if sides == [[other.loaded().identity, reported.loaded().identity]]:
+                if results.recorded(data).get("pairs") == [[other.loaded().identity, reported.loaded().identity]]:
+                    reported.check(path, data, {}, f"compvae compare {other.quoted} {reported.quoted}")
                     text = path.with_suffix(".txt").read_text(encoding="utf-8")
                     found.append(Text(f"{other.name} (0) and {reported.name} (+)", text))
         if not found and not reported.config.lnms and any(other.config.lnms for other in others):

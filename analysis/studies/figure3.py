@@ -39,7 +39,7 @@ def figure3(path: Path, out: Path, cells: Sequence[Cell], device: torch.device, 
             if cell.place["dataset"] == dataset and name not in rows:
                 torch.manual_seed(0)
                 run = load_run(out / cell.name, device)
-                scenes = load(run.config.data, "test", multi_view=run.config.multi_view)
+                scenes = load(cell.config.data, "test", multi_view=cell.config.multi_view)
                 rows[name] = decomposed(run, scenes, image)
     compared_figure(path, rows)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,6 +78,7 @@ class TrainingState:
         content = {
             "config": to_yaml(self.config),
             "scenes": self.scenes.origin,
+            "digests": self.scenes.digests,
             "step": self.step,
             "seconds": self.seconds,
             "first_loss": self.first_loss,
@@ -105,11 +108,7 @@ class TrainingState:
                 f"{self.folder.checkpoint}: expected a checkpoint of this configuration, got another: "
                 f"{'; '.join(changed)}."
             )
-        if content["scenes"] != self.scenes.origin:
-            raise CheckpointError(
-                f"{self.folder.checkpoint}: expected the scenes that the run was trained on ({content['scenes']}), got "
-                f"others ({self.scenes.origin}). Name the place of the former with --data-root."
-            )
+        self._check_scenes(content)
         self.guide.load_state_dict(content["guide"])
         load_optimiser(self.optimiser, content["optimiser"])
         self.step, self.seconds, self.first_loss = content["step"], content["seconds"], content["first_loss"]
@@ -128,6 +127,16 @@ class TrainingState:
             self._seed_worker()
         if self.workers.is_first:
             log.drop_after(self.step)
+
+    def _check_scenes(self, content: Mapping[str, Any]) -> None:
+        same = content.get("digests", self.scenes.digests) == self.scenes.digests  # earlier versions recorded none
+        if content["scenes"] != self.scenes.origin or not same:
+            got = f"of this name, but with other images or viewpoints ({self.scenes.digests})"
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: expected the scenes that the run was trained on ({content['scenes']}), got "
+                f"others ({got if content['scenes'] == self.scenes.origin else self.scenes.origin}). Name the place of "
+                "the former with --data-root."
+            )
 
     def check_finite(self) -> tuple[Tensor, Tensor]:
         """The losses and gradient norms since the last log, after a check that all of them are finite and moderate."""
