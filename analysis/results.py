@@ -66,16 +66,19 @@ def make_way(path: Path, settings: Settings) -> None:
     if found is None or found == as_text(settings):
         return
     content = path.read_bytes()
-    kept = path.parent / REPLACED / f"{path.stem}_{_hash(found.encode() or content)}.nc"
+    # Files of earlier versions do not say of which scenes they are; two of them may differ in nothing else.
+    complete = "scenes" in _parsed(found)
+    kept = path.parent / REPLACED / f"{path.stem}_{_hash(found.encode() if complete else content)}.nc"
     if _settings_text(kept) == found:
         return
     with naming_full_disk(kept):
         kept.parent.mkdir(exist_ok=True)
     write_bytes(kept, content)
+    back = "; the command that made them brings them back" if complete else ""
     warnings.warn(
-        f"{path}: it held numbers of other settings ({'; '.join(_changes(found, settings))}). They are kept as {kept}; "
-        "the command that made them brings them back.",
-        stacklevel=2,
+        f"{path}: it held numbers of other settings ({'; '.join(_changes(found, settings))}). They are kept as "
+        f"{kept.relative_to(path.parent)} beside it{back}.",
+        stacklevel=3,
     )
 
 
@@ -157,9 +160,11 @@ def _changes(found: str, settings: Settings) -> list[str]:
     there, here = _parsed(found), _parsed(as_text(settings))
     if not there:
         return ["it does not say which"]
-    opaque = ("scenes", "weights", "version")
+    opaque = ("weights", "version")
     return [
-        f"other {name}" if name in opaque else f"{name} is {there.get(name)} there and {here.get(name)} here"
+        f"other {name}"
+        if name in opaque or isinstance(here.get(name, there.get(name)), dict | list)
+        else f"{name} is {there.get(name)} there and {here.get(name)} here"
         for name in there | here
         if there.get(name) != here.get(name)
     ]

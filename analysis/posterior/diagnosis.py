@@ -108,8 +108,10 @@ class Diagnosis:
         """Make posterior-predictive checks of both kinds of draws."""
         sources = {source: data["posterior"] for source, data in self.both("posterior").items()}
         path = self.folder.numbers("predictive_checks")
-        settings = self.settings(draws=[data.attrs["settings"] for data in sources.values()])
-        scenes = self.scenes[torch.from_numpy(sources["guide"]["scene"].values.copy())].to(self.run.device)
+        index = torch.from_numpy(sources["guide"]["scene"].values.copy())
+        draws = [data.attrs["settings"] for data in sources.values()]
+        settings = self.settings(draws=draws, scenes=self.scenes.part(index).digests)
+        scenes = self.scenes[index].to(self.run.device)
         if not is_of(path, settings):
             torch.manual_seed(self.config.seed)
             parts = []

@@ -110,12 +110,12 @@ def _check_scenes(folder: RunFolder, cell: Cell, digests: Callable[[DataConfig, 
     Large training sets are read only if they are at another place.
     """
     data, stored = cell.config.data, folder.config().data
-    recorded = folder.summary().get("digests")
+    recorded = folder.summary().get("digests", {})
     moved = stored.root != data.root
-    if recorded is None and not moved:
+    if not recorded and not moved:
         return  # a run of an earlier version, which is taken to be of the scenes at the place that it names
     for split in ("test", "train") if moved else ("test",):
-        if recorded is None or recorded[split] != digests(data, split, cell.config.multi_view):
+        if recorded.get(split) != digests(data, split, cell.config.multi_view):
             raise CheckpointError(
                 f"{folder.path}: expected a run of this study, found one of other scenes: it was trained on those of "
                 f"{stored.root or data.name}, the study is on {data.root or data.name}, and their scenes of the split "

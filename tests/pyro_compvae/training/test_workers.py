@@ -195,7 +195,7 @@ def test_evidence_of_two_workers_is_that_of_one(tiny_copy: Callable[..., Path]) 
     arguments = [str(run), "--num-scenes", "3", "--batch-scenes", "1", *settings]
     table = run_two(EXPERIMENTS / "estimate_evidence.py", arguments)
     shared = xarray.load_dataset(run / "evidence.nc", group="sample_stats")
-    for file in (run / "evidence").iterdir():
+    for file in (run / "evidence.nc", *(run / "evidence").iterdir()):
         file.unlink()
     assert load_script("estimate_evidence").main(arguments) == 0
     xarray.testing.assert_identical(xarray.load_dataset(run / "evidence.nc", group="sample_stats"), shared)
