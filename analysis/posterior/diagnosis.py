@@ -109,8 +109,8 @@ class Diagnosis:
         sources = {source: data["posterior"] for source, data in self.both("posterior").items()}
         path = self.folder.numbers("predictive_checks")
         index = torch.from_numpy(sources["guide"]["scene"].values.copy())
-        draws = [data.attrs["settings"] for data in sources.values()]
-        settings = self.settings(draws=draws, scenes=self.scenes.part(index).digests)
+        of = [data.attrs["settings"] for data in sources.values()]
+        settings = self.settings(draws=of, scenes=self.scenes.part(index).digests)
         scenes = self.scenes[index].to(self.run.device)
         if not is_of(path, settings):
             torch.manual_seed(self.config.seed)

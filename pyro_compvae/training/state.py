@@ -131,7 +131,7 @@ class TrainingState:
     def _check_scenes(self, content: Mapping[str, Any]) -> None:
         same = content.get("digests", self.scenes.digests) == self.scenes.digests  # earlier versions recorded none
         if content["scenes"] != self.scenes.origin or not same:
-            got = f"of this name, but with other images or viewpoints ({self.scenes.digests})"
+            got = "of this name, but with other images or viewpoints"
             raise CheckpointError(
                 f"{self.folder.checkpoint}: expected the scenes that the run was trained on ({content['scenes']}), got "
                 f"others ({got if content['scenes'] == self.scenes.origin else self.scenes.origin}). Name the place of "

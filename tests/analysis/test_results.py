@@ -30,9 +30,7 @@ def test_numbers_that_are_replaced_are_kept_and_come_back(tmp_path: Path) -> Non
     save(path, numbers(1), many)
     assert is_of(path, many)
     assert not is_of(path, few)
-    with pytest.warns(
-        UserWarning, match=r"num_draws is 1000 there and 10 here\). They are kept as .*/replaced/numbers_"
-    ):
+    with pytest.warns(UserWarning, match=r"num_draws is 1000 there and 10 here\). They are kept as replaced/numbers_"):
         save(path, numbers(2), few)
     assert value_in(path) == 2
     (kept,) = (tmp_path / "replaced").iterdir()
