@@ -62,15 +62,19 @@ class ReportedRun:
         """The metrics on all test scenes.
 
         Raises:
-            Missing: if the run has not finished.
+            Missing: if the run has not finished, or its file of scenes has been replaced since.
         """
         if not self.folder.is_finished:
             command = f"compvae train --resume --run-dir {self.quoted}"
             raise Missing("The run has not finished: there is no summary.json.", command)
         try:
-            return self.folder.summary()
-        except ValueError as error:
+            summary = self.folder.summary()
+            of = summary.get("digests", {}).get("test")
+        except (ValueError, AttributeError) as error:
             raise Missing(f"{self.folder.summary_file} cannot be read ({error}).") from error
+        if of is not None and self.scenes is not None and of != self.scenes.digests:
+            raise Missing(f"{self.folder.summary_file} is of other test scenes than the run has now.")
+        return summary
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, without damaged rows and without empty cells.

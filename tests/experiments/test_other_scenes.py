@@ -137,6 +137,8 @@ def test_draws_of_other_scenes_are_refused_by_later_stages_and_reports(
     run, diagnose = Path(shutil.copytree(drawn, tmp_path / "run")), load_script("diagnose").main
     (reported,) = open_folders([run])
     reported.read("posterior_guide", "compvae diagnose")
+    with pytest.raises(Missing, match=r"summary.json is of other test scenes than the run has now"):
+        reported.summary()
     put(run / "scenes.h5", images(3, 4))
     capsys.readouterr()
     refusal = "posterior_guide.nc: expected numbers of the test scenes that the run has now, found those of others"
