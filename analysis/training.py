@@ -85,6 +85,7 @@ def train(
         CheckpointError: if the folder holds other files, or with ``options.resume`` another run or none.
         ArgumentError: for scenes that are no images, too few, or not square, or are given for a run that is resumed.
         DataError: if data on disk are missing or malformed.
+        UnlikeWorkersError: if workers that are to train together have different configurations or scenes.
         DivergenceError: if the loss is not finite or has exploded; the last checkpoint is kept.
 
     >>> from tempfile import mkdtemp
@@ -103,12 +104,9 @@ def train(
             elif workers.is_first:
                 folder.check_new()
             own = own_scenes(scenes, viewpoints, options.resume)
-            workers.check_alike({**_facts(config), **({} if own is None else _named("scenes", own))})
+            workers.check_alike(_facts(config, {} if own is None else {"scenes": own}))
             if own is not None:
-                config = with_own_scenes(folder, config, own)
-                # A configuration that cannot be trained is refused before anything is written.
-                _guide(folder, config, torch.device("cpu"))
-                keep_scenes(folder, own, workers)
+                config = _with_kept(folder, config, own, workers)
             try:
                 trainer, splits = _trainer(folder, config, options, device, workers)
             except CompvaeError:
@@ -137,14 +135,21 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
         options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
 
 
-def _facts(config: RunConfig) -> dict[str, Any]:
-    """The fields of a configuration in which workers must agree; data may have another place on each machine."""
-    return {name: value for name, value in flatten(config).items() if name not in ("data.root", "frozen_model")}
+def _facts(config: RunConfig, sets: Mapping[str, SceneSet]) -> dict[str, Any]:
+    """What workers have to agree in, named for messages. Data may have another place on each machine."""
+    facts = {name: value for name, value in flatten(config).items() if name not in ("data.root", "frozen_model")}
+    for name, scenes in sets.items():
+        facts |= {f"the digest of {field} of {name}": digest for field, digest in scenes.digests.items()}
+    return facts
 
 
-def _named(name: str, scenes: SceneSet) -> dict[str, str]:
-    """The digests of some scenes, named for messages."""
-    return {f"the digest of {field} of {name}": digest for field, digest in scenes.digests.items()}
+def _with_kept(folder: RunFolder, config: RunConfig, own: SceneSet, workers: Workers) -> RunConfig:
+    """The configuration of a run on a user's own scenes, which are written into its folder."""
+    config = with_own_scenes(folder, config, own)
+    # A configuration that cannot be trained is refused before anything is written.
+    _guide(folder, config, torch.device("cpu"))
+    keep_scenes(folder, own, workers)
+    return config
 
 
 @contextmanager
@@ -166,7 +171,7 @@ def _trainer(
     """The trainer of a run, and the scenes of all splits."""
     guide = _guide(folder, config, device)
     splits = {split: load_scenes(config.data, split, multi_view=config.multi_view) for split in SPLITS}
-    workers.check_alike({name: digest for split in SPLITS for name, digest in _named(split, splits[split]).items()})
+    workers.check_alike(_facts(config, splits))
     if options.compile:
         try:
             compile_networks(guide, device)
