@@ -119,9 +119,12 @@ class ReportedRun:
 
     @cached_property
     def scenes(self) -> SceneSet | None:
-        """The test scenes of the run, or None if they cannot be loaded."""
+        """The test scenes of the run, or None if they cannot be loaded, or are made on the spot.
+
+        No others can take the place of those, and a processor that rounds a pixel differently makes no other scenes.
+        """
         try:
-            return None if self.run is None else self.run.scenes("test")
+            return None if self.run is None or self.config.data.root is None else self.run.scenes("test")
         except DataError:
             return None
 

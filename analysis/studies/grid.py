@@ -107,9 +107,12 @@ def _digests(data: DataConfig, split: str, multi_view: bool) -> dict[str, str]:
 def _check_scenes(folder: RunFolder, cell: Cell, digests: Callable[[DataConfig, str, bool], dict[str, str]]) -> None:
     """Refuse a finished run of other scenes than the study's: a file may have been replaced, or be at another place.
 
-    Large training sets are read only if they are at another place.
+    Large training sets are read only if they are at another place. Scenes that are made on the spot are determined by
+    the configuration.
     """
     data, stored = cell.config.data, folder.config().data
+    if data.root is None:
+        return
     recorded = folder.summary().get("digests", {})
     moved = stored.root != data.root
     if not recorded and not moved:
