@@ -1,5 +1,6 @@
 """Training, loading and analysis of runs, from decompositions to evidence and posteriors."""
 
+from pyro_compvae.analysis.batches import Batches
 from pyro_compvae.analysis.calibration.compute import calibrate
 from pyro_compvae.analysis.comparison.compute import compare
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig
@@ -15,7 +16,6 @@ from pyro_compvae.analysis.posterior.data_set import draws_to_inference_data, sa
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws, weighted_draws
 from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.analysis.posterior.slot_alignment import align_slots
-from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.analysis.sharing.export import export_run
 from pyro_compvae.analysis.training import TrainOptions, train

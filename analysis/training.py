@@ -92,6 +92,7 @@ def train(
         CheckpointError: if the folder holds other files, or with ``options.resume`` another run or none.
         ArgumentError: for scenes that are no images, too few, or not square, or are given for a run that is resumed.
         DataError: if data on disk are missing or malformed.
+        UnlikeWorkersError: if workers that are to train together have different configurations or scenes.
         DivergenceError: if the loss is not finite or has exploded; the last checkpoint is kept.
 
     >>> from tempfile import mkdtemp
@@ -110,11 +111,9 @@ def train(
             elif workers.is_first:
                 folder.check_new()
             own = own_scenes(scenes, viewpoints, options.resume)
+            workers.check_alike(_facts(config, {} if own is None else {"scenes": own}))
             if own is not None:
-                config = with_own_scenes(folder, config, own)
-                # A configuration that cannot be trained is refused before anything is written.
-                _guide(folder, config, torch.device("cpu"))
-                keep_scenes(folder, own, workers)
+                config = _with_kept(folder, config, own, workers)
             try:
                 trainer, splits = _trainer(folder, config, options, device, workers)
             except CompvaeError:
@@ -134,12 +133,30 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
     if options.resume:
         read_environment(folder.environment)  # a damaged file is refused before anything is written
         trainer.restore()
+        workers.check_alike({"the checkpoint's step": trainer.step})
     if workers.is_first:
         with naming_full_disk(folder.path):
             folder.begin(trainer.config)
         write_environment(folder.environment, options.command, device, workers.size)
         where = f"{device}, {workers.size} workers" if workers.size > 1 else str(device)
         options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
+
+
+def _facts(config: RunConfig, sets: Mapping[str, SceneSet]) -> dict[str, Any]:
+    """What workers have to agree in, named for messages. Data may have another place on each machine."""
+    facts = {name: value for name, value in flatten(config).items() if name not in ("data.root", "frozen_model")}
+    for name, scenes in sets.items():
+        facts |= {f"the digest of {field} of {name}": digest for field, digest in scenes.digests.items()}
+    return facts
+
+
+def _with_kept(folder: RunFolder, config: RunConfig, own: SceneSet, workers: Workers) -> RunConfig:
+    """The configuration of a run on a user's own scenes, which are written into its folder."""
+    config = with_own_scenes(folder, config, own)
+    # A configuration that cannot be trained is refused before anything is written.
+    _guide(folder, config, torch.device("cpu"))
+    keep_scenes(folder, own, workers)
+    return config
 
 
 @contextmanager
@@ -161,6 +178,7 @@ def _trainer(
     """The trainer of a run, and the scenes of all splits."""
     guide = _guide(folder, config, device)
     splits = {split: load_scenes(config.data, split, multi_view=config.multi_view) for split in SPLITS}
+    workers.check_alike(_facts(config, splits))
     if options.compile:
         try:
             compile_networks(guide, device)
@@ -226,6 +244,7 @@ def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any
         "steps": trainer.step,
         "splits": {split: part.origin for split, part in splits.items()},
         "num_test_scenes": len(scenes),
+        "digests": {split: part.digests for split, part in splits.items()},
         **metrics,
         **by_views,
         "standard_errors": errors,

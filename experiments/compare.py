@@ -11,7 +11,6 @@ It also writes comparison.nc with log weights into every run folder, which calls
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,13 @@ from typing import Literal
 
 import tyro
 
-from pyro_compvae.analysis.comparison.compute import ComparisonError, check_comparable, compare, ladders, same_model
+from pyro_compvae.analysis.batches import Batches
+from pyro_compvae.analysis.comparison.compute import compare, comparison_settings, ladders
 from pyro_compvae.analysis.comparison.figure import comparison_figure
+from pyro_compvae.analysis.comparison.pairs import ComparisonError, check_comparable, same_model
 from pyro_compvae.analysis.comparison.table import comparison_table
 from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
-from pyro_compvae.analysis.results import Batches, save
+from pyro_compvae.analysis.results import save
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
@@ -72,10 +73,9 @@ def compare_pairs(args: Arguments) -> None:
     more = f"-and-{len(pairs) - 1}-more" if len(pairs) > 1 else ""
     out = args.out or args.runs[1] / f"against-{args.runs[0].name}{more}"
     out.mkdir(parents=True, exist_ok=True)
-    text += ["", comparison_table(data, ladders(pairs), all(same_model(pair) for pair in pairs))]
+    text += ["", comparison_table(data, ladders(pairs, scenes), all(same_model(pair) for pair in pairs))]
     data = data.assign_coords(pair=[describe(pair) for pair in pairs])
-    identities = [[run.identity for run in pair] for pair in pairs]
-    save(out / "comparison.nc", data.assign_attrs(settings=json.dumps(identities)))
+    save(out / "comparison.nc", data, comparison_settings(pairs, scenes, args.evidence, batches))
     comparison_figure(out / "comparison.png", data)
     write_text(out / "comparison.txt", visible("\n".join(text)) + "\n")
     print("\n".join(text))

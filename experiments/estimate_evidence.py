@@ -6,6 +6,7 @@ It writes these files into the run folder:
     figures/evidence.png        the estimates against the number of draws
     sandwich.nc                 with --bdmc: both bounds and the importance estimate of every simulated scene
     evidence/                   batches that are done, from which the same call continues
+    replaced/                   numbers of other scenes, settings or weights that these files held before
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from pyro_compvae.analysis.batches import Batches
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig
 from pyro_compvae.analysis.evidence.data_set import certify_simulated, estimate_evidence
 from pyro_compvae.analysis.evidence.figure import evidence_figure
 from pyro_compvae.analysis.evidence.table import evidence_table, sandwich_table
-from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import Run, load_run
 from pyro_compvae.checks import check_counts
 from pyro_compvae.cli import run

@@ -16,11 +16,11 @@ from typing import Literal
 
 import tyro
 
+from pyro_compvae.analysis.batches import Batches
 from pyro_compvae.analysis.ladder.compute import LadderConfig
 from pyro_compvae.analysis.ladder.data_set import climb_ladder
 from pyro_compvae.analysis.ladder.figure import ladder_figure
 from pyro_compvae.analysis.ladder.table import ladder_table
-from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device

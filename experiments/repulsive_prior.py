@@ -17,10 +17,11 @@ from typing import Literal
 import tyro
 
 from pyro_compvae import repulsive
+from pyro_compvae.analysis.batches import Batches
 from pyro_compvae.analysis.comparison.priors import compare_priors, prior_scenes
 from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
 from pyro_compvae.analysis.figures.decompositions import samples_figure
-from pyro_compvae.analysis.results import Batches, save
+from pyro_compvae.analysis.results import read, recorded, save
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
@@ -78,7 +79,8 @@ def hold_against(args: Arguments) -> None:
     samples_figure(run.folder.figure("repulsive_prior.png"), drawn, f"{args.run_dir.name}, scenes of the prior")
     comparison = compare_priors(run, repelling, scenes, args.evidence, batches)
     attrs = {"strength": strength, "scale": scale, **normaliser._asdict()}
-    save(run.folder.numbers("repulsive_prior"), comparison.data().assign_attrs(attrs))
+    settings = recorded(read(run.folder.numbers("prior_repulsive")))  # with another prior, those of prior_independent
+    save(run.folder.numbers("repulsive_prior"), comparison.data().assign_attrs(attrs), settings)
     print(comparison.table(normaliser))
 
 
