@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pyro_compvae.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from pyro_compvae.analysis.batches import Batches
     from pyro_compvae.analysis.calibration.compute import calibrate
     from pyro_compvae.analysis.comparison.compute import compare
     from pyro_compvae.analysis.evidence.compute import EvidenceConfig
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws, weighted_draws
     from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
     from pyro_compvae.analysis.posterior.slot_alignment import align_slots
-    from pyro_compvae.analysis.results import Batches
     from pyro_compvae.analysis.runs import Run, load_run
     from pyro_compvae.analysis.sharing.export import export_run
     from pyro_compvae.analysis.training import TrainOptions, train
@@ -69,6 +69,7 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
+        "batches": ("Batches",),
         "calibration.compute": ("calibrate",),
         "comparison.compute": ("compare",),
         "evidence.compute": ("EvidenceConfig",),
@@ -84,7 +85,6 @@ __getattr__ = lazy_attributes(
         "posterior.draws": ("Draws", "guide_draws", "importance_draws", "weighted_draws"),
         "posterior.nuts": ("NutsConfig", "nuts_draws"),
         "posterior.slot_alignment": ("align_slots",),
-        "results": ("Batches",),
         "runs": ("Run", "load_run"),
         "sharing.export": ("export_run",),
         "training": ("TrainOptions", "train"),

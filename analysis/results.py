@@ -1,141 +1,134 @@
-"""Numbers of many scenes, computed and saved batch by batch, so that an interrupted call is not repeated in full."""
+"""Numbers that are computed once and kept, with the scenes, settings and weights that they are of.
+
+Nothing is lost when a file gets numbers of other scenes, settings or weights: those that it held are kept in the folder
+"replaced" beside it, and the command that made them brings them back.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sized
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import xarray
-from tqdm import tqdm
 
 from pyro_compvae.analysis.netcdf import read_netcdf, write_netcdf
-from pyro_compvae.checks import check_counts, check_seed
 from pyro_compvae.data.records import DataError
+from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.errors import CompvaeError
-from pyro_compvae.runs.files import naming_full_disk
-from pyro_compvae.runs.lock import locked
-from pyro_compvae.training.distributed import ALONE, Workers
+from pyro_compvae.runs.files import naming_full_disk, write_bytes
 
-ShowProgress = Callable[[str], object]
-"""A function that shows the progress of a batch as a text."""
+Settings = Mapping[str, Any]
+"""Everything that numbers depend on, as JSON can hold it: the effort and the version of the code, the run's `identity`,
+and under "scenes" those `SceneSet.digests` that enter."""
 
-Compute = Callable[[int, int, ShowProgress], xarray.Dataset]
-"""A function that computes the numbers of the scenes from start to stop, with the dimension "scene"."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """The first scenes of a set, in batches."""
-
-    num_scenes: int
-    """How many scenes are computed."""
-    batch_scenes: int = 16
-    """How many scenes are computed and saved together."""
-    seed: int = 0
-    """Seed of the random numbers; every batch has its own stream."""
-    workers: Workers = ALONE
-    """This process, and how many share the batches."""
-
-    def __post_init__(self) -> None:
-        check_counts(num_scenes=self.num_scenes, batch_scenes=self.batch_scenes)
-        check_seed(self.seed)
-
-    def of(self, scenes: Sized) -> Batches:
-        """The same batches for a set that may have fewer scenes."""
-        return replace(self, num_scenes=min(self.num_scenes, len(scenes)))
-
-    @property
-    def ends(self) -> list[tuple[int, int]]:
-        """The numbers of the scenes at which batches start and stop."""
-        total, size = self.num_scenes, self.batch_scenes
-        return [(start, min(start + size, total)) for start in range(0, total, size)]
+REPLACED = "replaced"
+"""The folder of the numbers that files held before."""
 
 
-def in_batches(path: Path, compute: Compute, batches: Batches, settings: str) -> xarray.Dataset:
-    """Compute scenes in batches, which the workers share, and join them in one file.
+def key_of(settings: Settings) -> str:
+    """A short name for settings, which no other settings have."""
+    return _hash(as_text(settings).encode())
 
-    Args:
-        path: the file of all scenes; batches are kept in a folder of the same name without the suffix.
-        compute: called once for every batch that has not been saved yet, with the batch's own random stream.
-        batches: how many scenes, and how many at a time.
-        settings: everything besides the scenes that the numbers depend on; batches of other settings are computed
-            again.
 
-    Returns:
-        The numbers of all scenes; on workers other than the first, an empty data set.
+def as_text(settings: Settings) -> str:
+    """Settings in the form in which files record them, in the attribute "settings" of a group."""
+    return json.dumps(dict(settings))
+
+
+def recorded(data: xarray.Dataset) -> dict[str, Any]:
+    """The settings that numbers record, empty if they record none."""
+    return _parsed(data.attrs.get("settings"))
+
+
+def is_of(path: Path, settings: Settings) -> bool:
+    """Whether a file can be read and has exactly these settings; if it had them before, it gets those numbers back."""
+    if _settings_text(path) == as_text(settings):
+        return True
+    kept = path.parent / REPLACED / f"{path.stem}_{key_of(settings)}.nc"
+    if _settings_text(kept) != as_text(settings):
+        return False
+    make_way(path, settings)
+    kept.replace(path)
+    return True
+
+
+def make_way(path: Path, settings: Settings) -> None:
+    """Keep the numbers of a file, and say so, if they are of other settings than those that it is about to get.
 
     Raises:
-        DiskFullError: if the disk has no room for a batch; the batches before it are kept.
-        LockedError: if another process computes the same numbers.
+        DiskFullError: if the disk has no room for them; the file stays as it is.
     """
-    workers = batches.workers
-    folder = path.with_suffix("")
-    with naming_full_disk(folder):
-        folder.mkdir(exist_ok=True)
-    with locked(folder / ".lock") if workers.is_first else nullcontext():
-        return _in_locked_folder(path, compute, batches, settings)
+    found = _settings_text(path)
+    if found is None or found == as_text(settings):
+        return
+    content = path.read_bytes()
+    # Files of earlier versions do not say of which scenes they are; two of them may differ in nothing else.
+    complete = "scenes" in _parsed(found)
+    kept = path.parent / REPLACED / f"{path.stem}_{_hash(found.encode() if complete else content)}.nc"
+    if _settings_text(kept) == found:
+        return
+    with naming_full_disk(kept):
+        kept.parent.mkdir(exist_ok=True)
+    write_bytes(kept, content)
+    back = "; the command that made them brings them back" if complete else ""
+    warnings.warn(
+        f"{path}: it held numbers of other settings ({'; '.join(_changes(found, settings))}). They are kept as "
+        f"{kept.relative_to(path.parent)} beside it{back}.",
+        stacklevel=3,
+    )
 
 
-def _in_locked_folder(path: Path, compute: Compute, batches: Batches, settings: str) -> xarray.Dataset:
-    folder, workers = path.with_suffix(""), batches.workers
-    files = [folder / f"scenes_{start:05d}_{stop:05d}.nc" for start, stop in batches.ends]
-    mine = workers.share(list(zip(batches.ends, files, strict=True)))
-    with tqdm(total=sum(stop - start for (start, stop), _ in mine), unit="scene", disable=not workers.is_first) as bar:
-        for (start, stop), file in mine:
-            if not is_of(file, settings):
-                torch.manual_seed(batches.seed + start)
-                batch = compute(start, stop, bar.set_postfix_str)
-                save(file, batch.assign_coords(scene=range(start, stop)).assign_attrs(settings=settings))
-            bar.update(stop - start)
-    workers.wait()
-    if not workers.is_first:
-        return xarray.Dataset()
-    data = xarray.concat([read(file) for file in files], dim="scene", combine_attrs="override", data_vars="minimal")
-    save(path, data)
-    return data
-
-
-def is_of(path: Path, settings: str) -> bool:
-    """Whether a file exists, can be read, and was computed with these settings."""
-    try:
-        return path.is_file() and read(path).attrs.get("settings") == settings
-    except DataError:  # such a file is computed again
-        return False
-
-
-def check_identity(path: Path, settings: str | None, identity: Mapping[str, str | int]) -> None:
-    """Refuse numbers that were computed from other weights than those of a run.
+def check_identity(
+    path: Path, data: xarray.Dataset, identity: Mapping[str, str | int], scenes: SceneSet | None = None
+) -> None:
+    """Refuse numbers of other weights than those of a run, or of other scenes than those that it has now.
 
     Args:
         path: the file of the numbers.
-        settings: the settings that the file records.
+        data: the numbers, with the settings that the file records.
         identity: the run's identity.
+        scenes: the run's test scenes, or None if they cannot be loaded. Files of earlier versions do not record theirs,
+            and are not refused.
 
     Raises:
-        IdentityError: if the numbers are of other weights.
+        IdentityError: if the numbers are of other weights or scenes.
     """
-    try:
-        found = json.loads(settings or "{}")
-    except (ValueError, TypeError, RecursionError):
-        found = {}
-    if not isinstance(found, dict) or not found.items() >= identity.items():
+    found = recorded(data)
+    if not found.items() >= identity.items():
         raise IdentityError(
             f"{path}: expected numbers of this run, found those of other weights (the run was trained on, or the file "
             "copied from elsewhere); delete it and compute it again"
         )
+    if scenes is None or "scenes" not in found:
+        return
+    index = torch.as_tensor(data["scene"].values.copy())
+    here = scenes.part(index).digests if int(index.max()) < len(scenes) else {}
+    if not here.items() >= found["scenes"].items():
+        raise IdentityError(
+            f"{path}: expected numbers of the test scenes that the run has now, found those of others (the file of "
+            "scenes has been replaced, or the numbers copied from elsewhere); compute them again"
+        )
 
 
 class IdentityError(CompvaeError, ValueError):
-    """A file belongs to another run."""
+    """A file belongs to another run, or to other scenes."""
 
 
-def save(path: Path, data: xarray.Dataset) -> None:
-    """Write the group "sample_stats" of a NetCDF file, which ArviZ and xarray open."""
-    write_netcdf(path, {"sample_stats": data})
+def save(path: Path, data: xarray.Dataset, settings: Settings) -> None:
+    """Write the group "sample_stats" of a NetCDF file, which ArviZ and xarray open, and keep numbers of other settings.
+
+    Args:
+        path: the file.
+        data: the numbers.
+        settings: everything that they depend on.
+    """
+    make_way(path, settings)
+    write_netcdf(path, {"sample_stats": data.assign_attrs(settings=as_text(settings))})
 
 
 def read(path: Path) -> xarray.Dataset:
@@ -145,3 +138,38 @@ def read(path: Path) -> xarray.Dataset:
         DataError: if the file is missing or damaged, or has no such group.
     """
     return read_netcdf(path, "sample_stats")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _settings_text(path: Path) -> str | None:
+    """The settings that a file records, empty if it records none, and None if there is no file that can be read."""
+    try:
+        return str(read(path).attrs.get("settings", "")) if path.is_file() else None
+    except DataError:  # such a file is computed again
+        return None
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _changes(found: str, settings: Settings) -> list[str]:
+    """Where settings differ from those found in a file, as phrases."""
+    there, here = _parsed(found), _parsed(as_text(settings))
+    if not there:
+        return ["it does not say which"]
+    opaque = ("weights", "version")
+    return [
+        f"other {name}"
+        if name in opaque or isinstance(here.get(name, there.get(name)), dict | list)
+        else f"{name} is {there.get(name)} there and {here.get(name)} here"
+        for name in there | here
+        if there.get(name) != here.get(name)
+    ]

@@ -101,6 +101,7 @@ def train(
         LockedError: if another process trains in the folder.
         ArgumentError: for scenes that are no images, too few, or not square, or are given for a run that is resumed.
         DataError: if data on disk are missing or malformed.
+        UnlikeWorkersError: if workers that are to train together have different configurations or scenes.
         DivergenceError: if the loss is not finite or has exploded; the last checkpoint is kept.
 
     >>> from tempfile import mkdtemp
@@ -119,6 +120,7 @@ def train(
             elif workers.is_first:
                 folder.check_new()
             own = own_scenes(scenes, viewpoints, options.resume)
+            workers.check_alike(_facts(config, {} if own is None else {"scenes": own}))
             if own is None:
                 trainer, splits = _trainer(folder, config, options, device, workers)
             else:
@@ -152,6 +154,7 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
     if options.resume:
         read_environment(folder.environment)  # a damaged file is refused before anything is written
         trainer.restore()
+        workers.check_alike({"the checkpoint's step": trainer.step})
     if workers.is_first:
         with naming_full_disk(folder.path):
             folder.begin(trainer.config)
@@ -161,12 +164,21 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
         options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
 
 
+def _facts(config: RunConfig, sets: Mapping[str, SceneSet]) -> dict[str, Any]:
+    """What workers have to agree in, named for messages. Data may have another place on each machine."""
+    facts = {name: value for name, value in flatten(config).items() if name not in ("data.root", "frozen_model")}
+    for name, scenes in sets.items():
+        facts |= {f"the digest of {field} of {name}": digest for field, digest in scenes.digests.items()}
+    return facts
+
+
 def _trainer(
     folder: RunFolder, config: RunConfig, options: TrainOptions, device: torch.device, workers: Workers
 ) -> tuple[Trainer, dict[str, SceneSet]]:
     """The trainer of a run, and the scenes of all splits."""
     guide = _guide(folder, config, device)
     splits = {split: load_scenes(config.data, split, multi_view=config.multi_view) for split in SPLITS}
+    workers.check_alike(_facts(config, splits))
     if options.compile:
         try:
             compile_networks(guide, device)
@@ -232,6 +244,7 @@ def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any
         "steps": trainer.step,
         "splits": {split: part.origin for split, part in splits.items()},
         "num_test_scenes": len(scenes),
+        "digests": {split: part.digests for split, part in splits.items()},
         **metrics,
         **by_views,
         "standard_errors": errors,

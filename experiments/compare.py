@@ -11,7 +11,6 @@ It also writes comparison.nc with log weights into every run folder, which calls
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compare_pairs(args: Arguments) -> None:
     """Compare all pairs, and write and print the results."""
-    from pyro_compvae.analysis.comparison.compute import ComparisonError, compare, ladders, same_model
+    from pyro_compvae.analysis import Batches
+    from pyro_compvae.analysis.comparison.compute import compare, comparison_settings, ladders
     from pyro_compvae.analysis.comparison.figure import comparison_figure
+    from pyro_compvae.analysis.comparison.pairs import ComparisonError, same_model
     from pyro_compvae.analysis.comparison.table import comparison_table
-    from pyro_compvae.analysis.results import Batches, save
+    from pyro_compvae.analysis.results import save
 
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
     if len(args.runs) < 2 or len(args.runs) % 2:
@@ -78,10 +79,9 @@ def compare_pairs(args: Arguments) -> None:
     scenes = runs[0].scenes("test")
     data = compare(pairs, scenes, args.evidence, batches)
     out.mkdir(parents=True, exist_ok=True)
-    text += ["", comparison_table(data, ladders(pairs), all(same_model(pair) for pair in pairs))]
+    text += ["", comparison_table(data, ladders(pairs, scenes), all(same_model(pair) for pair in pairs))]
     data = data.assign_coords(pair=[describe(pair) for pair in pairs])
-    identities = [[run.identity for run in pair] for pair in pairs]
-    save(out / "comparison.nc", data.assign_attrs(settings=json.dumps(identities)))
+    save(out / "comparison.nc", data, comparison_settings(pairs, scenes, args.evidence, batches))
     comparison_figure(out / "comparison.png", data)
     write_text(out / "comparison.txt", visible("\n".join(text)) + "\n")
     print("\n".join(text))
@@ -94,7 +94,7 @@ def describe(pair: tuple[Run, Run]) -> str:
 
 def warn(pair: tuple[Run, Run]) -> list[str]:
     """Lines that warn of differences of a pair other than L-NMS."""
-    from pyro_compvae.analysis.comparison.compute import check_comparable
+    from pyro_compvae.analysis.comparison.pairs import check_comparable
 
     lines = []
     if others := check_comparable(pair):

@@ -20,7 +20,8 @@ from typing import Literal
 
 import tyro
 
-from pyro_compvae.analysis.posterior.diagnosis import Diagnosis, DiagnosisConfig
+from pyro_compvae.analysis.posterior.diagnosis import Diagnosis
+from pyro_compvae.analysis.posterior.diagnosis_config import DiagnosisConfig
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device

@@ -6,6 +6,7 @@ It writes these files into the run folder:
     figures/evidence.png        the estimates against the number of draws
     sandwich.nc                 with --bdmc: both bounds and the importance estimate of every simulated scene
     evidence/                   batches that are done, from which the same call continues
+    replaced/                   numbers of other scenes, settings or weights that these files held before
 """
 
 from __future__ import annotations

@@ -61,9 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def hold_against(args: Arguments) -> None:
     """Estimate log Z, draw from both priors, and estimate the evidence under both."""
+    from pyro_compvae.analysis import Batches
     from pyro_compvae.analysis.comparison.priors import compare_priors, prior_scenes
     from pyro_compvae.analysis.figures.decompositions import samples_figure
-    from pyro_compvae.analysis.results import Batches, save
+    from pyro_compvae.analysis.results import read, recorded, save
 
     batches = Batches(args.num_scenes, args.batch_scenes, args.seed)
     run = load_run(args.run_dir, choose_device(args.device), data_root=args.data_root)
@@ -81,7 +82,8 @@ def hold_against(args: Arguments) -> None:
     samples_figure(run.folder.figure("repulsive_prior.png"), drawn, f"{args.run_dir.name}, scenes of the prior")
     comparison = compare_priors(run, repelling, scenes, args.evidence, batches)
     attrs = {"strength": strength, "scale": scale, **normaliser._asdict()}
-    save(run.folder.numbers("repulsive_prior"), comparison.data().assign_attrs(attrs))
+    settings = recorded(read(run.folder.numbers("prior_repulsive")))  # with another prior, those of prior_independent
+    save(run.folder.numbers("repulsive_prior"), comparison.data().assign_attrs(attrs), settings)
     print(comparison.table(normaliser))
 
 

@@ -8,6 +8,7 @@ terms. Δ is always the run with (+) minus the run without (0).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,16 +19,16 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior
+from pyro_compvae.analysis.batches import Batches
+from pyro_compvae.analysis.comparison.pairs import ComparisonError, check_comparable, check_same_scenes, same_model
+from pyro_compvae.analysis.evidence.compute import ESTIMATORS, EvidenceConfig, log_joint_and_posterior
 from pyro_compvae.analysis.evidence.data_set import estimate_evidence
 from pyro_compvae.analysis.metrics.evaluation import scene_batches, scene_metrics
-from pyro_compvae.analysis.results import Batches, read
+from pyro_compvae.analysis.results import IdentityError, Settings, check_identity, read, recorded
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
-from pyro_compvae.errors import CompvaeError
 from pyro_compvae.evidence import proposal_log_evidence
 from pyro_compvae.evidence.proposals.symmetric import normal_proposal
-from pyro_compvae.runs.config import MODEL_FIELDS, differences
 
 MIN_SCENES = 8
 """Least number of scenes for an interval."""
@@ -40,47 +41,6 @@ QUANTITIES = ("elbo", "log_evidence", "gap", *METRICS)
 RESAMPLES = 4000
 """Number of resamples of the bootstrap, with which an end of a 95 % interval has a standard error of a hundredth of its
 width."""
-
-ASIDE = ("lnms ", "lnms_prior.", "frozen_model ", "data.root ")
-"""Fields in which the two sides of a comparison may differ, as the beginnings of phrases of `differences`."""
-
-
-class ComparisonError(CompvaeError, ValueError):
-    """Two runs cannot be compared."""
-
-
-def check_comparable(pair: tuple[Run, Run]) -> list[str]:
-    """The differences of the runs of a pair other than L-NMS, as one phrase per field.
-
-    Evidence and ELBO are densities of the same images, and may be compared between any two models of these, also with
-    another K, D or σ; but then their difference is not due to L-NMS alone.
-
-    Raises:
-        ComparisonError: for runs on other images, whose nats are not comparable.
-    """
-    run_0, run_plus = pair
-    on_data = [
-        phrase
-        for phrase in differences(run_0.config, run_plus.config, ("data",))
-        if not phrase.startswith((*ASIDE, "data.num_train "))
-    ]
-    if on_data:
-        raise ComparisonError(
-            f"{run_plus.path}: expected a run on the data of {run_0.path}, but {'; '.join(on_data)}. Nats and scores "
-            "of other images are not comparable."
-        )
-    found = differences(run_0.config, run_plus.config)
-    if run_0.step != run_plus.step:
-        found.append(f"steps trained are {run_0.step} there and {run_plus.step} here")
-    return [phrase for phrase in found if not phrase.startswith(ASIDE)]
-
-
-def same_model(pair: tuple[Run, Run]) -> bool:
-    """Whether both runs have the same θ, for example if only their guides were trained (``--frozen-model``)."""
-    if differences(pair[0].config, pair[1].config, MODEL_FIELDS):
-        return False
-    weights = [run.model.state_dict() for run in pair]
-    return all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def compare(
@@ -106,12 +66,15 @@ def compare(
 
     Raises:
         ComparisonError: for runs on other images, or too few scenes for an interval.
+        DataError: if the scenes of a run cannot be loaded.
     """
     batches = batches.of(scenes)
     if batches.num_scenes < MIN_SCENES:
         raise ComparisonError(f"num_scenes: expected at least {MIN_SCENES} for intervals, got {batches.num_scenes}")
-    for run in (run for pair in pairs for run in pair):
+    runs = [run for pair in pairs for run in pair]
+    for run in runs:
         check_comparable((pairs[0][0], run))
+    check_same_scenes(runs, scenes)
     scenes = scenes.part(slice(batches.num_scenes))
     sides = []
     for pair in pairs:
@@ -125,6 +88,20 @@ def compare(
     data = xarray.concat(sides, "pair")
     data["gap"] = data["log_evidence"] - data["elbo"]
     return data
+
+
+def comparison_settings(
+    pairs: Sequence[tuple[Run, Run]], scenes: SceneSet, config: EvidenceConfig, batches: Batches
+) -> Settings:
+    """Everything that the result of `compare` depends on, with the identities of all runs under "pairs"."""
+    batches = batches.of(scenes)
+    return {
+        "version": ESTIMATORS,
+        "pairs": [[run.identity for run in pair] for pair in pairs],
+        "scenes": scenes.part(slice(batches.num_scenes)).digests,
+        **{name: getattr(batches, name) for name in ("num_scenes", "batch_scenes", "seed")},
+        **dataclasses.asdict(config),
+    }
 
 
 def _evidence(run: Run, scenes: SceneSet, config: EvidenceConfig, batches: Batches) -> dict[str, Tensor]:
@@ -154,24 +131,28 @@ def _scores(run: Run, scenes: SceneSet, batches: Batches) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]).double() for name in METRICS}
 
 
-def ladders(pairs: Sequence[tuple[Run, Run]]) -> xarray.Dataset | None:
+def ladders(pairs: Sequence[tuple[Run, Run]], scenes: SceneSet | None) -> xarray.Dataset | None:
     """The parts of the gap, "gap" (pair, side, gap_name, scene), that ``gap_ladder.py`` wrote into the run folders.
 
     The result is None unless every run has a ladder of its present weights, and all ladders have the same settings and
-    the same scenes, which are enough for an interval.
+    scenes, which are the first of the scenes given, if any are, and enough for an interval.
     """
     found, settings = [], set()
     for pair in pairs:
         sides = []
         for run in pair:
-            if not run.folder.numbers("ladder").is_file():
+            path = run.folder.numbers("ladder")
+            if not path.is_file():
                 return None
-            side = read(run.folder.numbers("ladder"))
-            content = json.loads(side.attrs["settings"])
-            identity = {name: content.pop(name, None) for name in run.identity}
-            if identity != run.identity or side.sizes["scene"] < MIN_SCENES:
+            side = read(path)
+            content = {name: value for name, value in recorded(side).items() if name not in run.identity}
+            try:
+                check_identity(path, side, run.identity, scenes)
+            except IdentityError:
                 return None
-            settings.add((side.sizes["scene"], json.dumps(content)))
+            if "scenes" not in content or side.sizes["scene"] < MIN_SCENES:
+                return None
+            settings.add(json.dumps(content))
             sides.append(side[["gap"]].drop_attrs())
         found.append(xarray.concat(sides, xarray.IndexVariable("side", ["0", "+"])))
     return xarray.concat(found, "pair") if len(settings) == 1 else None

@@ -9,10 +9,10 @@ import torch
 import xarray
 from torch import Tensor
 
+from pyro_compvae.analysis.batches import Batches
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig
 from pyro_compvae.analysis.evidence.data_set import estimate_evidence
 from pyro_compvae.analysis.evidence.table import interval
-from pyro_compvae.analysis.results import Batches
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.evidence import EvidenceEstimate

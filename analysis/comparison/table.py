@@ -41,7 +41,7 @@ def comparison_table(data: xarray.Dataset, parts: xarray.Dataset | None, shared:
     if missing:
         lines.append(f"  {left_out(missing)}")
     if parts is None:
-        lines.append("  (for the parts of Δ gap, run compvae ladder on every run, with the same settings)")
+        lines.append("  (for the parts of Δ gap, run compvae ladder on every run, with the same settings and scenes)")
     else:
         n = parts.sizes["scene"]
         lines.append(f"  its parts, by compvae ladder with a separate estimate of log p(x), in {n} scenes:")

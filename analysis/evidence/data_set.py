@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import xarray
 
+from pyro_compvae.analysis.batches import Batches, ShowProgress, in_batches
 from pyro_compvae.analysis.evidence.compute import ESTIMATORS, EvidenceConfig, certify, estimate_scenes
-from pyro_compvae.analysis.results import Batches, ShowProgress, in_batches, is_of, read, save
+from pyro_compvae.analysis.results import Settings, is_of, read, save
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.checks import check_seed
 from pyro_compvae.data.scenes import SceneSet
@@ -47,7 +47,7 @@ def estimate_evidence(
 
     views: dict[str, Any] = {} if scenes.num_views is None else {"observed": observed, "num_views": scenes.num_views}
     settings = evidence_settings(run, config, batches.seed, batch_scenes=batches.batch_scenes, **views)
-    return estimates_of(in_batches(run.folder.numbers(name), compute, batches.of(scenes), settings))
+    return estimates_of(in_batches(run.folder.numbers(name), compute, batches, settings, scenes))
 
 
 def certify_simulated(
@@ -70,25 +70,25 @@ def certify_simulated(
     """
     check_seed(seed)
     path = run.folder.numbers("sandwich")
-    settings = evidence_settings(run, config, seed, bdmc=True, bdmc_scenes=num_scenes)
+    cameras = scenes.part(slice(num_scenes)).cameras if run.config.multi_view else {}
+    settings = evidence_settings(run, config, seed, bdmc=True, bdmc_scenes=num_scenes, scenes=cameras)
     if not is_of(path, settings):
         torch.manual_seed(seed)
         viewpoints = scenes[:num_scenes].to(run.device).viewpoint if run.config.multi_view else None
         num_scenes = num_scenes if viewpoints is None else len(viewpoints)
-        sandwich, importance = certify(run, num_scenes, config, viewpoints, progress)
-        save(path, sandwich_data(sandwich, importance).assign_attrs(settings=settings))
+        save(path, sandwich_data(*certify(run, num_scenes, config, viewpoints, progress)), settings)
     return read(path)
 
 
-def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = False, **more: float) -> str:
-    """The settings that estimates depend on besides their scenes, as JSON."""
+def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = False, **more: Any) -> Settings:
+    """The settings that estimates depend on besides their scenes."""
     repulsion = repulsion_of(run.model)
     if repulsion is not None:
-        more |= {"strength": repulsion.strength, "scale": repulsion.scale}
+        more |= {name: getattr(repulsion, name) for name in ("strength", "scale", "log_normaliser")}
     content = dataclasses.asdict(config)
     if not bdmc:
         content = {name: value for name, value in content.items() if not name.startswith("bdmc_")}
-    return json.dumps({"version": ESTIMATORS, **run.identity, "seed": seed, **more, **content})
+    return {"version": ESTIMATORS, **run.identity, "seed": seed, **more, **content}
 
 
 def weights_data(estimates: Mapping[str, EvidenceEstimate]) -> xarray.Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_compvae.analysis.batches import Batches, ShowProgress, in_batches
 from pyro_compvae.analysis.evidence.compute import ESTIMATORS, log_joint_and_posterior
 from pyro_compvae.analysis.ladder.compute import LADDERS, Ladder, LadderConfig, gap_ladder
-from pyro_compvae.analysis.results import Batches, ShowProgress, in_batches
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data.scenes import SceneSet
 
@@ -37,7 +36,7 @@ def climb_ladder(run: Run, scenes: SceneSet, config: LadderConfig, batches: Batc
 
     version = {"version": (LADDERS, ESTIMATORS), **run.identity}
     settings = version | {"seed": batches.seed, "batch_scenes": batches.batch_scenes} | dataclasses.asdict(config)
-    return in_batches(run.folder.numbers("ladder"), compute, batches.of(scenes), json.dumps(settings))
+    return in_batches(run.folder.numbers("ladder"), compute, batches, settings, scenes)
 
 
 def ladder_data(ladder: Ladder) -> xarray.Dataset:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
@@ -23,6 +21,7 @@ from pyro_compvae.analysis.posterior.data_set import (
     load_groups,
     save_inference_data,
 )
+from pyro_compvae.analysis.posterior.diagnosis_config import DiagnosisConfig, Stage
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws
 from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
 from pyro_compvae.analysis.posterior.groups import Groups, score
@@ -30,63 +29,27 @@ from pyro_compvae.analysis.posterior.loo import held_out_views, loo_over_views, 
 from pyro_compvae.analysis.posterior.marginals import agreement
 from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
-from pyro_compvae.analysis.results import check_identity, is_of, read, save
+from pyro_compvae.analysis.results import (
+    IdentityError,
+    Settings,
+    as_text,
+    check_identity,
+    is_of,
+    make_way,
+    read,
+    recorded,
+    save,
+)
 from pyro_compvae.analysis.runs import Run
-from pyro_compvae.checks import check_counts, check_seed
 from pyro_compvae.data import SceneSet
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import annealed_from, fit_and_cover
-
-Stage = Literal["draws", "checks", "nuts", "calibration"]
-
-NO_COUNTS = ("seed", "nuts_scene")
 
 EFFORT = ("fit_steps", "cover_steps", "ais_chains", "ais_temperatures")
 """The settings of importance."""
 
 DIAGNOSES = 1
 """Version of the stages. Raise it whenever the same settings give other numbers."""
-
-
-@dataclass(frozen=True)
-class DiagnosisConfig:
-    """The stages of a diagnosis, and their effort."""
-
-    stages: tuple[Stage, ...] = get_args(Stage)
-    """The stages to run; checks and nuts use the draws of the stage draws."""
-    num_scenes: int = 16
-    """How many test scenes to use, from the first on."""
-    num_draws: int = 250
-    """Number of draws of every chain, from the guide, from importance and from NUTS."""
-    num_chains: int = 4
-    """Number of chains of every source, two or more so that they can be compared."""
-    ais_chains: int = 128
-    """Number of annealed chains per scene, whose ends importance resamples."""
-    ais_temperatures: int = 40
-    """Number of temperatures of these chains."""
-    fit_steps: int = 150
-    """Natural-gradient steps on the ELBO of a scene, for the fit from which chains start."""
-    cover_steps: int = 50
-    """Further steps that make the fit cover more of the posterior."""
-    nuts_scene: int | None = None
-    """The scene for NUTS; by default the one with the smallest k̂ of importance, so that both can agree."""
-    warmup_steps: int = 200
-    """Number of warm-up steps of NUTS per chain."""
-    simulated_scenes: int = 128
-    """Number of scenes that calibration simulates."""
-    simulated_chains: int = 64
-    """Number of annealed chains for each simulated scene."""
-    simulated_temperatures: int = 20
-    """Number of temperatures of these chains."""
-    seed: int = 0
-    """The seed of all random numbers."""
-
-    def __post_init__(self) -> None:
-        counts = dataclasses.asdict(self)
-        check_counts(**{name: value for name, value in counts.items() if type(value) is int and name not in NO_COUNTS})
-        check_seed(self.seed)
-        if self.num_chains < 2:
-            raise ArgumentError("num_chains: expected at least 2, to be compared, got 1")
 
 
 class Diagnosis:
@@ -112,13 +75,14 @@ class Diagnosis:
 
     def draws(self) -> str:
         """Draw from the guide and by importance, with k̂ of both, and leave views out."""
-        settings = self.settings("num_scenes", "num_draws", "num_chains", *EFFORT)
+        scenes = range(min(self.config.num_scenes, len(self.scenes)))
+        digests = self.scenes.part(slice(len(scenes))).digests
+        settings = self.settings("num_scenes", "num_draws", "num_chains", *EFFORT, scenes=digests)
         paths = {source: self.posterior(source) for source in ("guide", "importance")}
         views, loo = self.scenes.num_views is not None, self.folder.numbers("loo")
         if not all(is_of(path, settings) for path in (*paths.values(), *([loo] if views else []))):
             torch.manual_seed(self.config.seed)
             counts = (self.config.num_draws, self.config.num_chains)
-            scenes = range(min(self.config.num_scenes, len(self.scenes)))
             arguments = self.run.guide.arguments(self.scenes[: len(scenes)].to(self.run.device))
             log_joint, q = log_joint_and_posterior(self.run, arguments)
             self.save_draws(guide_draws(log_joint, q, *counts), settings, scenes)
@@ -129,7 +93,7 @@ class Diagnosis:
                 data = loo_over_views(score(log_joint, chains.z)[1], chains.log_weights)
                 images, viewpoints = arguments
                 data = data.merge(held_out_views(self.run.guide, images, viewpoints))
-                save(loo, data.assign_attrs(settings=settings))
+                save(loo, data, settings)
             self.save_draws(importance_draws(chains.z, chains.log_weights, *counts), settings, scenes)
         khats = {source: khats_of(read(path)) for source, path in paths.items()}
         khat_figure(self.folder.figure("khat.png"), khats, self.title)
@@ -142,31 +106,37 @@ class Diagnosis:
 
     def checks(self) -> str:
         """Make posterior-predictive checks of both kinds of draws."""
-        sources = {source: self.load(source, "posterior")["posterior"] for source in ("guide", "importance")}
+        sources = {source: data["posterior"] for source, data in self.both("posterior").items()}
         path = self.folder.numbers("predictive_checks")
-        settings = self.settings(draws=[data.attrs["settings"] for data in sources.values()])
-        scenes = self.scenes[torch.from_numpy(sources["guide"]["scene"].values.copy())].to(self.run.device)
+        index = torch.from_numpy(sources["guide"]["scene"].values.copy())
+        of = [data.attrs["settings"] for data in sources.values()]
+        settings = self.settings(draws=of, scenes=self.scenes.part(index).digests)
+        scenes = self.scenes[index].to(self.run.device)
         if not is_of(path, settings):
             torch.manual_seed(self.config.seed)
             parts = []
             for source, data in sources.items():
                 draws = Draws(torch.from_numpy(data["z"].values).to(self.run.device), source)
                 parts.append(predictive_checks(self.run.model, draws, *self.run.guide.arguments(scenes)))
-            save(path, join_sources(parts).assign_attrs(settings=settings))
+            save(path, join_sources(parts), settings)
         checks = read(path)
         checks_figure(self.folder.figure("predictive_checks.png"), checks, scenes.image.cpu().numpy(), self.title)
         return checks_table(checks)
 
     def nuts(self) -> str:
         """Sample one scene by NUTS, and compare the marginals of the other draws with its."""
-        khat = self.load("importance", "sample_stats")["sample_stats"]["khat"]
+        groups = ("posterior", "sample_stats")
+        both = self.both(*groups)
+        khat = both["importance"]["sample_stats"]["khat"]
         scene = self.config.nuts_scene
         if scene is None:
             scene = int(khat["scene"][int(khat.fillna(float("inf")).values.argmin())])
         if scene not in khat["scene"].values:
             raise ArgumentError(f"nuts_scene: expected one of the {khat.size} scenes, from 0 on, got {scene}")
         path = self.posterior("nuts")
-        settings = self.settings("num_draws", "num_chains", "fit_steps", "cover_steps", "warmup_steps", scene=scene)
+        names = ("num_draws", "num_chains", "fit_steps", "cover_steps", "warmup_steps")
+        digests = self.scenes.part(slice(scene, scene + 1)).digests
+        settings = self.settings(*names, scene=scene, scenes=digests)
         if not is_of(path, settings):
             torch.manual_seed(self.config.seed)
             arguments = self.run.guide.arguments(self.scenes[scene : scene + 1].to(self.run.device))
@@ -177,8 +147,7 @@ class Diagnosis:
                 fit = fit_and_cover(log_joint, q, self.effort.refined()) if full else None
                 draws = nuts_draws(log_joint, q, nuts, fit, lambda chain, step: bar.update())
             self.save_draws(draws, settings, range(scene, scene + 1))
-        groups = ("posterior", "sample_stats")
-        found = agreement({source: self.load(source, *groups) for source in ("nuts", "guide", "importance")})
+        found = agreement({"nuts": self.load("nuts", *groups), **both})
         title = f"{self.title}, scene {scene + 1}"
         marginals_figure(self.folder.figure("marginals.png"), found.draws, found.distances, title)
         return "\n".join([title, str(found.rows), *found.notes])
@@ -187,11 +156,13 @@ class Diagnosis:
         """Make the simulation-based calibration of the guide, and of importance."""
         path = self.folder.numbers("calibration")
         names = ("simulated_scenes", "simulated_chains", "simulated_temperatures")
-        settings = self.settings("num_draws", "fit_steps", "cover_steps", *names)
+        views, total = self.scenes.num_views is not None, self.config.simulated_scenes
+        cameras = self.scenes.part(slice(total)).cameras if views else {}
+        settings = self.settings("num_draws", "fit_steps", "cover_steps", *names, scenes=cameras)
         if not is_of(path, settings):
             torch.manual_seed(self.config.seed)
-            viewpoints, total = None, self.config.simulated_scenes
-            if self.scenes.num_views is not None:
+            viewpoints = None
+            if views:
                 viewpoints = self.scenes[:total].to(self.run.device).viewpoint
                 assert viewpoints is not None
                 total = len(viewpoints)
@@ -199,36 +170,53 @@ class Diagnosis:
             config = dataclasses.replace(self.effort, ais_chains=chains, ais_temperatures=temperatures)
             with tqdm(total=total, unit="scene", desc="calibration") as bar:
                 data = calibrate(self.run, total, self.config.num_draws, config, viewpoints, progress=bar.update)
-            save(path, data.assign_attrs(settings=settings))
+            save(path, data, settings)
         data = read(path)
         calibration_figure(
             self.folder.figure("calibration.png"), data, f"{self.title}, {data.sizes['scene']} simulated scenes"
         )
         return calibration_table(data)
 
-    def save_draws(self, draws: Draws, settings: str, scenes: range) -> None:
+    def save_draws(self, draws: Draws, settings: Settings, scenes: range) -> None:
         """Save all groups of draws for these scenes."""
         truth = self.scenes[scenes.start : scenes.stop].to(self.run.device)
         arguments = self.run.guide.arguments(truth)
         data = draws_to_inference_data(draws, self.run.model, self.run.guide, *arguments, truth=truth)
-        more = {"run": self.title, "settings": settings}
+        more = {"run": self.title, "settings": as_text(settings)}
         groups = {
             name: group.assign_coords(scene=list(scenes)).assign_attrs(more) for name, group in groups_of(data).items()
         }
-        save_inference_data(self.posterior(draws.source), bundle(groups))
+        path = self.posterior(draws.source)
+        make_way(path, settings)
+        save_inference_data(path, bundle(groups))
 
     def load(self, source: str, *groups: str) -> Groups:
-        """Load some groups of the draws, if they are of this run."""
+        """Load some groups of the draws, if they are of this run and its scenes."""
         path = self.posterior(source)
         found = load_groups(path, *groups)
-        check_identity(path, found[groups[0]].attrs.get("settings"), self.run.identity)
+        check_identity(path, found[groups[0]], self.run.identity, self.scenes)
+        if "scenes" not in recorded(found[groups[0]]):
+            raise IdentityError(
+                f"{path}: expected draws that say of which scenes they are, found those of an earlier version, which "
+                "did not; draw them again (`compvae diagnose --stages draws`)"
+            )
+        return found
+
+    def both(self, *groups: str) -> dict[str, Groups]:
+        """Load the draws from the guide and by importance, if they are of one call."""
+        found = {source: self.load(source, *groups) for source in ("guide", "importance")}
+        if len({data[groups[0]].attrs["settings"] for data in found.values()}) > 1:
+            raise IdentityError(
+                f"{self.posterior('importance')}: expected draws with the settings of {self.posterior('guide')}, found "
+                "others; draw them again (`compvae diagnose --stages draws`)"
+            )
         return found
 
     def posterior(self, source: str) -> Path:
         """The file of the draws of a source."""
         return self.folder.numbers(f"posterior_{source}")
 
-    def settings(self, *names: str, **more: Any) -> str:
-        """The settings that numbers depend on, as JSON."""
+    def settings(self, *names: str, **more: Any) -> Settings:
+        """The settings that numbers depend on."""
         content = {name: getattr(self.config, name) for name in (*names, "seed")}
-        return json.dumps({"version": DIAGNOSES, **self.run.identity, **content, **more})
+        return {"version": DIAGNOSES, **self.run.identity, **content, **more}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +41,9 @@ def comparisons_among(folders: Sequence[ReportedRun]) -> Section:
 
 def _part(path: Path, folders: Sequence[ReportedRun]) -> tuple[Part, Pairs]:
     data = results.read(path)
-    pairs = _pairs(json.loads(data.attrs.get("settings", "[]")), folders)
+    pairs = _pairs(results.recorded(data).get("pairs"), folders)
+    first = pairs[0][0]
+    first.check(path, data, {}, _command(pairs))
     runs = [(zero.loaded(), plus.loaded()) for zero, plus in pairs]
     others = [phrase for pair in runs for phrase in check_comparable(pair)]
     shared = all(same_model(pair) for pair in runs)
@@ -53,7 +54,7 @@ def _part(path: Path, folders: Sequence[ReportedRun]) -> tuple[Part, Pairs]:
         notes.append(f"The runs differ in more than L-NMS: {'; '.join(others)}.")
     blocks: list[Block] = [Verdict(sentence(data, shared))]
     blocks.append(Numbers(f"{scenes_of(data)}, nats per scene", comparison_rows(data), notes))
-    parts = ladders(runs)
+    parts = ladders(runs, first.scenes)
     if parts is not None:
         caption = f"Parts of Δ gap by compvae ladder, with a separate estimate of log p(x); {scenes_of(parts)}, nats"
         blocks.append(Numbers(caption, part_rows(parts)))
@@ -78,6 +79,10 @@ def _pairs(identities: object, folders: Sequence[ReportedRun]) -> Pairs:
 
 def _not_compared(folders: Sequence[ReportedRun]) -> list[Missing]:
     """The command that compares runs without L-NMS and runs with it, of as many pairs as there are."""
-    zeros, pluses = ([f.quoted for f in folders if f.config.lnms is lnms] for lnms in (False, True))
-    pairs = " ".join(f"{zero} {plus}" for zero, plus in zip(zeros, pluses, strict=False))
-    return [NotComputed("the runs have not been compared", f"compvae compare {pairs}")] if pairs else []
+    zeros, pluses = ([f for f in folders if f.config.lnms is lnms] for lnms in (False, True))
+    pairs = list(zip(zeros, pluses, strict=False))
+    return [NotComputed("the runs have not been compared", _command(pairs))] if pairs else []
+
+
+def _command(pairs: Pairs) -> str:
+    return "compvae compare " + " ".join(f"{zero.quoted} {plus.quoted}" for zero, plus in pairs)

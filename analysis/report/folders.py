@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import xarray
 from pyro_compvae.analysis.netcdf import read_netcdf
 from pyro_compvae.analysis.results import IdentityError, check_identity
 from pyro_compvae.analysis.runs import Run, load_run
+from pyro_compvae.data import DataError, SceneSet
 from pyro_compvae.data.load import ROOTS
-from pyro_compvae.data.records import DataError
 from pyro_compvae.errors import CompvaeError, ConfigError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig
@@ -74,15 +76,19 @@ class ReportedRun:
         """The metrics on all test scenes.
 
         Raises:
-            Missing: if the run has not finished.
+            Missing: if the run has not finished, or its file of scenes has been replaced since.
         """
         if not self.folder.is_finished:
             command = f"compvae train --resume --run-dir {self.quoted}"
             raise NotComputed("the run has not finished: there is no summary.json", command)
         try:
-            return self.folder.summary()
-        except SummaryError as error:
+            summary = self.folder.summary()
+            of = summary.get("digests", {}).get("test")
+        except (SummaryError, AttributeError) as error:
             raise Missing(f"{self.folder.summary_file} cannot be read ({error}).") from error
+        if of is not None and self.scenes is not None and of != self.scenes.digests:
+            raise Missing(f"{self.folder.summary_file} is of other test scenes than the run has now.")
+        return summary
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, without damaged rows and without empty cells.
@@ -128,6 +134,17 @@ class ReportedRun:
             raise Missing(f"The run cannot be loaded: {self.problem}")
         return self.run
 
+    @cached_property
+    def scenes(self) -> SceneSet | None:
+        """The test scenes of the run, or None if they cannot be loaded, or are made on the spot.
+
+        No others can take the place of those, and a processor that rounds a pixel differently makes no other scenes.
+        """
+        try:
+            return None if self.run is None or self.config.data.root is None else self.run.scenes("test")
+        except DataError:
+            return None
+
     def read(self, name: str, command: str, group: str = "sample_stats") -> xarray.Dataset:
         """Read a group of a NetCDF file in the folder.
 
@@ -137,7 +154,7 @@ class ReportedRun:
             group: the group in the file.
 
         Raises:
-            Missing: if the file or the group is missing, damaged, or of another run.
+            Missing: if the file or the group is missing, damaged, of another run, or of other test scenes than now.
         """
         path = self.folder.numbers(name)
         if not path.is_file():
@@ -147,11 +164,19 @@ class ReportedRun:
         except DataError as error:
             raise Missing(f"{path.name} has no group {group!r} that can be read ({error}).", command) from error
         if self.run is not None:
-            try:
-                check_identity(path, data.attrs.get("settings"), self.run.identity)
-            except IdentityError as error:
-                raise Missing(str(error), command) from error
+            self.check(path, data, self.run.identity, command)
         return data
+
+    def check(self, path: Path, data: xarray.Dataset, identity: Mapping[str, str | int], command: str) -> None:
+        """Refuse numbers in a file of another identity, or of other test scenes than the run has now.
+
+        Raises:
+            Missing: with the command that computes them again.
+        """
+        try:
+            check_identity(path, data, identity, self.scenes)
+        except IdentityError as error:
+            raise Missing(str(error), command) from error
 
 
 def open_folders(paths: list[Path], data_root: Path | None = None) -> tuple[list[ReportedRun], list[str]]:

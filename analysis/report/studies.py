@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 
+from pyro_compvae.analysis import results
 from pyro_compvae.analysis.calibration import table as calibration_table
 from pyro_compvae.analysis.calibration.figure import calibration_figure
 from pyro_compvae.analysis.evidence.compute import OBSERVED
@@ -36,7 +36,7 @@ def evidence(reported: ReportedRun) -> list[Block]:
     estimates, said = estimates_of(data), scenes_of(data)
     name, best = [(name, estimate) for name, estimate in estimates.items() if name != OBSERVED][-1]
     found, reliable = interval(best.log_evidence), f"reliable for {int(best.reliable.sum())} of {len(best.reliable)}"
-    dimensions = 3 * reported.config.data.image_size**2 * json.loads(data.attrs["settings"]).get("num_views", 1)
+    dimensions = 3 * reported.config.data.image_size**2 * results.recorded(data).get("num_views", 1)
     notes = [*comparisons(estimates), how_to_read(estimates)]
     alt = f"Estimates of log p(x) of {said} against the number of draws; the table has their values."
     return [
@@ -112,7 +112,7 @@ def checks(reported: ReportedRun) -> list[Block]:
     command = reported.command("diagnose")
     data = reported.read("predictive_checks", command)
     draws = [reported.read(f"posterior_{name}", command).attrs["settings"] for name in ("guide", "importance")]
-    if json.loads(data.attrs["settings"])["draws"] != draws:
+    if results.recorded(data)["draws"] != draws:
         raise Missing("predictive_checks.nc is of other draws than those here.", command)
     images = reported.read("posterior_guide", command, "observed_data")["image"].values
     text = f"{scenes_of(data)}; {checks_table(data)}"

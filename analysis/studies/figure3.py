@@ -38,8 +38,8 @@ def figure3(path: Path, out: Path, cells: Sequence[Cell], device: torch.device, 
             name = f"{cell.place['guide']} {cell.place['group']}\n{dataset}"
             if cell.place["dataset"] == dataset and name not in rows:
                 torch.manual_seed(0)
-                run = load_run(out / cell.name, device, data_root=cell.config.data.root)
-                scenes = load(run.config.data, "test", multi_view=run.config.multi_view)
+                run = load_run(out / cell.name, device)
+                scenes = load(cell.config.data, "test", multi_view=cell.config.multi_view)
                 rows[name] = decomposed(run, scenes, image)
     compared_figure(path, rows)
 

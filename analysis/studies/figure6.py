@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from pyro_compvae.analysis.figures.style import PALETTE, save_figure
 from pyro_compvae.analysis.metrics.evaluation import evaluate
 from pyro_compvae.analysis.metrics.meanings import left_out
+from pyro_compvae.analysis.results import key_of
 from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.analysis.studies.grid import Cell
 from pyro_compvae.analysis.tables import csv_text
@@ -54,14 +55,15 @@ def figure6_cells(config: RunConfig, scales: Sequence[float], slots: Sequence[in
 
 
 def score_run(run_dir: Path, test_slots: Sequence[int], scenes: SceneSet, device: torch.device) -> list[Score]:
-    """Evaluate a run on all scenes with every K, or read the scores from its folder if they are of its weights."""
+    """Evaluate a run on all scenes with every K, or read the scores from its folder if they are of its weights and of
+    these scenes."""
     path = run_dir / "test_slots.json"
     run = load_run(run_dir, device)
-    config = run.config
+    config, of = run.config, key_of({**run.identity, "scenes": scenes.digests})
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     scores = []
     for K in test_slots:
-        key = f"K {K}, step {run.step}, {len(scenes)} scenes"
+        key = f"K {K}, step {run.step}, {len(scenes)} scenes, {of}"
         if key not in known:
             run.model.num_slots = K
             torch.manual_seed(config.seed)

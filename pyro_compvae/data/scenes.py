@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -209,7 +211,29 @@ class SceneSet:
         """(H, W) in pixels."""
         return self.images.shape[-2], self.images.shape[-1]
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """A hash of every field that is not None, by name. Results record those of the fields that they depend on."""
+        fields = {name: getattr(self, name) for name in ("images", "labels", "num_objects", "viewpoints")}
+        return {name: _digest(field) for name, field in fields.items() if field is not None}
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """The `digests` of what models see, which is all but the ground truth."""
+        return {name: self.digests[name] for name in ("images", "viewpoints") if name in self.digests}
+
+    @property
+    def cameras(self) -> dict[str, str]:
+        """The `digests` of the viewpoints, if there are any."""
+        return {name: digest for name, digest in self.digests.items() if name == "viewpoints"}
+
     @property
     def max_objects(self) -> int | None:
         """The largest number of objects in a scene, without the background; None without masks."""
         return None if self.num_objects is None else int(self.num_objects.max())
+
+
+def _digest(field: Tensor) -> str:
+    content = hashlib.sha256(f"{tuple(field.shape)} {field.dtype}".encode())
+    content.update(field.cpu().contiguous().numpy().data)
+    return content.hexdigest()[:16]

@@ -12,7 +12,8 @@ from pyro_compvae.runs.reading import read_json
 TEXTS = ("guide", "dataset", "preset", "device")
 COUNTS = ("steps", "num_test_scenes", "seconds")
 """The entries that are texts, and those that are numbers in every summary. All others are numbers, or None where a
-metric is not defined, or numbers by name; splits are texts by name, and lnms is a truth value."""
+metric is not defined, or numbers by name; splits are texts by name, their digests texts by name and field, and lnms is
+a truth value."""
 
 
 class SummaryError(CompvaeError, ValueError):
@@ -38,11 +39,18 @@ def _is_sound(name: str, value: Any) -> bool:
     if name in TEXTS:
         return isinstance(value, str)
     if name == "splits":
-        return isinstance(value, dict) and all(isinstance(origin, str) for origin in value.values())
+        return _are_texts(value)
+    if name == "digests":
+        return isinstance(value, dict) and all(map(_are_texts, value.values()))
     if name in COUNTS:
         return _is_number(value)
     inner = value.values() if isinstance(value, dict) else (value,)
     return all(number is None or _is_number(number) for number in inner)
+
+
+def _are_texts(value: Any) -> bool:
+    """Whether a value is texts by name."""
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def _is_number(value: Any) -> bool:

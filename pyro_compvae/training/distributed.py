@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +23,10 @@ Items = TypeVar("Items", list[Any], Tensor)
 PATIENCE = {"cpu": timedelta(days=1), "cuda": timedelta(hours=1)}
 """How long workers wait for each other, by device. It is longer than an evaluation by the first worker. ``torchrun``
 notices at once if a worker dies; this limit is for one that is alive and does not answer."""
+
+
+class UnlikeWorkersError(CompvaeError, ValueError):
+    """Workers that share one piece of work have different data or settings."""
 
 
 class WorkerError(CompvaeError, RuntimeError):
@@ -75,6 +79,25 @@ class Workers:
         items: list[Any] = [None] * self.size
         distributed.all_gather_object(items, item)
         return items
+
+    def check_alike(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to share work among workers that differ in facts, such as their settings and digests of their scenes.
+
+        Raises:
+            UnlikeWorkersError: on every worker, with the facts in which the first worker and another one differ.
+        """
+        first, *others = self.gather(dict(facts))
+        for rank, other in enumerate(others, 1):
+            unlike = [
+                f"{name} is {first.get(name)!r} there and {other.get(name)!r} here"
+                for name in first | other
+                if first.get(name) != other.get(name)
+            ]
+            if unlike:
+                raise UnlikeWorkersError(
+                    f"worker {rank}: expected data and settings of worker 0, but {'; '.join(unlike)}. Give all workers "
+                    "the same command, and on every machine the same files."
+                )
 
     def wait(self) -> None:
         """Wait until all workers have called this."""

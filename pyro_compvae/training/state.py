@@ -108,6 +108,7 @@ class TrainingState:
         content = {
             "config": to_yaml(self.config),
             "scenes": self.scenes.origin,
+            "digests": self.scenes.digests,
             "step": self.step,
             "seconds": self.seconds,
             "first_loss": self.first_loss,
@@ -139,11 +140,7 @@ class TrainingState:
                 f"{self.folder.checkpoint}: expected a checkpoint of this configuration, got another: "
                 f"{'; '.join(changed)}."
             )
-        if content["scenes"] != self.scenes.origin:
-            raise CheckpointError(
-                f"{self.folder.checkpoint}: expected the scenes that the run was trained on ({content['scenes']}), got "
-                f"others ({self.scenes.origin}). Name the place of the former with --data-root."
-            )
+        self._check_scenes(content)
         check_weights(self.folder.checkpoint, content["guide"], self.guide.state_dict())
         self.guide.load_state_dict(content["guide"])
         try:
@@ -176,6 +173,16 @@ class TrainingState:
             torch.set_rng_state(random["cpu"])
             if self.device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.device)
+
+    def _check_scenes(self, content: Mapping[str, Any]) -> None:
+        same = content.get("digests", self.scenes.digests) == self.scenes.digests  # earlier versions recorded none
+        if content["scenes"] != self.scenes.origin or not same:
+            got = "of this name, but with other images or viewpoints"
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: expected the scenes that the run was trained on ({content['scenes']}), got "
+                f"others ({got if content['scenes'] == self.scenes.origin else self.scenes.origin}). Name the place of "
+                "the former with --data-root."
+            )
 
     def check_finite(self) -> tuple[Tensor, Tensor]:
         """The losses and gradient norms since the last log, after a check that all of them are finite and moderate."""

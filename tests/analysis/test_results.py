@@ -1,57 +1,85 @@
-"""Batches of scenes in files are joined, and damaged ones are computed again."""
+"""Numbers in files: which scenes, settings and weights they are of, and what becomes of those that are replaced."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import xarray
 
-from pyro_compvae.analysis.results import Batches, ShowProgress, in_batches, is_of, read
+from pyro_compvae.analysis.netcdf import write_netcdf
+from pyro_compvae.analysis.results import IdentityError, as_text, check_identity, is_of, make_way, read, save
+from pyro_compvae.data import SceneSet
+
+IDENTITY = {"weights": "w", "step": 3}
 
 
-@pytest.mark.parametrize("damage", ["cut", "zeroed"])
-def test_damaged_batches_are_computed_again(tmp_path: Path, damage: str) -> None:
-    """The file may be cut or lose blocks anywhere, as in an interrupted copy."""
-    computed, path = [], tmp_path / "evidence.nc"
-
-    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
-        computed.append(start)
-        return xarray.Dataset({"log_weight": (("scene", "draw"), torch.rand(stop - start, 500).numpy())})
-
-    whole = in_batches(path, compute, Batches(4, 2), "settings")
-    file = tmp_path / "evidence" / "scenes_00002_00004.nc"
-    content = file.read_bytes()
-    for start in range(0, len(content), len(content) // 10):
-        rest = len(content) - start if damage == "zeroed" else 0
-        file.write_bytes(content[:start] + bytes(rest))
-        computed.clear()
-        again = in_batches(path, compute, Batches(4, 2), "settings")
-        assert computed in ([2], [])
-        if computed or damage == "cut":  # numbers that were zeroed look like numbers
-            xarray.testing.assert_identical(again, whole)
-    file.write_bytes(content[: len(content) // 2])
-    assert not is_of(file, "settings")
-    file.write_bytes(content)
-    assert is_of(file, "settings")
-    assert np.isfinite(whole["log_weight"]).all()
+def numbers(value: float) -> xarray.Dataset:
+    return xarray.Dataset({"value": ("scene", [value, value])})
 
 
-def test_batches_are_put_together_in_order(tmp_path: Path) -> None:
-    calls = []
+def value_in(path: Path) -> float:
+    return float(read(path)["value"][0])
 
-    def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
-        calls.append((start, stop))
-        return xarray.Dataset({"square": ("scene", np.arange(start, stop) ** 2)})
 
-    data = in_batches(tmp_path / "squares.nc", compute, Batches(5, 2), "a")
-    assert data["square"].values.tolist() == [0, 1, 4, 9, 16]
-    assert data["scene"].values.tolist() == [0, 1, 2, 3, 4]
-    assert calls == [(0, 2), (2, 4), (4, 5)]
-    in_batches(tmp_path / "squares.nc", compute, Batches(4, 2), "a")
-    assert len(calls) == 3
-    assert read(tmp_path / "squares.nc").sizes["scene"] == 4
-    in_batches(tmp_path / "squares.nc", compute, Batches(4, 2), "b")
-    assert len(calls) == 5, "other settings"
+def test_numbers_that_are_replaced_are_kept_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.nc"
+    many, few = ({"num_draws": number, "scenes": {}} for number in (1000, 10))
+    save(path, numbers(1), many)
+    assert is_of(path, many)
+    assert not is_of(path, few)
+    with pytest.warns(UserWarning, match=r"num_draws is 1000 there and 10 here\). They are kept as replaced/numbers_"):
+        save(path, numbers(2), few)
+    assert value_in(path) == 2
+    (kept,) = (tmp_path / "replaced").iterdir()
+    assert value_in(kept) == 1
+    with pytest.warns(UserWarning, match="num_draws is 10 there and 1000 here"):
+        assert is_of(path, many)
+    assert value_in(path) == 1
+    (kept,) = (tmp_path / "replaced").iterdir()
+    assert value_in(kept) == 2
+
+
+@pytest.mark.parametrize("attrs", [{}, {"settings": "no JSON"}, {"settings": "[]"}])
+def test_numbers_that_do_not_say_what_they_are_of_are_kept_too(tmp_path: Path, attrs: dict[str, Any]) -> None:
+    path = tmp_path / "numbers.nc"
+    for value in (1, 2):
+        write_netcdf(path, {"sample_stats": numbers(value).assign_attrs(attrs)})
+        assert not is_of(path, {"a": 1})
+        with pytest.warns(UserWarning, match="it does not say which"):
+            make_way(path, {"a": 1})
+        assert value_in(path) == value, "until the new numbers are written"
+    kept = {value_in(file) for file in (tmp_path / "replaced").iterdir()}
+    assert kept == {1, 2}
+
+
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.nc"
+    path.write_bytes(b"no NetCDF")
+    assert not is_of(path, {})
+    save(path, numbers(1), {})
+    assert [file.name for file in tmp_path.iterdir()] == ["numbers.nc"]
+
+
+def test_numbers_of_other_weights_or_scenes_are_refused() -> None:
+    images = torch.arange(6 * 3 * 4 * 4).view(6, 3, 4, 4).to(torch.uint8)
+    scenes, path = SceneSet(images), Path("numbers.nc")
+
+    def of(index: list[int], **settings: Any) -> xarray.Dataset:
+        content = {**IDENTITY, "scenes": scenes.part(torch.tensor(index)).seen, **settings}
+        data = xarray.Dataset(coords={"scene": index})
+        return data.assign_attrs(settings=as_text(content))
+
+    check_identity(path, of([0, 1, 2]), IDENTITY, scenes)
+    check_identity(path, of([4]), IDENTITY, scenes)
+    with pytest.raises(IdentityError, match="expected numbers of this run, found those of other weights"):
+        check_identity(path, of([0], weights="v"), IDENTITY, scenes)
+    others = "expected numbers of the test scenes that the run has now, found those of others"
+    for now in (SceneSet(images.flip(0)), SceneSet(images[:2])):
+        with pytest.raises(IdentityError, match=others):
+            check_identity(path, of([0, 1, 2]), IDENTITY, now)
+        check_identity(path, of([0, 1, 2]), IDENTITY, None)
+    old = of([0]).assign_attrs(settings='{"weights": "w", "step": 3}')
+    check_identity(path, old, IDENTITY, SceneSet(images.flip(0)))

@@ -77,7 +77,7 @@ def test_a_second_call_goes_on_and_repeats_nothing(
     assert script.main([str(run), "--num-scenes", "4", *TINY, *NO_AIS, *PAIRS, *other]) == 0
     assert len(batches) == 1
     resumed = xarray.load_dataset(run / "evidence.nc", group="sample_stats")
-    for file in (run / "evidence").iterdir():
+    for file in (run / "evidence.nc", *(run / "evidence").iterdir()):
         file.unlink()
     assert script.main([str(run), "--num-scenes", "4", *TINY, *NO_AIS, *PAIRS, *other]) == 0
     assert len(batches) == 3

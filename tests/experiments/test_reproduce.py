@@ -6,7 +6,9 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from threading import Lock
@@ -22,11 +24,12 @@ from PIL import Image
 from pyro_compvae.analysis import load_run
 from pyro_compvae.analysis.figures.decompositions import compared_figure, decomposition_figure
 from pyro_compvae.analysis.runs import Run
+from pyro_compvae.analysis.studies import figure6
 from pyro_compvae.analysis.studies.figure3 import decomposed
-from pyro_compvae.analysis.studies.figure6 import SCORES, Score, figure6_csv, figure6_figure, figure6_table
+from pyro_compvae.analysis.studies.figure6 import SCORES, Score, figure6_csv, figure6_figure, figure6_table, score_run
 from pyro_compvae.analysis.studies.grid import Cell, train_cells
 from pyro_compvae.analysis.studies.table1 import PAPER, table1, table1_cells, table1_csv, table1_figure
-from pyro_compvae.data import load_scenes
+from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.checkpoint import CheckpointError
@@ -133,6 +136,23 @@ def test_table1_is_of_the_summaries(
         assert picture.width > picture.height > 200, "two rows"
     assert script.main([*TABLE1, "--out", str(tmp_path), "--image", "16"]) == 1
     assert "image: expected 0 to 15, got 16" in capsys.readouterr().err
+
+
+def test_scores_are_of_the_scenes_that_were_tested(
+    tiny_copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, calls = tiny_copy(), []
+    scenes = load_scenes(load_run(run).config.data, "test")
+
+    def evaluate(guide: object, some: SceneSet, device: object) -> dict[str, float]:
+        calls.append(some)
+        return dict.fromkeys(SCORES, float(some.images.sum()))
+
+    monkeypatch.setattr(figure6, "evaluate", evaluate)
+    others = replace(scenes, images=scenes.images // 2)
+    found = [score_run(run, [4], some, torch.device("cpu"))[0].values["mse"] for some in (scenes, others, scenes)]
+    assert found == [float(scenes.images.sum()), float(others.images.sum()), float(scenes.images.sum())]
+    assert len(calls) == 2
 
 
 def test_views_are_images_one_after_the_other() -> None:

@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray
 from matplotlib.figure import Figure
 
 from pyro_compvae.analysis.comparison import figure as comparison_figures
-from pyro_compvae.analysis.comparison.compute import Interval, bootstrap, delta
+from pyro_compvae.analysis.comparison.compute import Interval, bootstrap, delta, ladders
 from pyro_compvae.analysis.comparison.figure import comparison_figure
 from pyro_compvae.analysis.comparison.table import comparison_table, sentence
+from pyro_compvae.analysis.results import save
+from pyro_compvae.analysis.runs import Run
+from pyro_compvae.data import SceneSet
+from pyro_compvae.guides import build_guide
+from pyro_compvae.runs.presets import preset
 
 
 def differences(rng: np.random.Generator, pairs: int, scenes: int) -> np.ndarray:
@@ -82,6 +88,36 @@ def test_the_table_divides_the_gap_if_there_are_ladders() -> None:
     row = next(line for line in text.splitlines() if line.strip().startswith("amortisation"))
     assert row.split()[1:] == ["0.00", "-1.50", "-1.50", "[-1.50,", "-1.50]", "-1.50", "100%", "-1.50", "-1.50"]
     assert "whose small number makes them too narrow" in text
+
+
+def test_ladders_stand_beside_a_comparison_of_the_same_scenes_only(tmp_path: Path) -> None:
+    scenes = SceneSet(torch.arange(10 * 3 * 4 * 4).view(10, 3, 4, 4).to(torch.uint8))
+    config = preset("tiny")
+    guide = build_guide(config)
+    runs = [Run(tmp_path / name, config, 1, guide.model, guide) for name in "ab"]
+    for run in runs:
+        run.path.mkdir()
+
+    def climb(run: Run, value: float, seen: dict[str, str] | None, **effort: int) -> None:
+        gap = xarray.Dataset(
+            {"gap": (("gap_name", "scene"), np.full((1, 8), value))}, coords={"gap_name": ["symmetry"]}
+        )
+        of = {} if seen is None else {"scenes": seen}
+        run.folder.numbers("ladder").unlink(missing_ok=True)
+        save(run.folder.numbers("ladder"), gap, {**run.identity, **of, **effort})
+
+    def found() -> list[float] | None:
+        together = ladders([(runs[0], runs[1])], scenes)
+        return None if together is None else together["gap"].isel(scene=0).values.ravel().tolist()
+
+    first, others = scenes.part(slice(8)).seen, scenes.part(slice(2, 10)).seen
+    climb(runs[0], 1.0, first)
+    assert found() is None, "one has no ladder"
+    climb(runs[1], 2.0, first)
+    assert found() == [1.0, 2.0]
+    for seen, effort in ((others, {}), (None, {}), (first, {"fit_steps": 9})):
+        climb(runs[1], 2.0, seen, **effort)
+        assert found() is None
 
 
 def test_signs_need_an_interval_on_one_side() -> None:

@@ -40,7 +40,7 @@ def compared(zero: Path, plus: Path, name: str = "against-zero", num_scenes: int
     data = xarray.Dataset(numbers, coords={"side": ["0", "+"]})
     identities = [[load_run(path).identity for path in (zero, plus)]]
     (plus / name).mkdir()
-    save(plus / name / "comparison.nc", data.assign_attrs(settings=json.dumps(identities)))
+    save(plus / name / "comparison.nc", data, {"pairs": identities})
 
 
 @pytest.fixture

@@ -143,6 +143,22 @@ def test_stored_scenes_of_other_types_are_refused() -> None:
             SceneSet.from_scenes([scene])
 
 
+def test_digests_are_of_what_is_there_and_of_nothing_else() -> None:
+    whole = SceneSet(**content(3, 2), origin="here")
+    assert set(whole.digests) == {"images", "labels", "num_objects", "viewpoints"}
+    assert set(whole.seen) == {"images", "viewpoints"}
+    assert whole.cameras == {"viewpoints": whole.digests["viewpoints"]}
+    assert whole.without_masks().digests == whole.seen
+    copy = SceneSet(**{name: field.clone() for name, field in content(3, 2).items()}, origin="there")
+    assert copy.digests == whole.digests
+    assert whole.part(torch.tensor([0, 1])).digests == whole.part(slice(2)).digests != whole.digests
+    for name in whole.digests:
+        field = content(3, 2)[name].clone()
+        field.view(-1)[-1] += 1
+        other = SceneSet(**{**content(3, 2), name: field})
+        assert [key for key in whole.digests if other.digests[key] != whole.digests[key]] == [name]
+
+
 def test_scenes_from_files() -> None:
     fields = content(3, 2)
     stored = [

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_compvae.analysis.results import Batches
+from pyro_compvae.analysis.batches import Batches
 from pyro_compvae.data.solids.scenes import solid_scenes
 from pyro_compvae.data.sprites import make_sprites
 from pyro_compvae.errors import ArgumentError, ConfigError

@@ -367,8 +367,18 @@ def test_other_scenes_are_refused_on_resume(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, config)
     trainer.run()
     other = make_trainer(tmp_path, config)
-    other.state.scenes = replace(other.scenes, origin="other files")
-    with pytest.raises(
-        CheckpointError, match=r"the scenes that the run was trained on \(64 sprite .*\), got others \(other"
+    of_the_same_name = replace(other.scenes, images=other.scenes.images.flip(-1))
+    for scenes, got in (
+        (replace(other.scenes, origin="other files"), "other files"),
+        (of_the_same_name, "of this name, but with other images or viewpoints"),
     ):
-        other.restore()
+        other.state.scenes = scenes
+        with pytest.raises(
+            CheckpointError, match=rf"the scenes that the run was trained on \(64 sprite .*\), got others \({got}"
+        ):
+            other.restore()
+    other.state.scenes = trainer.scenes
+    content = load_checkpoint(tmp_path / "checkpoint.pt")
+    del content["digests"]
+    save_checkpoint(tmp_path / "checkpoint.pt", content)
+    other.restore()  # earlier versions recorded no digests

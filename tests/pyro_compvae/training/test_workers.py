@@ -18,8 +18,9 @@ from helpers.joint_gradients import joint_gradients
 from helpers.scripts import EXPERIMENTS, ROOT, load_script
 from torch import Tensor, nn
 
-from pyro_compvae.analysis import load_run
-from pyro_compvae.data import load_scenes
+from pyro_compvae.analysis import load_run, train
+from pyro_compvae.data import SceneSet, load_scenes, write_scenes
+from pyro_compvae.data.scenes import SPLITS
 from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ConfigError
 from pyro_compvae.guides import MulmonGuide, build_guide
@@ -27,7 +28,7 @@ from pyro_compvae.runs.checkpoint import load_checkpoint
 from pyro_compvae.runs.folder import RunFolder
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
-from pyro_compvae.training.distributed import ALONE, WorkerError, Workers
+from pyro_compvae.training.distributed import ALONE, UnlikeWorkersError, WorkerError, Workers
 from pyro_compvae.training.trainer import Trainer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
@@ -195,7 +196,7 @@ def test_evidence_of_two_workers_is_that_of_one(tiny_copy: Callable[..., Path]) 
     arguments = [str(run), "--num-scenes", "3", "--batch-scenes", "1", *settings]
     table = run_two(EXPERIMENTS / "estimate_evidence.py", arguments)
     shared = xarray.load_dataset(run / "evidence.nc", group="sample_stats")
-    for file in (run / "evidence").iterdir():
+    for file in (run / "evidence.nc", *(run / "evidence").iterdir()):
         file.unlink()
     assert load_script("estimate_evidence").main(arguments) == 0
     xarray.testing.assert_identical(xarray.load_dataset(run / "evidence.nc", group="sample_stats"), shared)
@@ -218,6 +219,56 @@ def test_only_what_the_transport_says_is_a_lost_worker() -> None:
         with pytest.raises(RuntimeError) as caught, workers.losing_none():
             raise error
         assert caught.value is error
+
+
+class Unlike(Workers):
+    """One of two workers, of which the other has some facts of its own."""
+
+    def gather(self, item: Any) -> list[Any]:
+        return [item, item | {"seed": 7}]
+
+
+def test_workers_with_other_facts_are_refused_by_name() -> None:
+    unlike = r"worker 1: expected data and settings of worker 0, but seed is 3 there and 7 here\. Give all workers"
+    with pytest.raises(UnlikeWorkersError, match=unlike):
+        Unlike(0, 2).check_alike({"seed": 3, "steps": 5})
+    Unlike(0, 2).check_alike({"seed": 7})
+    ALONE.check_alike({"seed": 7})
+
+
+def test_workers_compare_configurations_data_and_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each comparison is of the facts that enter, before anything is trained or estimated."""
+    facts: dict[str, Any] = {}
+    monkeypatch.setattr(Workers, "check_alike", lambda self, new: facts.update(new))
+    run = tmp_path / "run"
+    train(preset("tiny").replace({"training.steps": 1}), run)
+    names = {f"the digest of {field} of {split}" for field in ("images", "labels") for split in SPLITS}
+    assert {"seed", "training.learning_rate", "lnms", *names} <= set(facts)
+    assert "the checkpoint's step" not in facts, "the run is not resumed"
+    assert "data.root" not in facts, "each machine may have its own"
+    quick = ["--num-samples", "5", "--fit-steps", "1", "--cover-steps", "1", "--ais-chains", "0", "--num-scenes", "1"]
+    assert load_script("estimate_evidence").main([str(run), *quick, "--families", "diagonal"]) == 0
+    assert {"weights", "num_samples", "scenes"} <= set(facts)
+
+
+@pytest.mark.slow
+def test_two_workers_of_different_settings_or_data_do_not_begin(tmp_path: Path) -> None:
+    for rank in range(2):
+        colours = {"train": 8, "validation": 9, "test": rank}
+        scenes = {name: SceneSet(torch.full((4, 3, 16, 16), c, dtype=torch.uint8)) for name, c in colours.items()}
+        write_scenes(
+            tmp_path / f"{rank}.h5", "mine", {name: (name, part.stored()) for name, part in scenes.items()}, {}
+        )
+    for options, words in (
+        (["--seed", "RANK"], "but seed is 0 there and 1 here"),
+        (["--dataset", "file", "--data-root", str(tmp_path / "RANK.h5")], "but the digest of images of test is"),
+    ):
+        script = ROOT / "tests" / "helpers" / "unlike_workers.py"
+        process = start(script, [*TINY, *options, "--run-dir", str(tmp_path / "run")])
+        _, err = process.communicate(timeout=120)
+        assert process.returncode != 0
+        assert words in err
+        assert not (tmp_path / "run").exists()
 
 
 def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
