@@ -12,11 +12,12 @@ from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.chains import Annealing, TransitionProgress, annealed
 from pyro_compvae.evidence.annealing.config import AnnealingConfig
-from pyro_compvae.evidence.density import LogJoint, check_eval
+from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.estimate import EvidenceEstimate
 from pyro_compvae.evidence.fitting.gaussian import Family, Fit, FitConfig, Start, fit_gaussian
 from pyro_compvae.evidence.importance import posterior_proposal, proposal_log_evidence
 from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS
+from pyro_compvae.evidence.trace import check_eval
 from pyro_compvae.evidence.unconstrained import UnconstrainedLogJoint, moments_of_draws
 from pyro_compvae.permutation import MAX_SLOTS
 
