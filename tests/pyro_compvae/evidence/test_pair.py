@@ -160,7 +160,7 @@ class Easy(EasyGuide):
 
 @pytest.mark.parametrize(
     "guide",
-    [in_plate(normal), in_plate(doubled(-math.log(2))), auto(AutoNormal, init_scale=0.5), Easy(line)],
+    [in_plate(normal), in_plate(doubled(-math.log(2))), auto(AutoNormal, init_scale=0.5), Easy(line).eval()],
     ids=["normal", "doubled", "auto", "easy"],
 )
 def test_guides_with_a_density_are_accepted_and_right(guide: Callable[..., None]) -> None:
