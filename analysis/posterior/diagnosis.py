@@ -24,7 +24,7 @@ from pyro_compvae.analysis.posterior.data_set import (
 from pyro_compvae.analysis.posterior.diagnosis_config import DiagnosisConfig, Stage
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws
 from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
-from pyro_compvae.analysis.posterior.groups import Groups, score
+from pyro_compvae.analysis.posterior.groups import Groups, of_scenes, score
 from pyro_compvae.analysis.posterior.loo import held_out_views, loo_over_views, loo_table
 from pyro_compvae.analysis.posterior.marginals import agreement
 from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
@@ -127,7 +127,7 @@ class Diagnosis:
         """Sample one scene by NUTS, and compare the marginals of the other draws with its."""
         groups = ("posterior", "sample_stats")
         both = self.both(*groups)
-        khat = both["importance"]["sample_stats"]["khat"]
+        khat = of_scenes(both["importance"]["sample_stats"]["khat"])
         scene = self.config.nuts_scene
         if scene is None:
             scene = int(khat["scene"][int(khat.fillna(float("inf")).values.argmin())])
