@@ -29,6 +29,7 @@ from pyro_compvae.analysis.posterior.loo import held_out_views, loo_over_views, 
 from pyro_compvae.analysis.posterior.marginals import agreement
 from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
+from pyro_compvae.analysis.progress import SceneBar
 from pyro_compvae.analysis.results import (
     IdentityError,
     Settings,
@@ -65,6 +66,7 @@ class Diagnosis:
             ais_chains=config.ais_chains,
             ais_temperatures=config.ais_temperatures,
         )
+        self.effort.families_of(run.model.num_slots)  # too many slots are refused before anything is computed
         self.title = run.path.resolve().name
 
     def run_stages(self) -> Iterator[str]:
@@ -86,9 +88,12 @@ class Diagnosis:
             arguments = self.run.guide.arguments(self.scenes[: len(scenes)].to(self.run.device))
             log_joint, q = log_joint_and_posterior(self.run, arguments)
             self.save_draws(guide_draws(log_joint, q, *counts), settings, scenes)
-            with tqdm(desc="draws, importance") as bar:
-                fit = fit_and_cover(log_joint, q, self.effort.refined())
-                chains = annealed_from(log_joint, fit, self.effort.refined(), in_words(bar.set_postfix_str))
+            with SceneBar(len(scenes), "draws, importance") as bar:
+                show, refined = bar.batch(len(scenes)), self.effort.refined()
+                show.expect(refined.evaluations())
+                show.watch(log_joint)
+                chains = annealed_from(log_joint, fit_and_cover(log_joint, q, refined), refined, in_words(show))
+                show.finish()
             if views:
                 data = loo_over_views(score(log_joint, chains.z)[1], chains.log_weights)
                 images, viewpoints = arguments
@@ -168,8 +173,8 @@ class Diagnosis:
                 total = len(viewpoints)
             chains, temperatures = self.config.simulated_chains, self.config.simulated_temperatures
             config = dataclasses.replace(self.effort, ais_chains=chains, ais_temperatures=temperatures)
-            with tqdm(total=total, unit="scene", desc="calibration") as bar:
-                data = calibrate(self.run, total, self.config.num_draws, config, viewpoints, progress=bar.update)
+            with SceneBar(total, "calibration") as bar:
+                data = calibrate(self.run, total, self.config.num_draws, config, viewpoints, progress=bar)
             save(path, data, settings)
         data = read(path)
         calibration_figure(

@@ -26,6 +26,9 @@ from pyro_compvae.evidence.trace import (
 )
 from pyro_compvae.precision import exact_products
 
+GRADIENT = 3
+"""The cost of a log joint with its gradient, in evaluations of the log joint."""
+
 
 class LogJoint:
     """log p(x, z) of every scene as a function of z, for a Pyro model whose only latent site is "z".
@@ -36,6 +39,8 @@ class LogJoint:
 
     Attributes:
         num_scenes, event_shape, dtype: those of "z": B, (K, D) for the models of this package, and its type.
+        evaluated: a function that is called after evaluations with the number of draws, in which a gradient counts for
+            `GRADIENT` draws; it may be set, to show progress.
 
     Raises:
         TraceError: if the model is not of that kind.
@@ -49,6 +54,7 @@ class LogJoint:
         latent = {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
         self._typical = self._lay_out(latent)
         self._room: int | None = None
+        self.evaluated: Callable[[int], object] = lambda evaluations: None
         self._exchangeable = False
         self._rounding = rounding_of(trace)
         with torch.no_grad():
@@ -71,10 +77,14 @@ class LogJoint:
         If no gradient is needed, as many draws are evaluated at a time as a GPU has room for.
         """
         if z.requires_grad and torch.is_grad_enabled():
-            return self._evaluate(z)
+            log_p = self._evaluate(z)
+            self.evaluated(GRADIENT * len(z))
+            return log_p
         parts = z.split(self.draws_that_fit(len(z)))
         with naming_memory(*parts[0].shape[:2]):
-            return torch.cat([self._evaluate(part) for part in parts])
+            log_p = torch.cat([self._evaluate(part) for part in parts])
+        self.evaluated(len(z))
+        return log_p
 
     def _evaluate(self, z: Tensor) -> Tensor:
         return per_scene_log_prob(self._trace(z), len(z), self._nesting, "model").double()
