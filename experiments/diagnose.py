@@ -37,7 +37,7 @@ class Arguments:
     """Where the data are now, if they have moved since training: the file of scenes, or the folder of the data set."""
     diagnosis: tyro.conf.OmitArgPrefixes[DiagnosisConfig] = field(default_factory=DiagnosisConfig)
     quick: bool = False
-    """A first look in a few minutes on two CPU cores, instead of an hour: other defaults, namely 4 test scenes, 16
+    """A first look in a few minutes of a CPU core, instead of 45: other defaults, namely 4 test scenes, 16
     simulated ones, and fewer draws, steps and chains. Options given beside it are kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device to compute on; auto takes a GPU if there is one."""

@@ -52,7 +52,7 @@ class Arguments:
     bdmc_scenes: int = 16
     """How many scenes --bdmc simulates."""
     quick: bool = False
-    """A first look in a minute or two on two CPU cores, instead of half an hour: other defaults, namely 8 scenes and a
+    """A first look in about a minute of a CPU core, instead of half an hour: other defaults, namely 8 scenes and a
     fit without annealing. Options given beside it are kept."""
     seed: int = 0
     """The seed of all random numbers."""
