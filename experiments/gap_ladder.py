@@ -41,8 +41,8 @@ class Arguments:
     """How many scenes are fitted and saved together; memory grows with it and with --chunk-size."""
     ladder: tyro.conf.OmitArgPrefixes[LadderConfig] = field(default_factory=LadderConfig)
     quick: bool = False
-    """A first look in a minute or two of a CPU core, instead of a quarter of an hour: other defaults, namely 4 scenes, few steps
-    and no flow. Options given beside it are kept."""
+    """A first look in a minute or two of a CPU core, instead of a quarter of an hour: other defaults, namely 4 scenes,
+    few steps and no flow. Options given beside it are kept."""
     seed: int = 0
     """The seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -17,6 +17,7 @@ from pyro_compvae.evidence import (
     TraceError,
     annealed,
     annealed_log_evidence,
+    bidirectional_log_evidence,
     importance_log_evidence,
     normal_proposal,
     plain_and_symmetric_log_evidence,
@@ -49,6 +50,9 @@ def test_slots_that_are_not_exchangeable_are_refused_by_every_estimator_that_sym
         lambda: annealed(log_joint, q, AnnealingConfig(num_chains=2, num_temperatures=1)),
         lambda: annealed_log_evidence(unequal, GUIDE, X, config=AnnealingConfig(num_chains=2, num_temperatures=1)),
         lambda: refined_log_evidence(unequal, GUIDE, X, config=effort),
+        lambda: bidirectional_log_evidence(
+            log_joint, standard_normal_proposal(3, 3, 1), torch.zeros(3, 3, 1), AnnealingConfig(num_temperatures=1)
+        ),
     ):
         with pytest.raises(TraceError, match=r"model: expected exchangeable slots, got .* order \[.*symmetrise=False"):
             call()

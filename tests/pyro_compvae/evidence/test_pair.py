@@ -155,7 +155,7 @@ def test_guides_whose_log_probability_is_no_density_are_refused(guide: Callable[
 class Easy(EasyGuide):
     def guide(self, x: Tensor) -> None:
         with self.plate("scenes", len(x), dim=-1):
-            self.group(match="z").sample("both", dist.Normal(0.8 * x, 0.5).unsqueeze(-1).to_event(1))
+            self.group(match="z").sample("both", dist.Normal(0.8 * x.unsqueeze(-1), 0.5).to_event(1))
 
 
 @pytest.mark.parametrize(
