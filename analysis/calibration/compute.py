@@ -135,23 +135,22 @@ def calibrate(
         raise ArgumentError("run: expected independent slots, which can be drawn exactly, got a repulsive prior")
     counts = {"guide": num_draws} | ({} if config is None else {"importance": FEW_DRAWS})
     parts, khats, start = [], [], 0
+    bar = progress or SceneBar(num_scenes, disable=True)
     for size in chunk_sizes(num_scenes, batch_scenes):
-        show = None if progress is None else progress.batch(size)
+        show = bar.batch(size)
         conditions = () if viewpoints is None else (viewpoints[start : start + size],)
         z_exact, arguments = simulate(run.model, *conditions, num_scenes=None if conditions else size)
         log_joint, q = log_joint_and_posterior(run, arguments)
         draws = [normal_proposal(q).rsample(num_draws)]
         if config is not None:
-            if show is not None:
-                show.expect(config.refined().evaluations())
-                show.watch(log_joint)
+            show.expect(config.refined().evaluations())
+            show.watch(log_joint)
             resampled, khat = _resampled_chains(log_joint, q, config)
             draws.append(resampled)
             khats.append(khat)
         parts.append(torch.stack([scene_ranks(log_joint, q, z_exact, z) for z in draws]))
         start += size
-        if show is not None:
-            show.finish()
+        show.finish()
     data = xarray.Dataset(
         {
             "rank": (("source", "quantity", "scene"), torch.cat(parts, -1).cpu().numpy()),

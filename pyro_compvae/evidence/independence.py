@@ -52,21 +52,11 @@ def check_independent(
         TraceError: for such a model.
     """
     with random_state_kept(arguments):
+        trace = _evaluated(evaluate, what)
         try:
-            trace = evaluate()
             together = per_scene_log_prob(trace, 2, nesting, "model")[-1]
         except NotFiniteError:  # the estimator meets and names it too, if it is not for this draw alone
             return
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, IndexError) as error:
-            if isinstance(error, CompvaeError):
-                raise
-            reason = str(error).partition("\n")[0]
-            raise TraceError(
-                f"{what}: expected to take draws in one more dimension, to the left of its plates, but with them it "
-                f"stops ({reason}); {FROM_THE_RIGHT}"
-            ) from error
         share, scene = rounding_of(trace), len(together) - 1
         drawn = {name: site for name, site in sample_sites(trace) if name in latent}
 
@@ -121,6 +111,26 @@ def _of_scene(arguments: tuple[Any, ...], scene: int, num_scenes: int) -> tuple[
         else argument
         for argument in arguments
     )
+
+
+def _evaluated(evaluate: Callable[[], poutine.Trace], what: str) -> poutine.Trace:
+    """The trace of two draws.
+
+    Raises:
+        TraceError: if programs that run for one draw stop with two.
+    """
+    try:
+        return evaluate()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, CompvaeError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise TraceError(
+            f"{what}: expected to take draws in one more dimension, to the left of its plates, but with them it stops "
+            f"({reason}); {FROM_THE_RIGHT}"
+        ) from error
 
 
 def _without_particles(
