@@ -221,4 +221,4 @@ def test_a_loaded_run_gives_data_right_away() -> None:
     run = load_run("results/iodine-sprites-lnms-seed0")
     x = load_scenes(run.config.data, "test")[:1].image
     data = to_inference_data(run.model, run.guide, x, num_draws=20)
-    assert float(of_scenes(data["sample_stats"]["khat"])) > 0.7, "the guide alone is no posterior"
+    assert of_scenes(data["sample_stats"]["khat"]).item() > 0.7, "the guide alone is no posterior"
