@@ -9,17 +9,14 @@ from pathlib import Path
 
 import torch
 import xarray
-from tqdm import tqdm
 
+from pyro_compvae.analysis.progress import SceneBar, ShowProgress
 from pyro_compvae.analysis.results import Settings, is_of, key_of, make_way, read, save
 from pyro_compvae.checks import check_counts, check_seed
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.runs.files import naming_full_disk
 from pyro_compvae.runs.lock import locked
 from pyro_compvae.training.distributed import ALONE, Workers
-
-ShowProgress = Callable[[str], object]
-"""A function that shows the progress of a batch as a text."""
 
 Compute = Callable[[int, int, ShowProgress], xarray.Dataset]
 """A function that computes the numbers of the scenes from start to stop, with the dimension "scene"."""
@@ -101,11 +98,12 @@ def _batch_by_batch(
         part = {**settings, "scenes": scenes.part(slice(start, stop)).seen}
         parts.append((start, stop, folder / f"scenes_{start:05d}_{stop:05d}_{key_of(part)}.nc", part))
     mine = workers.share(parts)
-    with tqdm(total=sum(stop - start for start, stop, *_ in mine), unit="scene", disable=not workers.is_first) as bar:
+    with SceneBar(sum(stop - start for start, stop, *_ in mine), disable=not workers.is_first) as bar:
         for start, stop, file, part in mine:
+            show = bar.batch(stop - start)
             if not is_of(file, part):
                 torch.manual_seed(batches.seed + start)
-                save(file, compute(start, stop, bar.set_postfix_str).assign_coords(scene=range(start, stop)), part)
-            bar.update(stop - start)
+                save(file, compute(start, stop, show).assign_coords(scene=range(start, stop)), part)
+            show.finish()
     workers.wait()
     return [read(file) for _, _, file, _ in parts] if workers.is_first else []

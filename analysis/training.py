@@ -24,7 +24,7 @@ from pyro_compvae.analysis.metrics.evaluation import (
 )
 from pyro_compvae.analysis.own_scenes import keep_scenes, own_scenes, with_own_scenes
 from pyro_compvae.analysis.runs import Run, load_run, take_over_model
-from pyro_compvae.analysis.used_scenes import about_scenes
+from pyro_compvae.analysis.used_scenes import about_scenes, facts_of
 from pyro_compvae.checks import check_counts
 from pyro_compvae.data import SceneSet, load_scenes
 from pyro_compvae.data.scenes import SPLITS
@@ -120,7 +120,7 @@ def train(
             elif workers.is_first:
                 folder.check_new()
             own = own_scenes(scenes, viewpoints, options.resume)
-            workers.check_alike(_facts(config, {} if own is None else {"scenes": own}))
+            workers.check_alike(facts_of(config, {} if own is None else {"scenes": own}))
             if own is None:
                 trainer, splits = _trainer(folder, config, options, device, workers)
             else:
@@ -164,21 +164,13 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
         options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
 
 
-def _facts(config: RunConfig, sets: Mapping[str, SceneSet]) -> dict[str, Any]:
-    """What workers have to agree in, named for messages. Data may have another place on each machine."""
-    facts = {name: value for name, value in flatten(config).items() if name not in ("data.root", "frozen_model")}
-    for name, scenes in sets.items():
-        facts |= {f"the digest of {field} of {name}": digest for field, digest in scenes.digests.items()}
-    return facts
-
-
 def _trainer(
     folder: RunFolder, config: RunConfig, options: TrainOptions, device: torch.device, workers: Workers
 ) -> tuple[Trainer, dict[str, SceneSet]]:
     """The trainer of a run, and the scenes of all splits."""
     guide = _guide(folder, config, device)
     splits = {split: load_scenes(config.data, split, multi_view=config.multi_view) for split in SPLITS}
-    workers.check_alike(_facts(config, splits))
+    workers.check_alike(facts_of(config, splits))
     if options.compile:
         try:
             compile_networks(guide, device)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pyro_compvae.analysis.metrics.evaluation import MASK_METRICS
 from pyro_compvae.data import SceneSet
-from pyro_compvae.runs.config import RunConfig
+from pyro_compvae.runs.config import RunConfig, flatten
 
 
 def about_scenes(config: RunConfig, splits: Mapping[str, SceneSet]) -> Iterator[str]:
@@ -28,3 +29,11 @@ def about_scenes(config: RunConfig, splits: Mapping[str, SceneSet]) -> Iterator[
             f"and their background, got {config.num_slots}; some slots will have to share.",
             stacklevel=2,
         )
+
+
+def facts_of(config: RunConfig, sets: Mapping[str, SceneSet]) -> dict[str, Any]:
+    """What workers have to agree in, named for messages. Data may have another place on each machine."""
+    facts = {name: value for name, value in flatten(config).items() if name not in ("data.root", "frozen_model")}
+    for name, scenes in sets.items():
+        facts |= {f"the digest of {field} of {name}": digest for field, digest in scenes.digests.items()}
+    return facts

@@ -37,15 +37,34 @@ class Arguments:
     batch_scenes: int = 16
     """How many scenes are fitted and saved together; memory grows with it and with --chunk-size."""
     ladder: tyro.conf.OmitArgPrefixes[LadderConfig] = field(default_factory=LadderConfig)
+    quick: bool = False
+    """A first look in a minute or two of a CPU core, instead of a quarter of an hour: other defaults, namely 4 scenes,
+    few steps and no flow. Options given beside it are kept."""
     seed: int = 0
     """The seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device to compute on; auto takes a GPU if there is one."""
 
 
+QUICK = LadderConfig(
+    approach_steps=50,
+    fit_steps=20,
+    flow_steps=0,
+    num_samples=300,
+    symmetry_samples=50,
+    cover_steps=10,
+    ais_chains=32,
+    ais_temperatures=10,
+)
+"""A small effort, to see a ladder at all; its fits may not have arrived, which its table says."""
+
+QUICKLY = Arguments(tyro.MISSING, num_scenes=4, ladder=QUICK, quick=True)
+"""The defaults with --quick."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
-    return run(Arguments, climb, arguments, "interrupted; the same call continues")
+    return run(Arguments, climb, arguments, "interrupted; the same call continues", QUICKLY)
 
 
 def climb(args: Arguments) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pyro_compvae.checks import VIEWPOINT_DIM
 from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides.iodine import IodineGuide
@@ -11,6 +10,7 @@ from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncode
 from pyro_compvae.guides.mulmon import MulmonGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.guides.weight_limit import WeightLimit
+from pyro_compvae.images import VIEWPOINT_DIM
 from pyro_compvae.models import MultiViewSceneModel, SceneModel
 from pyro_compvae.runs.config import RunConfig
 

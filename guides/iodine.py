@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from pyro_compvae.checks import check_images
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import prior_kl
 from pyro_compvae.guides.gaussian import Gaussian, inverse_softplus
 from pyro_compvae.guides.refinement.guide import Refinement, RefinementGuide
 from pyro_compvae.guides.refinement.network import RefinementNetwork
+from pyro_compvae.images import check_images
 from pyro_compvae.models import SceneModel
 from pyro_compvae.precision import own_precision
 

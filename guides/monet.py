@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_compvae.checks import check_images
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import SceneGuide, Weight
 from pyro_compvae.guides.gaussian import Gaussian
 from pyro_compvae.guides.monet_networks import AttentionNetwork, ComponentEncoder
+from pyro_compvae.images import check_images
 from pyro_compvae.models import SceneModel
 from pyro_compvae.precision import own_precision
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from pyro_compvae.checks import check_views
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.factors import add_term
 from pyro_compvae.guide import Weight, prior_kl
@@ -20,6 +19,7 @@ from pyro_compvae.guides.gaussian import Gaussian, inverse_softplus
 from pyro_compvae.guides.refinement.evaluation import RefinementInputs, evaluate
 from pyro_compvae.guides.refinement.guide import Divergence, RefinementGuide, State, Update
 from pyro_compvae.guides.refinement.network import RefinementNetwork
+from pyro_compvae.images import check_views
 from pyro_compvae.models import MultiViewSceneModel
 from pyro_compvae.precision import own_precision
 from pyro_compvae.turntable import turn, turn_variances

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from pyro_compvae.errors import ArgumentError, ConfigError
 
-VIEWPOINT_DIM = 3
-"""How many numbers describe a viewpoint."""
-
 LARGEST = 1e12
 """The largest number in a configuration for which no smaller limit is named, such as a number of steps."""
 
 MAX_WIDTH, MAX_LAYERS = 1 << 16, 64
 """The largest width of a layer, and the largest number of layers of one kind."""
-
-
-class ImageModel(Protocol):
-    """What the checks of images ask of a model."""
-
-    image_size: tuple[int, int]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of its weights."""
 
 
 def check_counts(**counts: int) -> None:
@@ -48,37 +35,6 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 1 << 32:
         raise ArgumentError(f"seed: expected a whole number from 0 to {(1 << 32) - 1}, got {seed}")
-
-
-def check_images(x: Tensor, model: ImageModel) -> None:
-    """Refuse anything but a batch of colour images of the model's size and precision.
-
-    Raises:
-        ValueError: unless x is of shape (B, 3, H, W) and of the type of the model's weights.
-    """
-    height, width = model.image_size
-    if x.shape[1:] != (3, height, width) or len(x) == 0 or x.dtype != model.dtype:
-        raise ArgumentError(
-            f"x: expected images (B, 3, {height}, {width}) of {name_of(model.dtype)} in [0, 1], got {describe(x)}"
-        )
-
-
-def check_views(x: Tensor, viewpoints: Tensor | None, model: ImageModel) -> None:
-    """Refuse anything but a batch of scenes of several views with their viewpoints, of the model's size and precision.
-
-    Raises:
-        ValueError: unless x is of shape (B, V, 3, H, W), viewpoints of shape (B, V, 3), and both of the type of the
-            model's weights.
-    """
-    height, width = model.image_size
-    kind = name_of(model.dtype)
-    if x.dim() != 5 or x.shape[2:] != (3, height, width) or 0 in x.shape or x.dtype != model.dtype:
-        raise ArgumentError(f"x: expected views (B, V, 3, {height}, {width}) of {kind} in [0, 1], got {describe(x)}")
-    if viewpoints is None:
-        raise ArgumentError("viewpoints: expected (B, V, 3), got none; a multi-view model cannot do without cameras")
-    expected = (*x.shape[:2], VIEWPOINT_DIM)
-    if viewpoints.shape != expected or viewpoints.dtype != model.dtype:
-        raise ArgumentError(f"viewpoints: expected {expected} of {kind} to fit x, got {describe(viewpoints)}")
 
 
 def describe(tensor: Tensor) -> str:

@@ -28,6 +28,7 @@ def run(
     command: Callable[[Arguments], int | None],
     arguments: Sequence[str] | None = None,
     when_interrupted: str = "interrupted",
+    quick: Any = None,
 ) -> int:
     """Parse the command line, run a command and return its exit code.
 
@@ -40,12 +41,15 @@ def run(
         command: what to do with them; it returns an exit code, or None for 0.
         arguments: the arguments on the command line, without the name of the command; None takes the program's own.
         when_interrupted: the message after Ctrl-C, which says what is kept and how to continue.
+        quick: the defaults with ``--quick``, of the type of the arguments, in place of those of the type.
     """
     write_what_can_be_encoded()
     try:
         end_with_parent()
-        check_text(sys.argv[1:] if arguments is None else arguments)
-        given = tyro.cli(arguments_type, args=arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        check_text(words)
+        default = {"default": quick} if quick is not None and "--quick" in words else {}
+        given = tyro.cli(arguments_type, args=arguments, **default)
         with visible_output():
             return command(given) or 0
     except KeyboardInterrupt:

@@ -12,9 +12,9 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_compvae.checks import VIEWPOINT_DIM, check_images, check_views, describe, name_of
 from pyro_compvae.decoder import SpatialBroadcastDecoder
 from pyro_compvae.errors import ArgumentError
+from pyro_compvae.images import VIEWPOINT_DIM, check_images, check_viewpoints, check_views
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.precision import own_precision
 from pyro_compvae.programs import Program
@@ -206,15 +206,8 @@ class MultiViewSceneModel(SlotModel):
         if x is not None:
             check_views(x, viewpoints, self)
             x = x.transpose(0, 1)
-        elif (
-            viewpoints.dim() != 3
-            or viewpoints.shape[2] != VIEWPOINT_DIM
-            or 0 in viewpoints.shape
-            or viewpoints.dtype != self.dtype
-        ):
-            raise ArgumentError(
-                f"viewpoints: expected (B, V, {VIEWPOINT_DIM}) of {name_of(self.dtype)}, got {describe(viewpoints)}"
-            )
+        else:
+            check_viewpoints(viewpoints, self)
         with pyro.plate("scenes", viewpoints.shape[0], dim=-1):
             z, images_scored = self._sample_slots()
             if x is not None and images_scored:

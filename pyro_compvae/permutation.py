@@ -47,8 +47,7 @@ def log_permanent(log_matrix: Tensor) -> Tensor:
     if log_matrix.dim() < 2 or log_matrix.shape[-1] != log_matrix.shape[-2]:
         raise ArgumentError(f"log_matrix: expected square matrices (..., K, K), got {tuple(log_matrix.shape)}")
     K = log_matrix.shape[-1]
-    if not 1 <= K <= MAX_SLOTS:
-        raise ArgumentError(f"log_matrix: expected 1 to {MAX_SLOTS} slots, got {K}")
+    check_num_slots(K)
     # The largest entry of each row is taken out, so that products of K entries stay within the range of float32.
     largest = log_matrix.detach().amax(-1, keepdim=True)
     largest = torch.where(largest.isfinite(), largest, 0)
@@ -60,6 +59,21 @@ def log_permanent(log_matrix: Tensor) -> Tensor:
         sums = torch.logsumexp(sums[..., predecessors] + rows[size - 1][..., columns], dim=-1)
     sums = sums.squeeze(-1)
     return torch.where(sums < ZERO / 2, -torch.inf, sums + largest.sum((-2, -1)))  # NaN stays NaN
+
+
+def check_num_slots(num_slots: int) -> None:
+    """Refuse more slots than `log_permanent` takes, in words that help in whatever needs it.
+
+    Raises:
+        ArgumentError: unless the number is from 1 to 16.
+    """
+    if not 1 <= num_slots <= MAX_SLOTS:
+        raise ArgumentError(
+            f"num_slots: expected 1 to {MAX_SLOTS} slots, all orders of which can be summed exactly, got {num_slots}. "
+            f"No weight depends on K: load the run with fewer slots, load_run(..., num_slots={MAX_SLOTS}), or train "
+            f"one with --set num_slots={MAX_SLOTS}. In Python, symmetrise=False does without the sum, and may be up to "
+            "log K! nats too low"
+        )
 
 
 @lru_cache(maxsize=128)

@@ -11,8 +11,6 @@ expected coverage (Hermans et al. 2022).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import xarray
 from torch import Tensor
@@ -20,6 +18,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior
 from pyro_compvae.analysis.posterior.draws import resample
+from pyro_compvae.analysis.progress import SceneBar
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
@@ -106,7 +105,7 @@ def calibrate(
     config: EvidenceConfig | None = None,
     viewpoints: Tensor | None = None,
     batch_scenes: int = 16,
-    progress: Callable[[int], object] = lambda scenes: None,
+    progress: SceneBar | None = None,
 ) -> xarray.Dataset:
     """Rank the exact draws of scenes simulated from a run's model among draws of its guide, and of resampled chains.
 
@@ -126,7 +125,7 @@ def calibrate(
         config: the effort of fits and annealed chains; None leaves importance out.
         viewpoints: the viewpoints (num_scenes, V, 3), if the model has any.
         batch_scenes: how many scenes are computed at a time.
-        progress: called with the number of scenes of every batch that is done.
+        progress: a bar of the scenes, which moves while they are computed.
 
     Raises:
         ValueError: for counts below one, or a run whose slots repel one another.
@@ -136,18 +135,22 @@ def calibrate(
         raise ArgumentError("run: expected independent slots, which can be drawn exactly, got a repulsive prior")
     counts = {"guide": num_draws} | ({} if config is None else {"importance": FEW_DRAWS})
     parts, khats, start = [], [], 0
+    bar = progress or SceneBar(num_scenes, disable=True)
     for size in chunk_sizes(num_scenes, batch_scenes):
+        show = bar.batch(size)
         conditions = () if viewpoints is None else (viewpoints[start : start + size],)
         z_exact, arguments = simulate(run.model, *conditions, num_scenes=None if conditions else size)
         log_joint, q = log_joint_and_posterior(run, arguments)
         draws = [normal_proposal(q).rsample(num_draws)]
         if config is not None:
+            show.expect(config.refined().evaluations())
+            show.watch(log_joint)
             resampled, khat = _resampled_chains(log_joint, q, config)
             draws.append(resampled)
             khats.append(khat)
         parts.append(torch.stack([scene_ranks(log_joint, q, z_exact, z) for z in draws]))
         start += size
-        progress(size)
+        show.finish()
     data = xarray.Dataset(
         {
             "rank": (("source", "quantity", "scene"), torch.cat(parts, -1).cpu().numpy()),

@@ -74,6 +74,7 @@ def compare(
     runs = [run for pair in pairs for run in pair]
     for run in runs:
         check_comparable((pairs[0][0], run))
+        config.families_of(run.model.num_slots)  # too many slots are refused before anything is computed
     check_same_scenes(runs, scenes)
     scenes = scenes.part(slice(batches.num_scenes))
     sides = []

@@ -146,6 +146,7 @@ def estimate_scenes(
     config: EvidenceConfig,
     progress: EvidenceProgress = lambda name: None,
     observed: bool = True,
+    watch: Callable[[LogJoint], object] = lambda log_joint: None,
 ) -> dict[str, EvidenceEstimate]:
     """Estimate log p(x) of a batch of scenes by several estimators, and return the estimates by name.
 
@@ -154,9 +155,12 @@ def estimate_scenes(
     symmetrised Gaussians fitted to every scene by their ELBO; "full_covering" and so on from those fitted further to
     cover more; "ais" is annealed from the last of these, inflated, as in `refined_log_evidence`; "observed" is like the
     last "..._covering", for the first V // 2 of V views, if wanted.
+
+    ``progress`` is called with the name of every estimate, and ``watch`` with every log joint before it is evaluated.
     """
     arguments = run.guide.arguments(scene)
     log_joint, q = log_joint_and_posterior(run, arguments)
+    watch(log_joint)
     estimates: dict[str, EvidenceEstimate] = {}
 
     def sample(name: str, proposal: Proposal) -> None:
@@ -181,6 +185,7 @@ def estimate_scenes(
         progress("ais")
     if observed and scene.image.dim() == 5:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scene.view(slice(scene.image.shape[1] // 2))))
+        watch(log_joint)
         estimates[OBSERVED] = refined_proposal_log_evidence(log_joint, q, config.sampled())
         progress(OBSERVED)
     return estimates

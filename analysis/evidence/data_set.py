@@ -13,6 +13,7 @@ from pyro_compvae.analysis.batches import Batches, ShowProgress, in_batches
 from pyro_compvae.analysis.evidence.compute import ESTIMATORS, EvidenceConfig, certify, estimate_scenes
 from pyro_compvae.analysis.results import Settings, is_of, read, save
 from pyro_compvae.analysis.runs import Run
+from pyro_compvae.analysis.work import work_of_evidence
 from pyro_compvae.checks import check_seed
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.evidence import EvidenceEstimate, Sandwich, TransitionProgress
@@ -43,7 +44,9 @@ def estimate_evidence(
     """
 
     def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
-        return weights_data(estimate_scenes(run, scenes[start:stop].to(run.device), config, show, observed))
+        show.expect(work_of_evidence(config, run.model.num_slots, observed and scenes.num_views is not None))
+        batch = scenes[start:stop].to(run.device)
+        return weights_data(estimate_scenes(run, batch, config, show, observed, show.watch))
 
     views: dict[str, Any] = {} if scenes.num_views is None else {"observed": observed, "num_views": scenes.num_views}
     settings = evidence_settings(run, config, batches.seed, batch_scenes=batches.batch_scenes, **views)

@@ -191,7 +191,10 @@ def gap_ladder(
     """
     K = log_joint.event_shape[0]
     if K > MAX_PERMUTED_SLOTS:
-        raise ArgumentError(f"slots: expected at most {MAX_PERMUTED_SLOTS}, of which all orders are summed, got {K}")
+        raise ArgumentError(
+            f"slots: expected at most {MAX_PERMUTED_SLOTS}, of which all orders are summed, got {K}. "
+            f"No weight depends on K: load the run with fewer slots, load_run(..., num_slots={MAX_PERMUTED_SLOTS})"
+        )
     rungs: dict[str, Rung] = {}
     clock, chunk = _Clock(), config.chunk_size
 

@@ -14,6 +14,7 @@ from pyro_compvae.analysis.batches import Batches, ShowProgress, in_batches
 from pyro_compvae.analysis.evidence.compute import ESTIMATORS, log_joint_and_posterior
 from pyro_compvae.analysis.ladder.compute import LADDERS, Ladder, LadderConfig, gap_ladder
 from pyro_compvae.analysis.runs import Run
+from pyro_compvae.analysis.work import work_of_ladder
 from pyro_compvae.data.scenes import SceneSet
 
 
@@ -32,6 +33,8 @@ def climb_ladder(run: Run, scenes: SceneSet, config: LadderConfig, batches: Batc
 
     def compute(start: int, stop: int, show: ShowProgress) -> xarray.Dataset:
         log_joint, q = log_joint_and_posterior(run, run.guide.arguments(scenes[start:stop].to(run.device)))
+        show.expect(work_of_ladder(config))
+        show.watch(log_joint)
         return ladder_data(gap_ladder(log_joint, q, config, show))
 
     version = {"version": (LADDERS, ESTIMATORS), **run.identity}

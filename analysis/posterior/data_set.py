@@ -41,7 +41,8 @@ def to_inference_data(
     posterior: z (chain, draw, scene, slot, latent), with slots aligned across draws and chains, which a note says.
     sample_stats: lp = log p(x, z), log_prior, log_guide = log q̄(z) of the guide's symmetrised posterior, all in nats;
         relabelled, whether the draw's slots had to be reordered; and further numbers of the draws: log_weight, khat and
-        ess of guide and importance, diverging of NUTS.
+        ess of guide and importance, diverging and step_size of NUTS. Those of scenes (khat, ess) and of all scenes
+        (step_size) are repeated for every draw, so that ``arviz.concat`` and ``arviz.summary`` take the group.
     log_likelihood: image (chain, draw, scene[, view]), nats. The Pyro site is "x", which here is a dimension.
     posterior_predictive, prior_predictive: image (chain, draw, scene[, view], channel, y, x), with fewer draws.
     prior: z, the slots behind prior_predictive.

@@ -24,11 +24,12 @@ from pyro_compvae.analysis.posterior.data_set import (
 from pyro_compvae.analysis.posterior.diagnosis_config import DiagnosisConfig, Stage
 from pyro_compvae.analysis.posterior.draws import Draws, guide_draws, importance_draws
 from pyro_compvae.analysis.posterior.figure import checks_figure, khat_figure, khats_of, marginals_figure
-from pyro_compvae.analysis.posterior.groups import Groups, score
+from pyro_compvae.analysis.posterior.groups import Groups, of_scenes, score
 from pyro_compvae.analysis.posterior.loo import held_out_views, loo_over_views, loo_table
 from pyro_compvae.analysis.posterior.marginals import agreement
 from pyro_compvae.analysis.posterior.nuts import NutsConfig, nuts_draws
 from pyro_compvae.analysis.posterior.predictive_checks import checks_table, join_sources, predictive_checks
+from pyro_compvae.analysis.progress import SceneBar
 from pyro_compvae.analysis.results import (
     IdentityError,
     Settings,
@@ -65,6 +66,7 @@ class Diagnosis:
             ais_chains=config.ais_chains,
             ais_temperatures=config.ais_temperatures,
         )
+        self.effort.families_of(run.model.num_slots)  # too many slots are refused before anything is computed
         self.title = run.path.resolve().name
 
     def run_stages(self) -> Iterator[str]:
@@ -86,9 +88,12 @@ class Diagnosis:
             arguments = self.run.guide.arguments(self.scenes[: len(scenes)].to(self.run.device))
             log_joint, q = log_joint_and_posterior(self.run, arguments)
             self.save_draws(guide_draws(log_joint, q, *counts), settings, scenes)
-            with tqdm(desc="draws, importance") as bar:
-                fit = fit_and_cover(log_joint, q, self.effort.refined())
-                chains = annealed_from(log_joint, fit, self.effort.refined(), in_words(bar.set_postfix_str))
+            with SceneBar(len(scenes), "draws, importance") as bar:
+                show, refined = bar.batch(len(scenes)), self.effort.refined()
+                show.expect(refined.evaluations())
+                show.watch(log_joint)
+                chains = annealed_from(log_joint, fit_and_cover(log_joint, q, refined), refined, in_words(show))
+                show.finish()
             if views:
                 data = loo_over_views(score(log_joint, chains.z)[1], chains.log_weights)
                 images, viewpoints = arguments
@@ -127,7 +132,7 @@ class Diagnosis:
         """Sample one scene by NUTS, and compare the marginals of the other draws with its."""
         groups = ("posterior", "sample_stats")
         both = self.both(*groups)
-        khat = both["importance"]["sample_stats"]["khat"]
+        khat = of_scenes(both["importance"]["sample_stats"]["khat"])
         scene = self.config.nuts_scene
         if scene is None:
             scene = int(khat["scene"][int(khat.fillna(float("inf")).values.argmin())])
@@ -168,8 +173,8 @@ class Diagnosis:
                 total = len(viewpoints)
             chains, temperatures = self.config.simulated_chains, self.config.simulated_temperatures
             config = dataclasses.replace(self.effort, ais_chains=chains, ais_temperatures=temperatures)
-            with tqdm(total=total, unit="scene", desc="calibration") as bar:
-                data = calibrate(self.run, total, self.config.num_draws, config, viewpoints, progress=bar.update)
+            with SceneBar(total, "calibration") as bar:
+                data = calibrate(self.run, total, self.config.num_draws, config, viewpoints, progress=bar)
             save(path, data, settings)
         data = read(path)
         calibration_figure(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.checks import check_counts
-from pyro_compvae.evidence.density import LogJoint
+from pyro_compvae.evidence.density import LogJoint, symmetric_density
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
 from pyro_compvae.evidence.importance import chunk_sizes
 from pyro_compvae.evidence.pareto import pareto_smoothed
@@ -96,7 +96,8 @@ def weighted_draws(
 ) -> tuple[Tensor, Tensor]:
     """Draw z (L, B, K, D) from a proposal; returns z and log p(x, z) − log q̄(z), (L, B) in nats."""
     chunks = [proposal.rsample(size) for size in chunk_sizes(num_samples, chunk_size)]
-    log_weights = [log_joint(z) - proposal.symmetric_log_prob(z) for z in chunks]
+    log_q = symmetric_density(log_joint, proposal)
+    log_weights = [log_joint(z) - log_q(z) for z in chunks]
     return torch.cat(chunks), torch.cat(log_weights)
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_compvae.analysis.figures.style import PALETTE, save_figure
+from pyro_compvae.analysis.posterior.groups import of_scenes
 from pyro_compvae.analysis.posterior.marginals import FLOOR
 from pyro_compvae.evidence.estimate import USABLE, reliable_khat
 
@@ -92,7 +93,7 @@ class Khats(NamedTuple):
 
 def khats_of(data: xarray.Dataset) -> Khats:
     """k̂ in the "sample_stats" of draws, or of views left out."""
-    return Khats(data["khat"].values, int(data.attrs["num_weights"]))
+    return Khats(of_scenes(data["khat"]).values, int(data.attrs["num_weights"]))
 
 
 def khat_figure(path: Path, khats: Mapping[str, Khats], title: str = "") -> None:

@@ -109,7 +109,7 @@ def posterior_groups(seen: Observed, draws: Draws, num_predictive: int) -> Group
     contents: dict[str, Contents] = {
         "posterior": {"z": ((*DRAW, "scene", "slot", "latent"), z)},
         "sample_stats": {name: ((*DRAW, "scene")[: values.dim()], values) for name, values in statistics.items()}
-        | {name: (("scene",), values) for name, values in draws.of_scenes.items()},
+        | {name: ((*DRAW, "scene"), values.expand(C, N, -1)) for name, values in draws.of_scenes.items()},
         "log_likelihood": {"image": ((*DRAW, *seen.dims), log_likelihood.unflatten(0, (C, N)))},
         "posterior_predictive": {"image": ((*DRAW, *seen.dims, *IMAGE), _predicted(seen, z[:, spread]))},
         **_prior_groups(seen, num_predictive),
@@ -121,6 +121,14 @@ def posterior_groups(seen: Observed, draws: Draws, num_predictive: int) -> Group
     groups = {name: _dataset(content).assign_attrs(common | weights) for name, content in contents.items() if content}
     groups["posterior_predictive"] = groups["posterior_predictive"].assign_coords(draw=spread)
     return groups
+
+
+def of_scenes(values: xarray.DataArray) -> xarray.DataArray:
+    """Numbers of scenes, such as k̂, that "sample_stats" repeats for every draw, as ArviZ expects of that group.
+
+    Files that were written before they were repeated are read too.
+    """
+    return values.isel({dim: 0 for dim in DRAW if dim in values.dims}, drop=True)
 
 
 def _predicted(seen: Observed, z: Tensor) -> Tensor:

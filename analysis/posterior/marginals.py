@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 from torch.distributions import Normal
 
+from pyro_compvae.analysis.posterior.groups import of_scenes
 from pyro_compvae.analysis.posterior.slot_alignment import MIN_SCALE, align_slots
 from pyro_compvae.analysis.tables import Table
 from pyro_compvae.errors import ArgumentError
@@ -139,11 +140,12 @@ def agreement(posteriors: Mapping[str, Mapping[str, xarray.Dataset]]) -> Agreeme
     sources = ("nuts", "guide", "importance")
     draws = align_sources({name: posteriors[name]["posterior"]["z"].sel(scene=scene) for name in sources})
     nuts, distances = draws["nuts"], marginal_distances(draws)
-    of_scene = posteriors["importance"]["sample_stats"].sel(scene=scene)
+    statistics_there = posteriors["importance"]["sample_stats"].sel(scene=scene)
+    ess, khat = (float(of_scenes(statistics_there[name])) for name in ("ess", "khat"))
     rows, diverging = agreement_rows(nuts, distances), statistics["diverging"]
     worst = float(arviz.rhat(nuts.to_dataset(name="z"))["z"].max())
     notes = [
-        agreement_sentence(nuts, draws["importance"], float(of_scene["ess"]), float(of_scene["khat"])),
+        agreement_sentence(nuts, draws["importance"], ess, khat),
         f"{int(diverging.sum())} of {diverging.size} draws of NUTS diverged."
         + (f" R-hat up to {worst:.2f}: NUTS has not converged, and is no truth yet." if worst > MIXED else ""),
         HOW_TO_READ,

@@ -10,6 +10,7 @@ import xarray
 from torch import Tensor
 
 from pyro_compvae.analysis.posterior.draws import Draws
+from pyro_compvae.images import check_images, check_views
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import SlotModel
 
@@ -33,7 +34,14 @@ def predictive_checks(model: SlotModel, draws: Draws, images: Tensor, *viewpoint
         draws: draws for the scenes.
         images: the images (B, 3, H, W), or (B, V, 3, H, W).
         viewpoints: the viewpoints (B, V, 3), if there are several views.
+
+    Raises:
+        ArgumentError: for images or viewpoints that are not those of the model.
     """
+    if viewpoints:
+        check_views(images, viewpoints[0], model)
+    else:
+        check_images(images, model)
     z = draws.z.flatten(0, 1).to(images)
     replicated = scene_likelihood(model, z[-1], *viewpoints).sample()
     pit, pit_replicated, mean, square = (torch.zeros_like(images, dtype=torch.float64) for _ in range(4))

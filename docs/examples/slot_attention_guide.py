@@ -13,10 +13,10 @@ from torch.distributions import Normal
 
 from pyro_compvae import DecoderConfig, SceneGuide, SceneModel, SpatialBroadcastDecoder
 from pyro_compvae.analysis import evaluate
-from pyro_compvae.checks import check_images
 from pyro_compvae.data import SceneSet, make_sprites
 from pyro_compvae.decoder import coordinate_grid
 from pyro_compvae.evidence import importance_log_evidence
+from pyro_compvae.images import check_images
 from pyro_compvae.precision import own_precision
 
 

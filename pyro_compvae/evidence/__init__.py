@@ -21,7 +21,7 @@ from pyro_compvae.evidence.annealing.chains import (
 )
 from pyro_compvae.evidence.annealing.config import AnnealingConfig
 from pyro_compvae.evidence.conditional import ConditionalEvidence, conditional_log_evidence
-from pyro_compvae.evidence.density import LogJoint, TraceError
+from pyro_compvae.evidence.density import LogJoint
 from pyro_compvae.evidence.estimate import EvidenceEstimate
 from pyro_compvae.evidence.fitting.flow import FlowConfig, FlowFit, FlowProposal, fit_flow
 from pyro_compvae.evidence.fitting.gaussian import Family, Fit, FitConfig, fit_gaussian
@@ -48,6 +48,7 @@ from pyro_compvae.evidence.refined import (
     refined_log_evidence,
     refined_proposal_log_evidence,
 )
+from pyro_compvae.evidence.trace import TraceError
 from pyro_compvae.evidence.unconstrained import UnconstrainedLogJoint
 
 __all__ = [

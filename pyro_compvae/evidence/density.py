@@ -7,23 +7,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Unit
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_compvae.device import memory_of
-from pyro_compvae.errors import CompvaeError, NotFiniteError
+from pyro_compvae.evidence.exchange import check_exchangeable
+from pyro_compvae.evidence.independence import check_independent, rounding_of, two_draws
+from pyro_compvae.evidence.proposals.symmetric import ExchangeableProposal, Proposal
+from pyro_compvae.evidence.trace import (
+    TraceError,
+    check_eval,
+    particles_trace,
+    per_scene_log_prob,
+    prototype,
+    sample_sites,
+    scenes_frame,
+)
 from pyro_compvae.precision import exact_products
-from pyro_compvae.programs import leaving_no_parameters
 
-SCENES = "scenes"
-"""The name of the plate of scenes."""
-
-
-class TraceError(CompvaeError, ValueError):
-    """A model or a guide has no log-density for each scene."""
+GRADIENT = 3
+"""The cost of a log joint with its gradient, in evaluations of the log joint."""
 
 
 class LogJoint:
@@ -35,6 +39,8 @@ class LogJoint:
 
     Attributes:
         num_scenes, event_shape, dtype: those of "z": B, (K, D) for the models of this package, and its type.
+        evaluated: a function that is called after evaluations with the number of draws, in which a gradient counts for
+            `GRADIENT` draws; it may be set, to show progress.
 
     Raises:
         TraceError: if the model is not of that kind.
@@ -45,8 +51,14 @@ class LogJoint:
         self.model = model
         self.arguments = arguments
         self._nesting, trace = prototype(model, arguments, "model")
-        self._typical = self._lay_out({name: site for name, site in sample_sites(trace) if not site["is_observed"]})
+        latent = {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
+        self._typical = self._lay_out(latent)
         self._room: int | None = None
+        self.evaluated: Callable[[int], object] = lambda evaluations: None
+        self._exchangeable = False
+        self._rounding = rounding_of(trace)
+        with torch.no_grad():
+            check_independent(lambda: self._trace(two_draws(self._typical)), model, arguments, self._nesting, latent)
 
     def _lay_out(self, latent: dict[str, Any]) -> Tensor:
         """Find out how z consists of the latent sites of a trace; returns the trace's z, (1, B, K, D)."""
@@ -65,10 +77,14 @@ class LogJoint:
         If no gradient is needed, as many draws are evaluated at a time as a GPU has room for.
         """
         if z.requires_grad and torch.is_grad_enabled():
-            return self._evaluate(z)
+            log_p = self._evaluate(z)
+            self.evaluated(GRADIENT * len(z))
+            return log_p
         parts = z.split(self.draws_that_fit(len(z)))
         with naming_memory(*parts[0].shape[:2]):
-            return torch.cat([self._evaluate(part) for part in parts])
+            log_p = torch.cat([self._evaluate(part) for part in parts])
+        self.evaluated(len(z))
+        return log_p
 
     def _evaluate(self, z: Tensor) -> Tensor:
         return per_scene_log_prob(self._trace(z), len(z), self._nesting, "model").double()
@@ -91,6 +107,17 @@ class LogJoint:
         needed, free = memory_of(evaluate, leaf.device)
         return sys.maxsize if needed == 0 else max(1, free // (2 * needed))
 
+    @torch.no_grad()
+    def check_exchangeable(self) -> None:
+        """Refuse a model whose log joint changes if the slots change places, so that q̄ must not weigh draws from q.
+
+        Raises:
+            TraceError: for such a model.
+        """
+        if not self._exchangeable:
+            check_exchangeable(self._evaluate, self._typical, self._rounding)
+            self._exchangeable = True
+
     def terms(self, z: Tensor) -> dict[str, Tensor]:
         """The terms of log p(x, z) at z (L, B, K, D) by site: (L, B), or (L, V, B) for sites in a plate of views."""
         return {name: site["log_prob"].double() for name, site in sample_sites(self._trace(z))}
@@ -107,30 +134,19 @@ class LogJoint:
         return {"z": z.to(self.dtype).reshape(L, *batch_shape, *self.event_shape)}
 
 
-@exact_products()
-def prototype(program: Callable[..., Any], arguments: tuple[Any, ...], what: str) -> tuple[int, poutine.Trace]:
-    """Run a program once; returns the depth of its plates, and a trace whose sites have been checked.
+def symmetric_density(log_joint: Callable[[Tensor], Tensor], proposal: Proposal) -> Callable[[Tensor], Tensor]:
+    """log q̄ of a proposal, by which draws may be weighed if the slots of the log joint are exchangeable.
+
+    Args:
+        log_joint: log p(x, z); it is checked if it is a `LogJoint`, unless q̄ is q.
+        proposal: the distribution q.
 
     Raises:
-        TraceError: for sites outside the plate "scenes", factors in a guide, and scaled or subsampled sites.
+        TraceError: for slots that are not exchangeable.
     """
-    with torch.no_grad(), pyro.validation_enabled(False), leaving_no_parameters():  # as in `particles_trace`
-        trace = poutine.trace(program).get_trace(*arguments)
-    sites = sample_sites(trace)
-    if not sites:
-        raise TraceError(f"{what}: expected sample sites, found none")
-    for name, site in sites:
-        scenes_frame(name, site, what)
-        if what == "guide" and site["is_observed"]:
-            kind = "factor" if isinstance(site["fn"], Unit) else "observed site"
-            raise TraceError(
-                f"guide: expected nothing but samples, found the {kind} {name!r}, which would spoil the weights; "
-                "call guide.eval() first"
-            )
-        if not (isinstance(site["scale"], (int, float)) and site["scale"] == 1):
-            raise TraceError(f"{what}: expected sites of scale 1, got {site['scale']} at {name!r}; drop subsampling")
-    frames = [frame for _, site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
-    return max(-frame.dim for frame in frames), trace
+    if isinstance(log_joint, LogJoint) and not isinstance(proposal, ExchangeableProposal):
+        log_joint.check_exchangeable()
+    return proposal.symmetric_log_prob
 
 
 @exact_products()
@@ -163,77 +179,3 @@ def naming_memory(num_draws: int, num_scenes: int) -> Iterator[None]:
             f"the GPU has no room for {num_draws} draws of {num_scenes} scenes at a time: {lower}give fewer scenes at "
             f"once (--batch-scenes). {reason}"
         ) from error
-
-
-@exact_products()
-def particles_trace(
-    program: Callable[..., Any], arguments: tuple[Any, ...], num_particles: int, nesting: int
-) -> poutine.Trace:
-    """A trace, with log-probabilities, of vectorised runs of a program in a plate to the left of all others."""
-    # Pyro's validation is off: it would stop at NaN without the scene, which `per_scene_log_prob` names.
-    with pyro.validation_enabled(False), leaving_no_parameters():
-        with pyro.plate("_particles", num_particles, dim=-1 - nesting):
-            trace = poutine.trace(program).get_trace(*arguments)
-        trace.compute_log_prob()
-    return trace
-
-
-def per_scene_log_prob(trace: poutine.Trace, num_particles: int, nesting: int, what: str) -> Tensor:
-    """The sum of log-probabilities over all sites of a trace of `particles_trace`, for every particle and scene, (L,
-    B).
-
-    Raises:
-        FloatingPointError: if a site is NaN or +inf, with the scene and the site.
-    """
-    sites = []
-    for name, site in sample_sites(trace):
-        log_prob = site["log_prob"]
-        log_prob = log_prob.reshape((1,) * (nesting + 1 - log_prob.dim()) + log_prob.shape)
-        scenes_dim = scenes_frame(name, site, what).dim
-        other_plates = [dim for dim in range(-nesting, 0) if dim != scenes_dim]
-        log_prob = (log_prob.sum(other_plates) if other_plates else log_prob).expand(num_particles, -1)
-        sites.append((name, log_prob))
-    total = torch.stack([log_prob for _, log_prob in sites]).sum(0)
-    if _is_bad(total).any():  # read only once, because it waits for the GPU
-        for name, log_prob in sites:
-            for particle, scene in _is_bad(log_prob).nonzero().tolist():
-                raise NotFiniteError(
-                    f"{what}: expected finite log-probabilities, got {float(log_prob[particle, scene])} at site "
-                    f"{name!r} for scene {scene}"
-                )
-    return total
-
-
-def _is_bad(log_prob: Tensor) -> Tensor:
-    return log_prob.isnan() | log_prob.isposinf()
-
-
-def sample_sites(trace: poutine.Trace) -> list[tuple[str, Any]]:
-    """The sites of a trace that are random or observed, except those of subsampled plates."""
-    return [
-        (name, site)
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not poutine.util.site_is_subsample(site)
-    ]
-
-
-def check_eval(program: Callable[..., Any], what: str) -> None:
-    """Refuse a module in train mode, whose extra terms belong to training.
-
-    Raises:
-        TraceError: if the module is in train mode.
-    """
-    if isinstance(program, nn.Module) and program.training:
-        raise TraceError(f"{what}: expected eval mode, got train mode; call {what}.eval() first")
-
-
-def scenes_frame(name: str, site: dict[str, Any], what: str) -> Any:
-    """The plate of scenes that contains a site.
-
-    Raises:
-        TraceError: if the site is outside of it.
-    """
-    for frame in site["cond_indep_stack"]:
-        if frame.name == SCENES and frame.vectorized:
-            return frame
-    raise TraceError(f'{what}: expected all sites in pyro.plate("{SCENES}"), got {name!r} outside of it')

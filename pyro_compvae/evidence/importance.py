@@ -13,18 +13,12 @@ from torch.distributions import Normal
 
 from pyro_compvae.checks import check_counts
 from pyro_compvae.evidence.annealing.hmc import LogDensity
-from pyro_compvae.evidence.density import (
-    LogJoint,
-    TraceError,
-    check_eval,
-    naming_memory,
-    particles_trace,
-    per_scene_log_prob,
-    prototype,
-    sample_sites,
-)
+from pyro_compvae.evidence.density import LogJoint, naming_memory, symmetric_density
 from pyro_compvae.evidence.estimate import EvidenceEstimate, estimate_from_log_weights
+from pyro_compvae.evidence.independence import check_independent
+from pyro_compvae.evidence.pair import check_density, check_support, inspect_pair
 from pyro_compvae.evidence.proposals.symmetric import FactorisedProposal, Proposal, normal_proposal
+from pyro_compvae.evidence.trace import TraceError, check_eval, particles_trace, per_scene_log_prob
 
 
 def importance_log_evidence(
@@ -64,13 +58,21 @@ def importance_log_evidence(
         log_joint = LogJoint(model, *arguments)
         proposal = posterior_proposal(log_joint, guide, "Pass symmetrise=False.")
         return proposal_log_evidence(log_joint, proposal, num_samples, chunk_size)
-    nesting = check_pair(model, guide, arguments)
+    pair = inspect_pair(model, guide, arguments)
+    check_density(pair, guide, arguments)
+    nesting = pair.nesting
+
+    def draw(size: int) -> tuple[poutine.Trace, poutine.Trace]:
+        q_trace = particles_trace(guide, arguments, size, nesting)
+        return particles_trace(poutine.replay(model, q_trace), arguments, size, nesting), q_trace
+
     log_weights = []
     with torch.no_grad():
+        check_independent(lambda: draw(2)[0], model, arguments, nesting, pair.latent, "model and guide")
         for size in chunk_sizes(num_samples, chunk_size):
             with naming_memory(size, len(arguments[0]) if arguments else 1):
-                q_trace = particles_trace(guide, arguments, size, nesting)
-                p_trace = particles_trace(poutine.replay(model, q_trace), arguments, size, nesting)
+                p_trace, q_trace = draw(size)
+            check_support(p_trace, q_trace)
             log_p = per_scene_log_prob(p_trace, size, nesting, "model")
             log_weights.append(log_p - per_scene_log_prob(q_trace, size, nesting, "guide"))
     return estimate_from_log_weights(torch.cat(log_weights))
@@ -112,16 +114,23 @@ def proposal_log_evidence(
         num_samples: L, draws per scene.
         chunk_size: draws per scene held at a time.
         symmetrise: whether to weigh draws by q̄ instead of q.
+
+    Raises:
+        TraceError: if draws are to be weighed by q̄, and the model's slots are not exchangeable.
     """
-    log_q = proposal.symmetric_log_prob if symmetrise else proposal.log_prob
+    log_q = symmetric_density(log_joint, proposal) if symmetrise else proposal.log_prob
     return _sample(log_joint, proposal, (log_q,), num_samples, chunk_size)[0]
 
 
 def plain_and_symmetric_log_evidence(
     log_joint: LogJoint, proposal: Proposal, num_samples: int, chunk_size: int = 50
 ) -> tuple[EvidenceEstimate, EvidenceEstimate]:
-    """The plain and the symmetrised estimate of `proposal_log_evidence` from the same draws, which adds no noise."""
-    both = (proposal.log_prob, proposal.symmetric_log_prob)
+    """The plain and the symmetrised estimate of `proposal_log_evidence` from the same draws, which adds no noise.
+
+    Raises:
+        TraceError: if the model's slots are not exchangeable.
+    """
+    both = (proposal.log_prob, symmetric_density(log_joint, proposal))
     plain, symmetric = _sample(log_joint, proposal, both, num_samples, chunk_size)
     return plain, symmetric
 
@@ -143,20 +152,3 @@ def _sample(
 def chunk_sizes(total: int, chunk_size: int) -> list[int]:
     """The sizes of the chunks of at most `chunk_size` into which `total` draws are divided."""
     return [min(chunk_size, total - start) for start in range(0, total, chunk_size)]
-
-
-def check_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: tuple[Tensor, ...]) -> int:
-    """The depth of the plates of a model and a guide that have the same latent sites.
-
-    Raises:
-        TraceError: if the latent sites differ.
-    """
-    check_eval(model, "model")
-    guide_nesting, guide_trace = prototype(guide, arguments, "guide")
-    model_nesting, model_trace = prototype(poutine.replay(model, guide_trace), arguments, "model")
-    latent = {name for name, site in sample_sites(model_trace) if not site["is_observed"]}
-    # Pyro's autoguides sample auxiliary sites; the sites named as in the model are deterministic functions of these.
-    sampled = {name for name, site in sample_sites(guide_trace) if not site["infer"].get("is_auxiliary")}
-    if latent != sampled:
-        raise TraceError(f"guide: expected to sample the model's latent sites {sorted(latent)}, got {sorted(sampled)}")
-    return max(guide_nesting, model_nesting)

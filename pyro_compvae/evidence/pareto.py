@@ -22,6 +22,9 @@ NEGLIGIBLE_WEIGHT = 1e4
 ROUNDING = 1e-6
 """Log weights that differ by no more nats than this count as equal."""
 
+MIN_TAIL = 5
+"""Least number of draws of a tail. If that many have the largest weight of all, it is taken for a bound."""
+
 
 def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """Smooth the largest importance weights by a generalised Pareto distribution (Vehtari et al. 2024).
@@ -31,8 +34,9 @@ def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The log weights, with the largest values replaced by expected order statistics, and k̂ (B,). If there are too
-        few draws or no weight is positive, the weights are not smoothed and k̂ is NaN; if all weights are equal, k̂ is
-        -inf.
+        few draws or no weight is positive, the weights are not smoothed and k̂ is NaN. If nothing lies above the tail's
+        lower end, because many independent draws have the largest weight, as with a few discrete latents, weights are
+        bounded and k̂ is -inf; so it is if all weights are equal.
     """
     if len(log_weights) < MIN_DRAWS:
         return log_weights, torch.full_like(log_weights[0], math.nan)
@@ -45,7 +49,9 @@ def pareto_smoothed(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     smallest = finite.argmin(-1, keepdims=True)
     smoothed += np.take_along_axis(finite, smallest, -1) - np.take_along_axis(smoothed, smallest, -1)
     smoothed = np.where(nothing | (raw < finite), raw, smoothed)
-    khat[np.ptp(finite, -1) <= ROUNDING] = -np.inf  # ArviZ finds no tail and returns inf, but equal weights vary least
+    # ArviZ finds no tail and returns inf if the largest weights are equal, although such weights vary least.
+    tied = (finite >= finite.max(-1, keepdims=True) - ROUNDING).sum(-1) >= MIN_TAIL
+    khat[(np.isposinf(khat) & tied) | (np.ptp(finite, -1) <= ROUNDING)] = -np.inf
     khat[nothing.squeeze(-1)] = np.nan
     return torch.from_numpy(smoothed.T.copy()).to(log_weights), torch.from_numpy(khat).to(log_weights)
 

@@ -12,17 +12,21 @@ from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.chains import Annealing, TransitionProgress, annealed
 from pyro_compvae.evidence.annealing.config import AnnealingConfig
-from pyro_compvae.evidence.density import LogJoint, check_eval
+from pyro_compvae.evidence.density import GRADIENT, LogJoint
 from pyro_compvae.evidence.estimate import EvidenceEstimate
 from pyro_compvae.evidence.fitting.gaussian import Family, Fit, FitConfig, Start, fit_gaussian
 from pyro_compvae.evidence.importance import posterior_proposal, proposal_log_evidence
 from pyro_compvae.evidence.proposals.symmetric import MAX_PERMUTED_SLOTS
+from pyro_compvae.evidence.trace import check_eval
 from pyro_compvae.evidence.unconstrained import UnconstrainedLogJoint, moments_of_draws
-from pyro_compvae.permutation import MAX_SLOTS
+from pyro_compvae.permutation import check_num_slots
 
 COVER_STEP_SIZE = 0.2
 """Size of the steps that make a fit cover the posterior, in units of a Newton step. Their weighted draws count for
 fewer, so these steps are shorter than those of the fit before."""
+
+USUAL_PILOT = 1000
+"""About how many transitions a scene's pilot chains make, all together."""
 
 COVER_EXPONENT = 1.0
 """Exponent of the bound that these steps ascend: all the way from KL(q ‖ p), which the ELBO lowers, to KL(p ‖ q)."""
@@ -94,16 +98,24 @@ class RefinedConfig:
                 summed over.
         """
         few = num_slots <= MAX_PERMUTED_SLOTS or not self.symmetrise
-        if self.symmetrise and num_slots > MAX_SLOTS:
-            raise ArgumentError(
-                f"slots: expected at most {MAX_SLOTS}, which an exact permanent serves, got {num_slots}"
-            )
+        if self.symmetrise:
+            check_num_slots(num_slots)
         if self.family == "full" and not few:
             raise ArgumentError(
                 f"family: expected diagonal or block with {num_slots} slots, got full, which can be symmetrised with "
                 f"up to {MAX_PERMUTED_SLOTS}"
             )
         return self.family or ("full" if few else "block")
+
+    def evaluations(self) -> int:
+        """About how many evaluations of a scene's log joint all of it takes, as `LogJoint.evaluated` counts them."""
+        annealing = self.leapfrog_steps * (self.num_chains * self.num_temperatures + USUAL_PILOT)
+        last = GRADIENT * annealing if self.num_chains else self.num_samples
+        return self.fit_evaluations() + last
+
+    def fit_evaluations(self) -> int:
+        """The same for the fit alone."""
+        return GRADIENT * (self.fitting().num_samples * self.fit_steps + self.cover_samples * self.cover_steps)
 
     def fitting(self) -> FitConfig:
         """The settings of the fit by its ELBO."""

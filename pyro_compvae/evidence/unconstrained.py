@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal, Transform, biject_to
+from torch.distributions import Normal
 
-from pyro_compvae.evidence.density import (
-    LogJoint,
-    TraceError,
-    naming_memory,
-    particles_trace,
-    sample_sites,
-    scenes_frame,
-)
-from pyro_compvae.evidence.importance import check_pair, chunk_sizes
+from pyro_compvae.evidence.density import LogJoint, naming_memory
+from pyro_compvae.evidence.importance import chunk_sizes
+from pyro_compvae.evidence.pair import inspect_pair
+from pyro_compvae.evidence.site import Site
+from pyro_compvae.evidence.trace import TraceError, particles_trace, sample_sites
 from pyro_compvae.precision import exact_products
 
 MOMENT_DRAWS = 1000
@@ -47,7 +43,7 @@ class UnconstrainedLogJoint(LogJoint):
     def _lay_out(self, latent: dict[str, Any]) -> Tensor:
         if not latent:
             raise TraceError("model: expected latent sites, found none")
-        self._sites = {name: _Site.of(name, site, self._nesting) for name, site in latent.items()}
+        self._sites = {name: Site.of(name, site, self._nesting) for name, site in latent.items()}
         first = next(iter(self._sites.values()))
         self.num_scenes, self.dtype = first.batch_shape[first.scenes_dim], first.dtype
         u = self.unconstrained({name: site["value"].detach()[None] for name, site in latent.items()})
@@ -72,60 +68,6 @@ class UnconstrainedLogJoint(LogJoint):
         return {name: site.constrained(part) for (name, site), part in zip(self._sites.items(), parts, strict=True)}
 
 
-class _Site(NamedTuple):
-    """A latent site of B scenes.
-
-    transform: the map from numbers without bounds to its support.
-    batch_shape: the shape of all plates, with one dimension per level of nesting; that of the scenes is at scenes_dim.
-    event_shape, free_shape: the shapes of its values, and of the numbers without bounds.
-    """
-
-    transform: Transform
-    batch_shape: tuple[int, ...]
-    scenes_dim: int
-    event_shape: tuple[int, ...]
-    free_shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, name: str, site: dict[str, Any], nesting: int) -> _Site:
-        """Describe a site of a trace.
-
-        Raises:
-            TraceError: if the site is discrete, or if its support has no bijection.
-        """
-        fn, value = site["fn"], site["value"]
-        if fn.support.is_discrete:
-            raise TraceError(f"model: expected continuous latent sites, got the discrete {name!r}; sum it out")
-        try:
-            transform = biject_to(fn.support)
-        except NotImplementedError as error:
-            raise TraceError(f"model: expected supports with a bijection, got {fn.support} at {name!r}") from error
-        batch_shape = (1,) * (nesting - len(fn.batch_shape)) + tuple(fn.batch_shape)
-        event_shape = tuple(fn.event_shape)
-        free_shape = tuple(transform.inverse_shape(torch.Size(batch_shape + event_shape)))[nesting:]
-        scenes_dim = nesting + scenes_frame(name, site, "model").dim
-        return cls(transform, batch_shape, scenes_dim, event_shape, free_shape, value.dtype)
-
-    @property
-    def size(self) -> int:
-        """How many numbers without bounds the site has per scene."""
-        return (torch.Size(self.batch_shape + self.free_shape)).numel() // self.batch_shape[self.scenes_dim]
-
-    def constrained(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Map u (L, B, size) to the value (L, batch, event) and log |dz/du| (L, B)."""
-        others = self.batch_shape[: self.scenes_dim] + self.batch_shape[self.scenes_dim + 1 :]
-        free = u.reshape(*u.shape[:2], *others, *self.free_shape).movedim(1, 1 + self.scenes_dim)
-        value = self.transform(free)
-        log_det = self.transform.log_abs_det_jacobian(free, value).movedim(1 + self.scenes_dim, 1)
-        return value.to(self.dtype), log_det.reshape(*u.shape[:2], -1).sum(-1)
-
-    def unconstrained(self, value: Tensor) -> Tensor:
-        """Map the value (L, batch, event) to u (L, B, size), in float64."""
-        free = self.transform.inv(value.double().reshape(len(value), *self.batch_shape, *self.event_shape))
-        return free.movedim(1 + self.scenes_dim, 1).reshape(len(value), self.batch_shape[self.scenes_dim], -1)
-
-
 @exact_products()
 def moments_of_draws(log_joint: UnconstrainedLogJoint, guide: Callable[..., Any], chunk_size: int) -> Normal:
     """A Gaussian with the mean and the standard deviation of a guide's draws, batch shape (B, 1, N).
@@ -138,7 +80,7 @@ def moments_of_draws(log_joint: UnconstrainedLogJoint, guide: Callable[..., Any]
     Raises:
         TraceError: (a ValueError) for a guide of another model, or a guide with factors.
     """
-    nesting = check_pair(log_joint.model, guide, log_joint.arguments)
+    nesting = inspect_pair(log_joint.model, guide, log_joint.arguments).nesting
     parts = []
     with torch.no_grad():
         for size in chunk_sizes(MOMENT_DRAWS, chunk_size):

@@ -135,7 +135,7 @@ def test_draws_of_other_scenes_are_refused_by_later_stages_and_reports(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, diagnose = Path(shutil.copytree(drawn, tmp_path / "run")), load_script("diagnose").main
-    (reported,) = open_folders([run])
+    (reported,), _ = open_folders([run])
     reported.read("posterior_guide", "compvae diagnose")
     with pytest.raises(Missing, match=r"summary.json is of other test scenes than the run has now"):
         reported.summary()
@@ -144,7 +144,7 @@ def test_draws_of_other_scenes_are_refused_by_later_stages_and_reports(
     refusal = "posterior_guide.nc: expected numbers of the test scenes that the run has now, found those of others"
     assert diagnose([str(run), *DIAGNOSE, "checks"]) == 1
     assert refusal in capsys.readouterr().err
-    (reported,) = open_folders([run])
+    (reported,), _ = open_folders([run])
     with pytest.raises(Missing, match=refusal):
         reported.read("posterior_guide", "compvae diagnose")
     with pytest.warns(UserWarning, match="other scenes"):

@@ -21,14 +21,11 @@ from helpers.scripts import RESULTS, load_script
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from xarray import Dataset
 
 from pyro_compvae.analysis.ladder import compute as ladder
 from pyro_compvae.analysis.posterior import diagnosis
 from pyro_compvae.analysis.posterior.data_set import bundle, load_groups, save_inference_data
 from pyro_compvae.analysis.report import page as report_page
-from pyro_compvae.analysis.results import save
-from pyro_compvae.analysis.runs import load_run
 
 FIT = ["--fit-steps", "2", "--cover-steps", "1", "--device", "cpu"]
 DIAGNOSE = [*FIT, "--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2"]
@@ -324,21 +321,6 @@ def test_hostile_files_in_a_run_folder_cost_no_more_than_themselves(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_comparison_that_is_a_link_is_not_shown(
-    script: ModuleType, tiny_run: Callable[..., Path], tmp_path: Path
-) -> None:
-    full, bare = tmp_path / "full", tmp_path / "bare"
-    shutil.copytree(tiny_run("iodine"), full)
-    shutil.copytree(tiny_run("iodine", "--no-lnms"), bare)
-    (tmp_path / "secret.txt").write_text("a secret\n")
-    (full / "against-bare").mkdir()
-    identities = [[load_run(path).identity for path in (bare, full)]]
-    save(full / "against-bare" / "comparison.nc", Dataset(attrs={"settings": json.dumps(identities)}))
-    (full / "against-bare" / "comparison.txt").symlink_to(tmp_path / "secret.txt")
-    text = report(script, tmp_path / "page.html", bare, full, scenes=1)
-    assert "a secret" not in text
-
-
 def test_what_does_not_fit_together_costs_no_more_than_itself(script: ModuleType, runs: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(runs / "full", run)

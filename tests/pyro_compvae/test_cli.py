@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers.scripts import load_script
 
 from pyro_compvae.cli import run
 from pyro_compvae.errors import ArgumentError, CompvaeError, ConfigError, DiskFullError, FileError, NotFiniteError
@@ -81,3 +85,23 @@ def test_names_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str]) 
     """No file of a run could hold them."""
     assert run(Arguments, lambda args: None, ["--number", "1\udcfc"]) == 1
     assert capsys.readouterr().err == "error: expected names in utf-8, got b'1\\xfc'. Rename the file or the folder.\n"
+
+
+@pytest.mark.parametrize("script", ["estimate_evidence", "gap_ladder", "diagnose"])
+def test_quick_is_other_defaults_and_options_beside_it_are_kept(script: str) -> None:
+    module = load_script(script)
+
+    def parsed(*options: str) -> dict[str, Any]:
+        found: list[Any] = []
+        assert run(module.Arguments, found.append, ["RUN", *options], quick=module.QUICKLY) == 0
+        content = dataclasses.asdict(found[0])
+        for part in {"evidence", "ladder", "diagnosis"} & content.keys():
+            content |= content.pop(part)
+        return content
+
+    usual, quick, more = parsed(), parsed("--quick"), parsed("--fit-steps", "77", "--quick", "--num-scenes", "3")
+    assert (usual["quick"], quick["quick"]) == (False, True)
+    assert quick["run_dir"] == Path("RUN")
+    assert quick["num_scenes"] <= usual["num_scenes"] / 4
+    assert quick["fit_steps"] < usual["fit_steps"]
+    assert more == quick | {"fit_steps": 77, "num_scenes": 3}

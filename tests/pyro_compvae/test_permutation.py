@@ -165,8 +165,8 @@ def test_sixteen_slots() -> None:
     [
         ((3, 4), r"log_matrix: expected square matrices \(\.\.\., K, K\), got \(3, 4\)"),
         ((4,), r"log_matrix: expected square matrices \(\.\.\., K, K\), got \(4,\)"),
-        ((2, 0, 0), "log_matrix: expected 1 to 16 slots, got 0"),
-        ((17, 17), "log_matrix: expected 1 to 16 slots, got 17"),
+        ((2, 0, 0), "num_slots: expected 1 to 16 slots, .* got 0"),
+        ((17, 17), r"num_slots: expected 1 to 16 slots, .* got 17\. .* load_run\(\.\.\., num_slots=16\)"),
     ],
 )
 def test_bad_shapes_are_refused(shape: tuple[int, ...], message: str) -> None:

@@ -108,10 +108,13 @@ def bidirectional_log_evidence(
 
     Raises:
         ValueError: for a z_exact that does not fit.
+        TraceError: (a ValueError) to symmetrise a model whose slots are not exchangeable.
     """
     shape = (log_joint.num_scenes, *log_joint.event_shape)
     if tuple(z_exact.shape) != shape:
         raise ArgumentError(f"z_exact: expected shape {shape}, one draw for every scene, got {tuple(z_exact.shape)}")
+    if config.symmetrise:
+        log_joint.check_exchangeable()  # whatever the start, since the exact draw's slots are put into other orders
     path = Path(log_joint, proposal, config.symmetrise)
     with torch.no_grad():
         plan = make_plan(path, config)

@@ -20,6 +20,7 @@ from torch import Tensor
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence.annealing.config import AnnealingConfig
 from pyro_compvae.evidence.annealing.hmc import LogDensity, Point, Target, hmc_step, jittered
+from pyro_compvae.evidence.density import symmetric_density
 from pyro_compvae.evidence.proposals.symmetric import ExchangeableProposal, FactorisedProposal, JointProposal, Proposal
 
 PILOT_STEP = 0.5
@@ -53,10 +54,13 @@ class Path:
         log_joint: log p(x, z) of the scenes.
         start: the proposal q.
         symmetrise: whether q̄ has all K! copies of every mode; otherwise q̄ is q.
+
+    Raises:
+        TraceError: if it has, and the slots of a `LogJoint` are not exchangeable.
     """
 
     def __init__(self, log_joint: JointDensity, start: Proposal, symmetrise: bool = True) -> None:
-        base: LogDensity = start.symmetric_log_prob if symmetrise else start.log_prob
+        base: LogDensity = symmetric_density(log_joint, start) if symmetrise else start.log_prob
         self.factors: tuple[LogDensity, ...] = (start.log_prob, base, log_joint)
         self.start = start
         self.symmetrise = symmetrise

@@ -13,6 +13,7 @@ from helpers.slot_models import FactorisedGuide, LinearGaussian
 from pyro_compvae.analysis.calibration.compute import FEW_DRAWS, QUANTITIES, calibrate
 from pyro_compvae.analysis.calibration.uniformity import uniformity
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig
+from pyro_compvae.analysis.progress import SceneBar
 from pyro_compvae.repulsion import Repulsion
 
 EFFORT = EvidenceConfig(fit_steps=40, cover_steps=10, cover_samples=32, ais_chains=64, ais_temperatures=3)
@@ -31,9 +32,8 @@ def test_annealing_passes_where_a_factorised_guide_fails(seed: int) -> None:
     torch.manual_seed(seed)
     model = LinearGaussian(num_slots=2, latent_dim=2, observed_dim=3, scale=0.4)
     run: Any = SimpleNamespace(model=model, guide=FactorisedGuide(model))
-    done: list[int] = []
-    data = calibrate(run, 200, 60, EFFORT, batch_scenes=100, progress=done.append)
-    assert done == [100, 100]
+    with SceneBar(200, disable=True) as bar:
+        data = calibrate(run, 200, 60, EFFORT, batch_scenes=100, progress=bar)
     assert data["rank"].dims == ("source", "quantity", "scene")
     assert data["num_draws"].values.tolist() == [60, FEW_DRAWS]
     assert float(data["khat"].median()) < 0.45

@@ -77,7 +77,8 @@ def test_comparisons_of_runs_elsewhere_are_left_out_with_words(pair: tuple[Path,
     compared(*pair)
 
     def said(*runs: Path) -> list[str]:
-        return [reason.why for part in comparisons_among(open_folders(list(runs))).parts for reason in part.left_out]
+        folders, _ = open_folders(list(runs))
+        return [reason.why for part in comparisons_among(folders).parts for reason in part.left_out]
 
     assert said(*pair) == []
     elsewhere = "The comparison is of runs that are not on this page, or that have been trained on since."
@@ -94,7 +95,7 @@ def test_a_summary_of_another_step_or_run_is_left_out_with_words(
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps(summary | {"seed": 5}))
     with pytest.raises(Missing, match=r"summary\.json is of other weights: seed is 5 there and 0 in the run\."):
-        summary_of(open_folders([run])[0])
+        summary_of(open_folders([run])[0][0])
     (run / "summary.json").write_text(json.dumps(summary | {"steps": 1}))
     text = page_of(tmp_path, run)
     assert "summary.json is of other weights: steps is 1 there and 2 in the run." in text

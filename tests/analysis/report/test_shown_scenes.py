@@ -53,7 +53,7 @@ def check_view(view: dict[str, Any], truth: torch.Tensor) -> None:
 
 
 def opened(path: Path) -> tuple[ReportedRun, Scene]:
-    (reported,) = open_folders([path])
+    (reported,), _ = open_folders([path])
     return reported, reported.loaded().scenes("test")[:NUM_SCENES]
 
 

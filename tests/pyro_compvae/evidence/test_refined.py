@@ -272,7 +272,7 @@ def test_the_family_is_the_largest_that_can_be_symmetrised() -> None:
     assert RefinedConfig(family="diagonal").family_of(3) == "diagonal"
     with pytest.raises(ArgumentError, match="family: expected diagonal or block with 9 slots, got full"):
         RefinedConfig(family="full").family_of(9)
-    with pytest.raises(ArgumentError, match="slots: expected at most 16, which an exact permanent serves, got 17"):
+    with pytest.raises(ArgumentError, match=r"num_slots: expected 1 to 16 slots, .* got 17"):
         RefinedConfig().family_of(17)
 
 
