@@ -108,7 +108,7 @@ def test_the_sandwich_of_simulated_scenes(
     for b, row in enumerate(rows):
         scene = data.isel(scene=b)
         expected = (scene["lower"], scene["upper"], scene["upper"] - scene["lower"], scene["width_standard_error"])
-        assert row[:5] == [str(b), *(f"{float(value):.2f}" for value in expected)]
+        assert row[:5] == [str(b + 1), *(f"{float(value):.2f}" for value in expected)]
     assert "width: median" in table
     monkeypatch.delattr(data_set, "certify")  # a second call computes nothing
     assert script.main([str(run), "--num-scenes", "1", *TINY, *NO_AIS, *bdmc]) == 0
