@@ -171,7 +171,7 @@ def _weights(folder: Path) -> Path:
 def _netcdf(folder: Path) -> Path:
     values = np.random.default_rng(0).normal(size=(1, 40, 4))
     coords = {"chain": [0], "scene": range(4), "family": ["a", "bb"]}
-    save(folder / "a.nc", xarray.Dataset({"x": (("chain", "draw", "scene"), values)}, coords))
+    save(folder / "a.nc", xarray.Dataset({"x": (("chain", "draw", "scene"), values)}, coords), {"step": 2})
     return folder / "a.nc"
 
 

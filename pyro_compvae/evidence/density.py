@@ -115,7 +115,8 @@ class LogJoint:
             TraceError: for such a model.
         """
         if not self._exchangeable:
-            check_exchangeable(self._evaluate, self._typical, self._rounding)
+            with naming_memory(*self._typical.shape[:2]):
+                check_exchangeable(self._evaluate, self._typical, self._rounding)
             self._exchangeable = True
 
     def terms(self, z: Tensor) -> dict[str, Tensor]:

@@ -28,7 +28,8 @@ def check_exchangeable(log_joint: Callable[[Tensor], Tensor], z: Tensor, share: 
     if z.shape[-2] == 1:
         return
     order = shuffles(*z.shape[1:3]).to(z.device)
-    first, second = log_joint(torch.cat((z, z.gather(-2, order[None, ..., None].expand_as(z)))))
+    # One after the other, as there may be room for no more.
+    first, second = log_joint(z)[0], log_joint(z.gather(-2, order[None, ..., None].expand_as(z)))[0]
     if not agree(second, first, share):
         scene = int((second - first).abs().nan_to_num(0).argmax())
         raise TraceError(

@@ -38,7 +38,8 @@ def check_independent(
 ) -> None:
     """Refuse a model that mixes draws, or scenes.
 
-    It costs the evaluation of two draws, and that of one draw of one scene, and takes no random numbers.
+    It costs the evaluation of two draws, and that of one draw of one scene, and takes no random numbers. Where memory
+    has no room for two draws, nothing is checked.
 
     Args:
         evaluate: evaluates the model at two draws for all scenes, as in `particles_trace`.
@@ -52,7 +53,10 @@ def check_independent(
         TraceError: for such a model.
     """
     with random_state_kept(arguments):
-        trace = _evaluated(evaluate, what)
+        try:
+            trace = _evaluated(evaluate, what)
+        except torch.OutOfMemoryError:  # an estimator takes as few draws at a time as there is room for
+            return
         try:
             together = per_scene_log_prob(trace, 2, nesting, "model")[-1]
         except NotFiniteError:  # the estimator meets and names it too, if it is not for this draw alone
