@@ -94,6 +94,7 @@ def assert_same_run(killed: Path, whole: Path) -> None:
     assert [event.value for event in events] == pytest.approx([loss for _, loss in logged], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_writes_goes_on(nursery: Nursery, tmp_path: Path) -> None:
     """The run is killed at every kind of file, one after the other."""
     log, run_dir = tmp_path / "log", tmp_path / "killed"

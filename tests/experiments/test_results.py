@@ -19,6 +19,9 @@ from pyro_compvae.data import load_scenes
 from pyro_compvae.runs.environment import read_environment
 from pyro_compvae.runs.folder import run_name
 
+QUICK = ("iodine-sprites-lnms-seed0", "monet-sprites-lnms-seed0")
+"""The runs whose test scenes are evaluated within two seconds."""
+
 RUNS = sorted(path.parent for path in RESULTS.glob("*/model.safetensors"))
 
 
@@ -30,7 +33,7 @@ def test_every_guide_with_and_without_lnms_is_there() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=pytest.mark.slow if "plain" in path.name else (), id=path.name) for path in RUNS],
+    [pytest.param(path, marks=() if path.name in QUICK else pytest.mark.slow, id=path.name) for path in RUNS],
 )
 def test_a_run_reproduces_its_summary(path: Path) -> None:
     run = load_run(path)

@@ -15,7 +15,7 @@ pytestmark = [
 
 @pytest.mark.parametrize(
     ("what", "guide", "calls"),
-    [("training", "iodine", 500), ("training", "mulmon", 500), ("evidence", "iodine", 200)],
+    [("training", "iodine", 200), ("training", "mulmon", 200), ("evidence", "iodine", 120)],
 )
 def test_memory_does_not_grow(what: str, guide: str, calls: int) -> None:
     """Memory grows by less than a quarter of a batch per call; a planted leak of a batch per call is noticed."""

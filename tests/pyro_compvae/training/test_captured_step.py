@@ -87,8 +87,15 @@ NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "mulmon" else nam
 
 
 @pytest.mark.filterwarnings("ignore:cuda_graph")
-@pytest.mark.parametrize("lnms", [True, False])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "lnms"),
+    [
+        ("iodine", True),
+        ("monet", False),
+        *[pytest.param(*case, marks=pytest.mark.slow) for case in (("iodine", False), ("monet", True))],
+        *[pytest.param("mulmon", lnms, marks=pytest.mark.slow) for lnms in (True, False)],
+    ],
+)
 def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: bool) -> None:
     """They agree while β, s and γ warm up, the learning rate changes, and runs are logged, evaluated and saved."""
     config = scheduled(name, lnms)

@@ -149,7 +149,8 @@ def test_two_workers_train_and_resume_bit_by_bit_and_one_goes_on(tmp_path: Path)
     assert load_run(part).step == 9
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_ends_the_job_and_the_last_checkpoint_is_kept(tmp_path: Path, victim: int) -> None:
     run_dir = tmp_path / "run"
     code, _, err = end_of_endless_run(run_dir, lambda run: os.kill(worker_of(run.pid, victim), signal.SIGKILL))
