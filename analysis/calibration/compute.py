@@ -18,7 +18,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.analysis.evidence.compute import EvidenceConfig, log_joint_and_posterior
 from pyro_compvae.analysis.posterior.draws import resample
-from pyro_compvae.analysis.progress import SceneBar
+from pyro_compvae.analysis.progress import SceneBar, ShowProgress
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.checks import check_counts
 from pyro_compvae.errors import ArgumentError
@@ -112,8 +112,7 @@ def calibrate(
     rank: (source, quantity, scene), for the sources "guide" and "importance".
     num_draws: (source), the number of draws. Importance has few: ranks need independent draws, and there are no more
         of them than the effective sample size.
-    khat: (scene), k̂ of the ``num_weights`` weights by which chains were resampled. Draws of importance are good only if
-        it is small.
+    khat: (scene), k̂ of the ``num_weights`` weights by which chains were resampled, which should be small.
 
     Slots drawn from the prior make scenes on which no guide was trained. So this is a hard test, but the only one whose
     truth is known.
@@ -143,9 +142,7 @@ def calibrate(
         log_joint, q = log_joint_and_posterior(run, arguments)
         draws = [normal_proposal(q).rsample(num_draws)]
         if config is not None:
-            show.expect(config.refined().evaluations())
-            show.watch(log_joint)
-            resampled, khat = _resampled_chains(log_joint, q, config)
+            resampled, khat = _resampled_chains(log_joint, q, config, show)
             draws.append(resampled)
             khats.append(khat)
         parts.append(torch.stack([scene_ranks(log_joint, q, z_exact, z) for z in draws]))
@@ -163,8 +160,12 @@ def calibrate(
     return data.assign(khat=("scene", torch.cat(khats).cpu().numpy())).assign_attrs(num_weights=config.ais_chains)
 
 
-def _resampled_chains(log_joint: LogJoint, q: Normal, config: EvidenceConfig) -> tuple[Tensor, Tensor]:
+def _resampled_chains(
+    log_joint: LogJoint, q: Normal, config: EvidenceConfig, show: ShowProgress
+) -> tuple[Tensor, Tensor]:
     """Draws (L, B, K, D) by their weights from chains annealed from fits that start at q, and k̂ (B,)."""
     refined = config.refined()
+    show.expect(refined.evaluations())
+    show.watch(log_joint)
     chains = annealed_from(log_joint, fit_and_cover(log_joint, q, refined), refined)
     return resample(chains.z, chains.log_weights, FEW_DRAWS)[0], chains.estimate.khat
