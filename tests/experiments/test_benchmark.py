@@ -25,11 +25,13 @@ def benchmark() -> ModuleType:
 def test_quick_run_prints_and_writes_consistent_numbers(
     benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert benchmark.main(["--quick", "--json", str(tmp_path / "b.json"), "--rounds", "1", "--device", "cpu"]) == 0
+    """One guide is enough here, as every measurement starts a process; tables of the others are tested below."""
+    options = ["--quick", "--guides", "iodine", "--json", str(tmp_path / "b.json"), "--rounds", "1", "--device", "cpu"]
+    assert benchmark.main(options) == 0
     content = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
     assert content["machine"]["threads"] >= 1
     kinds = [(row["guide"], row["variant"]) for row in content["steps"]]
-    assert kinds == [(guide, variant) for guide in ("iodine", "monet", "mulmon") for variant in UNCOMPILED]
+    assert kinds == [("iodine", variant) for variant in UNCOMPILED]
     for i, row in enumerate(content["steps"]):
         baseline = content["steps"][i - i % len(UNCOMPILED)]
         assert row["size"] == "tiny"
