@@ -14,7 +14,7 @@ from pyro_compvae.analysis.progress import SceneBar, ShowProgress
 from pyro_compvae.analysis.results import Settings, is_of, key_of, make_way, read, save
 from pyro_compvae.checks import check_counts, check_seed
 from pyro_compvae.data.scenes import SceneSet
-from pyro_compvae.runs.files import naming_full_disk
+from pyro_compvae.runs.files import make_own_folder
 from pyro_compvae.runs.lock import locked
 from pyro_compvae.training.distributed import ALONE, Workers
 
@@ -76,8 +76,7 @@ def in_batches(path: Path, compute: Compute, batches: Batches, settings: Setting
     if workers.any(workers.is_first and is_of(path, whole)):
         return read(path) if workers.is_first else xarray.Dataset()
     folder = path.with_suffix("")
-    with naming_full_disk(folder):
-        folder.mkdir(exist_ok=True)
+    make_own_folder(folder)
     with locked(folder / ".lock") if workers.is_first else nullcontext():
         if workers.is_first:
             make_way(path, whole)

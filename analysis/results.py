@@ -20,7 +20,7 @@ from pyro_compvae.analysis.netcdf import read_netcdf, write_netcdf
 from pyro_compvae.data.records import DataError
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.errors import CompvaeError
-from pyro_compvae.runs.files import naming_full_disk, write_bytes
+from pyro_compvae.runs.files import make_own_folder, write_bytes
 
 Settings = Mapping[str, Any]
 """Everything that numbers depend on, as JSON can hold it: the effort and the version of the code, the run's `identity`,
@@ -72,12 +72,11 @@ def make_way(path: Path, settings: Settings) -> None:
     kept = path.parent / REPLACED / f"{path.stem}_{_hash(found.encode() if complete else content)}.nc"
     if _settings_text(kept) == found:
         return
-    with naming_full_disk(kept):
-        kept.parent.mkdir(exist_ok=True)
+    make_own_folder(kept.parent)
     write_bytes(kept, content)
     back = "; the command that made them brings them back" if complete else ""
     warnings.warn(
-        f"{path}: it held numbers of other settings ({'; '.join(_changes(found, settings))}). They are kept as "
+        f"{path}: it held other numbers ({'; '.join(_changes(found, settings))}). They are kept as "
         f"{kept.relative_to(path.parent)} beside it{back}.",
         stacklevel=3,
     )

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import tyro
@@ -50,7 +52,7 @@ def run(
         check_text(words)
         default = {"default": quick} if quick is not None and "--quick" in words else {}
         given = tyro.cli(arguments_type, args=arguments, **default)
-        with visible_output():
+        with visible_output(), _plain_warnings():
             return command(given) or 0
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)
@@ -66,6 +68,18 @@ def run(
             raise
         print(visible(f"{worker_name()}error: {error.filename}: {error.strerror or error}"), file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """A context in which warnings are printed without the place in our code, which says nothing to who typed a
+    command."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{worker_name()}warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def check_text(arguments: Sequence[str]) -> None:

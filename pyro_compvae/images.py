@@ -129,13 +129,17 @@ def _check_colours(x: Tensor, scale: float) -> None:
     if not bool(x[scene].isfinite().all()):
         raise ArgumentError(f"x: expected colours in [0, 1], got NaN or infinity in scene {scene}")
     low, high = (float(value) for value in x[scene].aminmax())
-    advice = "x / 255 makes colours of bytes" if low >= 0 else "(x + 1) / 2 makes colours of numbers in [-1, 1]"
-    raise ArgumentError(f"x: expected colours in [0, 1], got {low:g} to {high:g} in scene {scene}; {advice}")
+    advice = ""
+    if low >= 0 and high > 2:
+        advice = "; x / 255 makes colours of bytes"
+    elif low < -0.5 and high <= 1:
+        advice = "; (x + 1) / 2 makes colours of numbers in [-1, 1]"
+    raise ArgumentError(f"x: expected colours in [0, 1], got {low:g} to {high:g} in scene {scene}{advice}")
 
 
 def _can_look(values: Tensor) -> bool:
     """Whether values may be read here; a training step must not wait for a GPU, and a recorder sees no values."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(values):
         return False
     return values.device.type == "cpu" or not torch.is_grad_enabled()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import xarray
+
 from pyro_compvae.analysis import results
 from pyro_compvae.analysis.comparison.compute import check_comparable, ladders, same_model, undefined
 from pyro_compvae.analysis.comparison.table import comparison_rows, how_to_read, part_rows, sentence
@@ -27,8 +29,10 @@ def comparisons_among(folders: Sequence[ReportedRun]) -> Section:
     for path in [path for f in folders for path in sorted(f.folder.path.glob("against-*/comparison.nc"))]:
         name = f"{path.parent.parent.name}/{path.parent.name}"
         try:
-            part, pairs = _part(path, folders)
+            data = results.read(path)
+            pairs = _pairs(data, folders)
             compared |= {run.name for pair in pairs for run in pair}
+            part = _part(path, data, pairs)
         except Missing as reason:
             part = Part(name, (), [reason])
         # A file that is damaged, or does not fit the others, must not break the rest of the page.
@@ -39,9 +43,7 @@ def comparisons_among(folders: Sequence[ReportedRun]) -> Section:
     return Section("comparison", "Comparison", LEAD, [*parts, Part("", (), missing)])
 
 
-def _part(path: Path, folders: Sequence[ReportedRun]) -> tuple[Part, Pairs]:
-    data = results.read(path)
-    pairs = _pairs(results.recorded(data).get("pairs"), folders)
+def _part(path: Path, data: xarray.Dataset, pairs: Pairs) -> Part:
     first = pairs[0][0]
     first.check(path, data, {}, _command(pairs))
     runs = [(zero.loaded(), plus.loaded()) for zero, plus in pairs]
@@ -52,7 +54,9 @@ def _part(path: Path, folders: Sequence[ReportedRun]) -> tuple[Part, Pairs]:
         notes.append(left_out(missing))
     if others:
         notes.append(f"The runs differ in more than L-NMS: {'; '.join(others)}.")
-    blocks: list[Block] = [Verdict(sentence(data, shared))]
+    share = float(data["reliable"].mean())
+    doubt = "" if share == 1 else f" This is not certain: log p̂(x) is reliable for {share:.0%} of the scenes."
+    blocks: list[Block] = [Verdict(sentence(data, shared) + doubt)]
     blocks.append(Numbers(f"{scenes_of(data)}, nats per scene", comparison_rows(data), notes))
     parts = ladders(runs, first.scenes)
     if parts is not None:
@@ -60,15 +64,18 @@ def _part(path: Path, folders: Sequence[ReportedRun]) -> tuple[Part, Pairs]:
         blocks.append(Numbers(caption, part_rows(parts)))
     name = "; ".join(f"{zero.name} (0) and {plus.name} (+)" for zero, plus in pairs)
     steps = sorted({run.step for pair in runs for run in pair})
-    return Part(name, blocks, (), "step " + ", ".join(f"{step:,}" for step in steps)), pairs
+    return Part(name, blocks, (), "step " + ", ".join(f"{step:,}" for step in steps))
 
 
-def _pairs(identities: object, folders: Sequence[ReportedRun]) -> Pairs:
+def _pairs(data: xarray.Dataset, folders: Sequence[ReportedRun]) -> Pairs:
     """The runs of the page whose identities a comparison recorded.
 
     Raises:
-        Missing: if they are not all here, or have been trained on.
+        Missing: if it recorded none, or they are not all here, or have been trained on.
     """
+    identities = results.recorded(data).get("pairs")
+    if identities is None:
+        raise Missing("The comparison is of an earlier version, and does not say of which scenes it is.")
     known = [(f, f.run.identity) for f in folders if f.run is not None]
     sides = [dict(side) for pair in identities for side in pair] if isinstance(identities, list) else []
     found = [f for side in sides for f in [f for f, identity in known if identity.items() <= side.items()][:1]]

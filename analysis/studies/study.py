@@ -67,11 +67,9 @@ class Study(ABC):
             LockedError: if another process works on the study.
         """
         cells = self.cells()
-        # A run that was interrupted before the data moved continues at their new place.
-        place = [] if self.data_root is None else ["--data-root", str(self.data_root)]
         choose_device(self.device)  # raises an error if the device is missing
         with RunFolder(self.out).alone():
-            failed = train_cells(cells, self.out, [*command, "--device", self.device, *place], self.at_once)
+            failed = train_cells(cells, self.out, [*command, "--device", self.device], self.at_once)
             done = [cell for cell in cells if cell not in failed]
             return Found(self.write(done) if done else "", failed)
 

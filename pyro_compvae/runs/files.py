@@ -170,6 +170,21 @@ def check_writable(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
+def make_own_folder(path: Path) -> None:
+    """Make a folder in the folder of a run, unless it is there.
+
+    Raises:
+        FileError: if a link is there, by which the folder of a stranger would have files written elsewhere.
+        DiskFullError: if the disk has no room for it.
+    """
+    if path.is_symlink():
+        raise FileError(
+            f"{path}: expected a folder of the run, found a link to elsewhere. Put the folder itself there."
+        )
+    with naming_full_disk(path):
+        path.mkdir(exist_ok=True)
+
+
 def unwritable(folder: Path, problem: OSError) -> FileError:
     """The error about a folder in which the system makes no file."""
     if problem.errno in FULL:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.config import RunConfig, differences, from_yaml, to_yaml
-from pyro_compvae.runs.files import shortened, write_text
+from pyro_compvae.runs.files import make_own_folder, shortened, write_text
 from pyro_compvae.runs.lock import locked
 from pyro_compvae.runs.reading import read_text
 from pyro_compvae.runs.summary import read_summary
@@ -68,7 +68,7 @@ class RunFolder:
     def figure(self, name: str) -> Path:
         """A picture in the folder of figures, which is made if there is none."""
         figures = self.path / "figures"
-        figures.mkdir(exist_ok=True)
+        make_own_folder(figures)
         return figures / name
 
     @property

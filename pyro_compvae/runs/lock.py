@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shlex
+import stat
 import sys
 import tempfile
 import threading
@@ -22,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pyro_compvae.errors import CompvaeError, DiskFullError
+from pyro_compvae.errors import CompvaeError, DiskFullError, FileError
 from pyro_compvae.runs.files import naming_full_disk, unwritable
 
 if sys.platform == "win32":
@@ -62,7 +63,7 @@ def locked(path: Path) -> Iterator[None]:
         LockedError: if the lock is held; the message says by whom.
         FileError: if nothing can be written in the folder.
     """
-    path = path.absolute()
+    path = Path(os.path.realpath(path.parent)) / path.name
     if _held.get(path) == threading.get_ident():
         yield
         return
@@ -101,13 +102,25 @@ def _acquire(path: Path) -> int:
 
 
 def _open(path: Path) -> int:
+    # A link in a folder of others would lead to a file elsewhere, which the lock would overwrite; a pipe would wait.
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    strange = FileError(
+        f"{path}: expected the file of a lock, found a link, a folder or a file of another kind. Delete it"
+    )
+    if path.is_symlink() or path.is_dir():
+        raise strange
     try:
         with naming_full_disk(path):
-            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(path, flags, 0o666)
     except DiskFullError:
         raise
     except OSError as error:
         raise unwritable(path.parent, error) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise strange
+    return descriptor
 
 
 def _lock(descriptor: int) -> bool | None:
@@ -126,7 +139,7 @@ def _lock(descriptor: int) -> bool | None:
 def _is_file(path: Path, descriptor: int) -> bool:
     """Whether the path still leads to the file that is open."""
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 

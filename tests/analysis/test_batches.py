@@ -53,7 +53,7 @@ def test_another_file_of_scenes_is_computed_and_an_extended_one_is_extended(tmp_
     path = tmp_path / "means.nc"
     Means(pictures(4)).into(path, Batches(4, 2))
     other = Means(pictures(6, colour=100))
-    with pytest.warns(UserWarning, match=r"it held numbers of other settings .*other scenes\). They are kept as"):
+    with pytest.warns(UserWarning, match=r"it held other numbers .*other scenes\). They are kept as"):
         assert other.into(path, Batches(6, 2)) == [100, 101, 102, 103, 104, 105]
     assert other.calls == [(0, 2), (2, 4), (4, 6)], "none is of the first file"
     longer = Means(pictures(6))

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyro_compvae.data.readers.image_files import SUFFIXES, ImageFile
-from pyro_compvae.data.readers.used_files import LeftOut, printable, used_note
+from pyro_compvae.data.readers.used_files import LeftOut, used_note
 from pyro_compvae.data.records import DataError
 from pyro_compvae.data.scenes import SPLIT_NAMES
+from pyro_compvae.visible import visible
 
 IMAGES = ("image", "images", "img", "imgs")
 MASKS = ("mask", "masks", "label", "labels", "segmentation", "segmentations", "annotation", "annotations")
@@ -105,7 +106,7 @@ def _image_files(folder: Path, left_out: LeftOut, above: frozenset[str] = frozen
         elif path.suffix.lower() in SUFFIXES:
             yield path
         else:
-            left_out.add(printable(path.suffix.lower()) or "without a type", path)
+            left_out.add(visible(path.suffix.lower(), "") or "without a type", path)
 
 
 def _place(path: Path) -> tuple[_Place, bool]:
@@ -132,7 +133,7 @@ def _of_image(place: _Place) -> _Place:
 
 def _only(root: Path, masks: list[Path]) -> Path | None:
     if len(masks) > 1:
-        names = " and ".join(printable(path.relative_to(root).as_posix()) for path in masks)
+        names = " and ".join(visible(path.relative_to(root).as_posix(), "") for path in masks)
         raise DataError(
             f"{root}: expected one mask for an image, in which every object has a colour of its own, found {names}. "
             "Draw them into one, or move the others."
@@ -144,7 +145,9 @@ def _check_splits(root: Path, images: dict[_Place, list[Path]]) -> None:
     names = sorted({place.split for place in images if place.split is not None})
     beside = [paths[0] for place, paths in images.items() if place.split is None]
     if len({SPLIT_NAMES[name] for name in names}) < len(names) or (names and beside):
-        others = f" and images beside them, such as {printable(beside[0].name)}" if beside else ""
+        others = (
+            f" and images beside them, such as {visible(beside[0].relative_to(root).as_posix(), '')}" if beside else ""
+        )
         raise DataError(
             f"{root}: expected images in it, or in folders for splits, each once; found {', '.join(names)}{others}. "
             "Move some."

@@ -14,10 +14,11 @@ from pyro_compvae.data.readers.hdf5 import open_hdf5
 from pyro_compvae.data.readers.image_files import read_images
 from pyro_compvae.data.readers.resize import CLEVR_SIZE, Crop
 from pyro_compvae.data.readers.tfrecords import is_tfrecords
-from pyro_compvae.data.readers.used_files import LeftOut, printable, used_note
+from pyro_compvae.data.readers.used_files import LeftOut, used_note
 from pyro_compvae.data.records import DataError, StoredScene
 from pyro_compvae.data.scene_file.format import FORMAT
 from pyro_compvae.data.scenes import SPLIT_NAMES, SPLITS
+from pyro_compvae.visible import visible
 
 WHERE_TO_GET = {
     "Tetrominoes, multi-dSprites, Objects Room, CLEVR, CATER (.tfrecords)": multi_object_datasets.WHERE_TO_GET,
@@ -130,7 +131,7 @@ def _open_folder(path: Path) -> Source:
         images = image_folder.find_images(path)
     except image_folder.NoImagesError as error:
         raise DataError(f"{error} {known_sources()}") from error
-    name = printable(path.resolve().name)
+    name = visible(path.resolve().name, "")
     parts = {
         split: SourcePart(
             f"images of the folder {name}{'' if split == 'all' else f' for {split}'}, shuffled by a "
@@ -174,7 +175,7 @@ def _open_hdf5(path: Path, num_background: int | None) -> Source:
             split = SPLIT_NAMES.get(name.lower())
             images = group.get("imgs") if isinstance(group, h5py.Group) else None
             if split is None or not isinstance(images, h5py.Dataset):
-                left_out.append(printable(name))
+                left_out.append(visible(name, ""))
                 continue
             if split in parts:
                 raise DataError(f"{path}: expected one group for {split}, found {name} and {parts[split].origin}.")

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from pyro_compvae.visible import visible
+
 NAMED = 5
 """How many of the files that are left out for the same reason are named."""
 
@@ -24,7 +26,7 @@ class LeftOut:
 
     def add(self, reason: str, *paths: PurePath) -> None:
         """Leave files out for a reason, which follows their number in the sentence."""
-        self.files[reason] += [printable(path.relative_to(self.root).as_posix()) for path in paths]
+        self.files[reason] += [visible(path.relative_to(self.root).as_posix(), "") for path in paths]
 
     def note(self) -> str:
         """The sentence, which says that nothing was left out if nothing was."""
@@ -35,13 +37,8 @@ class LeftOut:
 def used_note(what: str, paths: Iterable[PurePath]) -> str:
     """The sentence on the files that are used, with the numbers of their types."""
     kinds = Counter(path.suffix.lower() for path in paths)
-    counts = ", ".join(f"{count:,} {printable(kind)}" for kind, count in sorted(kinds.items()))
+    counts = ", ".join(f"{count:,} {visible(kind, '')}" for kind, count in sorted(kinds.items()))
     return f"used: {sum(kinds.values()):,} {what} ({counts})"
-
-
-def printable(text: str) -> str:
-    """A text that a terminal shows as it is: other characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _some(names: list[str]) -> str:

@@ -24,9 +24,9 @@ import h5py
 import numpy as np
 
 from pyro_compvae.data.readers.hdf5 import find_dataset, open_hdf5
-from pyro_compvae.data.readers.used_files import printable
 from pyro_compvae.data.records import ARRAYS, DataError
 from pyro_compvae.data.scenes import SPLITS
+from pyro_compvae.visible import visible
 
 FORMAT = "pyro_compvae scenes"
 VERSION = 1
@@ -59,7 +59,7 @@ class FileInfo:
     def notes(self) -> tuple[str, ...]:
         """What the conversion noted: the files that were used and left out, and the crop; none in older files."""
         notes = self.settings.get("notes") if isinstance(self.settings, dict) else None
-        return tuple(printable(str(note)) for note in notes) if isinstance(notes, list) else ()
+        return tuple(visible(str(note), "") for note in notes) if isinstance(notes, list) else ()
 
 
 def file_info(path: Path) -> FileInfo:

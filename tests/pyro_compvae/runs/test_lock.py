@@ -153,3 +153,36 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="Read-only") as caught:
         write_text(tmp_path / "report.html", "")
     assert caught.value.filename == f"{tmp_path}/report.html"
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])
+def test_files_that_others_have_put_in_its_place_are_not_written(tmp_path: Path, kind: str) -> None:
+    mine, path = tmp_path / "mine.txt", tmp_path / "run" / ".lock"
+    mine.write_text("mine")
+    path.parent.mkdir()
+    if kind == "link":
+        path.symlink_to(mine)
+    elif kind == "hard link":
+        path.hardlink_to(mine)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(FileError, match=r"\.lock: expected the file of a lock, found a link"), locked(path):
+        pass
+    assert mine.read_text() == "mine"
+
+
+def test_a_thread_enters_its_lock_again_by_another_path(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with locked(tmp_path / "run" / ".lock"), locked(tmp_path / "link" / ".lock"):
+        pass
+
+
+def test_links_in_a_folder_of_others_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "figures").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileError, match="figures: expected a folder of the run, found a link to elsewhere"):
+        RunFolder(tmp_path / "run").figure("khat.png")
