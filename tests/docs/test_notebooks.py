@@ -23,3 +23,14 @@ def test_it_was_executed(path: Path) -> None:
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1
     assert sum(bool(cell["outputs"]) for cell in cells) > len(cells) / 2
     assert path.stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_it_imports_is_there(path: Path) -> None:
+    """The notebooks themselves are executed when the documentation is built."""
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    lines = "".join("".join(cell["source"]) + "\n" for cell in cells).splitlines()
+    names = [line for line in lines if line.startswith("from pyro_compvae")]
+    assert names, "the premise"
+    for line in names:
+        exec(line, {})
