@@ -243,5 +243,5 @@ def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any
         "seconds": round(trainer.seconds, 1),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads",
+        else f"cpu, {(threads := torch.get_num_threads())} thread{'s'[: threads - 1]}",
     }

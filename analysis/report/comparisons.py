@@ -10,7 +10,7 @@ import xarray
 from pyro_compvae.analysis import results
 from pyro_compvae.analysis.comparison.compute import check_comparable, ladders, same_model, undefined
 from pyro_compvae.analysis.comparison.table import comparison_rows, how_to_read, part_rows, sentence
-from pyro_compvae.analysis.metrics.meanings import left_out
+from pyro_compvae.analysis.metrics.meanings import MEANINGS, left_out
 from pyro_compvae.analysis.report.blocks import Block, Numbers, Part, Section, Verdict
 from pyro_compvae.analysis.report.folders import Missing, NotComputed, ReportedRun
 from pyro_compvae.analysis.report.said import scenes_of
@@ -51,7 +51,7 @@ def _part(path: Path, data: xarray.Dataset, pairs: Pairs) -> Part:
     shared = all(same_model(pair) for pair in runs)
     notes = [how_to_read(data)]
     if missing := undefined(data):
-        notes.append(left_out(missing))
+        notes.append(left_out(MEANINGS[name].name for name in missing))
     if others:
         notes.append(f"The runs differ in more than L-NMS: {'; '.join(others)}.")
     share = float(data["reliable"].mean())

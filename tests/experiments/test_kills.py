@@ -145,7 +145,7 @@ def test_fifty_kills_change_nothing(nursery: Nursery, tmp_path: Path) -> None:
     dice = random.Random(0)
 
     kills, stages, behind = 0, set(), 0
-    while kills < 50:
+    while kills < 50 or (kills < 90 and "summary" not in stages):  # on a busy machine runs get less far
         resume = ["--resume"] if (run_dir / "config.yaml").exists() else []
         got_to = int(rows(run_dir)[-1]["step"]) if behind else 0
         if kills in (5, 25):

@@ -157,8 +157,8 @@ def test_a_folder_of_photographs(script: ModuleType, tmp_path: Path, capsys: pyt
     assert load_script("report").main([str(run), str(plain)]) == 0
     page = re.sub('data:[^"]*', "", (run / "report.html").read_text())
     assert not NAN.search(page)
-    assert "no masks: miou, ari_fg, ari, duplicates are left out" in page
-    assert "  no masks: miou, duplicates are left out" in page, "of the comparison"
+    assert "no masks: mIoU, foreground ARI, ARI, duplicates are left out" in page
+    assert "no masks: mIoU, duplicates are left out" in page, "of the comparison"
     assert 'data-role="segmentation"' in page
     assert 'data-role="truth"' not in page
 

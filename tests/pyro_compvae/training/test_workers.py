@@ -132,7 +132,7 @@ def test_two_workers_train_and_resume_bit_by_bit_and_one_goes_on(tmp_path: Path)
     script = EXPERIMENTS / "run_svi.py"
     whole, part = tmp_path / "whole", tmp_path / "part"
     out = run_two(script, [*TINY, "--steps", "6", "--run-dir", str(whole)])
-    assert "cpu, 2 workers" in out
+    assert "cpu with 1 thread, 2 workers" in out
     assert out.count("ari_fg") > 0
     assert out.count('"guide"') == 1, "one summary, from one worker"
     run_two(script, [*TINY, "--steps", "3", "--run-dir", str(part)])
