@@ -19,6 +19,7 @@ from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.evidence import EvidenceEstimate, Sandwich, TransitionProgress
 from pyro_compvae.evidence.estimate import estimate_from_log_weights
 from pyro_compvae.repulsion import repulsion_of
+from pyro_compvae.runs.lock import locked
 
 
 def estimate_evidence(
@@ -70,17 +71,21 @@ def certify_simulated(
         num_scenes: the number of scenes to simulate, at most that of the viewpoints.
         seed: the seed of the random numbers.
         progress: called after every transition of the chains.
+
+    Raises:
+        LockedError: if another process computes the sandwich of this run.
     """
     check_seed(seed)
     path = run.folder.numbers("sandwich")
     cameras = scenes.part(slice(num_scenes)).cameras if run.config.multi_view else {}
     settings = evidence_settings(run, config, seed, bdmc=True, bdmc_scenes=num_scenes, scenes=cameras)
-    if not is_of(path, settings):
-        torch.manual_seed(seed)
-        viewpoints = scenes[:num_scenes].to(run.device).viewpoint if run.config.multi_view else None
-        num_scenes = num_scenes if viewpoints is None else len(viewpoints)
-        save(path, sandwich_data(*certify(run, num_scenes, config, viewpoints, progress)), settings)
-    return read(path)
+    with locked(path.with_name(".sandwich.lock")):
+        if not is_of(path, settings):
+            torch.manual_seed(seed)
+            viewpoints = scenes[:num_scenes].to(run.device).viewpoint if run.config.multi_view else None
+            num_scenes = num_scenes if viewpoints is None else len(viewpoints)
+            save(path, sandwich_data(*certify(run, num_scenes, config, viewpoints, progress)), settings)
+        return read(path)
 
 
 def evidence_settings(run: Run, config: EvidenceConfig, seed: int, bdmc: bool = False, **more: Any) -> Settings:

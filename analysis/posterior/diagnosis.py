@@ -45,6 +45,7 @@ from pyro_compvae.analysis.runs import Run
 from pyro_compvae.data import SceneSet
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.evidence import annealed_from, fit_and_cover
+from pyro_compvae.runs.lock import locked
 
 EFFORT = ("fit_steps", "cover_steps", "ais_chains", "ais_temperatures")
 """The settings of importance."""
@@ -70,10 +71,15 @@ class Diagnosis:
         self.title = run.path.resolve().name
 
     def run_stages(self) -> Iterator[str]:
-        """Run the configured stages in their order, and yield a text on the findings of each."""
-        for stage in get_args(Stage):
-            if stage in self.config.stages:
-                yield getattr(self, stage)()
+        """Run the configured stages in their order, and yield a text on the findings of each.
+
+        Raises:
+            LockedError: if another process diagnoses the run.
+        """
+        with locked(self.folder.path / ".diagnosis.lock"):
+            for stage in get_args(Stage):
+                if stage in self.config.stages:
+                    yield getattr(self, stage)()
 
     def draws(self) -> str:
         """Draw from the guide and by importance, with k̂ of both, and leave views out."""

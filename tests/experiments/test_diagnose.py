@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,6 +25,8 @@ from pyro_compvae.analysis.results import read
 TINY = ["--num-scenes", "2", "--num-draws", "8", "--num-chains", "2", "--warmup-steps", "2", "--device", "cpu"]
 TINY += ["--fit-steps", "3", "--cover-steps", "1", "--ais-chains", "60", "--ais-temperatures", "2"]
 TINY += ["--simulated-scenes", "3", "--simulated-chains", "30", "--simulated-temperatures", "1"]
+
+EVIDENCE = ["--num-scenes", "1", "--num-samples", "4", "--fit-steps", "2", "--cover-steps", "1", "--ais-chains", "0"]
 
 pytestmark = pytest.mark.usefixtures("quick_pilot")
 
@@ -109,6 +112,20 @@ def test_what_is_there_is_not_computed_again(
     old = read(run / "predictive_checks.nc")
     assert script.main([str(run), *TINY, "--stages", "checks"]) == 0
     assert not np.array_equal(old["pit"], read(run / "predictive_checks.nc")["pit"])
+
+
+def test_a_second_call_at_once_is_told(script: ModuleType, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the diagnosis nor the sandwich is computed twice side by side."""
+    calls = {
+        ".diagnosis.lock": (script, TINY),
+        ".sandwich.lock": (load_script("estimate_evidence"), [*EVIDENCE, "--bdmc", "--bdmc-scenes", "2"]),
+    }
+    for name, (called, options) in calls.items():
+        with (drawn / name).open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            capsys.readouterr()
+            assert called.main([str(drawn), *options]) == 1
+            assert "expected a folder that nobody is working in" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_pictures")
