@@ -161,6 +161,7 @@ def open_page(browser: Chrome, path: Path) -> list[WebElement]:
     return browser.find_elements(By.CSS_SELECTOR, ".panel[data-run]")
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     report(script, path, runs / "full", runs / "bare")
@@ -224,6 +225,7 @@ def test_the_page_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -
         assert browser.get_log("browser") == []
 
 
+@pytest.mark.slow
 def test_views_and_ways_to_scenes_in_a_browser(script: ModuleType, runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     text = report(script, path, runs / "views")
