@@ -29,13 +29,13 @@ def test_nuts_and_importance_agree_where_khat_is_low() -> None:
     torch.manual_seed(0)
     arguments = run.guide.arguments(load_scenes(run.config.data, "test")[SCENE : SCENE + 1])
     log_joint, q = log_joint_and_posterior(run, arguments)
-    config = RefinedConfig(num_chains=128, num_temperatures=160)
+    config = RefinedConfig(num_chains=128, num_temperatures=100)
     fit = fit_and_cover(log_joint, q, config)
     chains = annealed_from(log_joint, fit, config)
     draws = {
         "guide": guide_draws(log_joint, q, 250, 2),
         "importance": importance_draws(chains.z, chains.log_weights, 1000, 2),
-        "nuts": nuts_draws(log_joint, q, NutsConfig(80, 2, 60, max_tree_depth=6), fit),
+        "nuts": nuts_draws(log_joint, q, NutsConfig(70, 2, 50, max_tree_depth=6), fit),
     }
     groups = {
         name: groups_of(draws_to_inference_data(some, run.model, run.guide, *arguments)) for name, some in draws.items()
