@@ -323,6 +323,7 @@ def test_hostile_files_in_a_run_folder_cost_no_more_than_themselves(
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.slow
 def test_what_does_not_fit_together_costs_no_more_than_itself(script: ModuleType, runs: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(runs / "full", run)

@@ -329,7 +329,9 @@ def test_signals_save_and_exit_cleanly(tmp_path: Path, number: signal.Signals) -
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("guide", ["iodine", "monet", "mulmon"])
+@pytest.mark.parametrize(
+    "guide", ["iodine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("monet", "mulmon"))]
+)
 def test_only_the_guide_is_trained_on_a_frozen_model(
     script: ModuleType,
     tmp_path: Path,

@@ -116,8 +116,12 @@ def assert_all_move(guide: SceneGuide, start: SceneGuide) -> None:
     assert not [name for name, parameter in guide.named_parameters() if torch.equal(parameter, before[name])]
 
 
-@pytest.mark.parametrize("name", GUIDES)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [(way, "iodine") for way in WAYS]
+    + [("build_guide", "monet"), ("build_guide", "mulmon")]
+    + [pytest.param(w, name, marks=pytest.mark.slow) for w in list(WAYS)[1:] for name in GUIDES if name != "iodine"],
+)
 def test_svi_equals_the_projects_own_training(name: str, way: str, tmp_path: Path) -> None:
     config = make_config(name)
     own = new_guide(config)

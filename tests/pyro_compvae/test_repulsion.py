@@ -64,6 +64,7 @@ def test_weak_repulsion_against_plain_monte_carlo(num_slots: int, latent_dim: in
     assert error < 0.05
 
 
+@pytest.mark.slow
 def test_strong_repulsion_against_another_schedule() -> None:
     """The other schedule has temperatures at powers of four instead of the pilot's, and other numbers of steps."""
     K, D, strength = 5, 8, 0.15

@@ -46,6 +46,7 @@ def test_draws_have_the_moments_of_the_posterior(fitted: bool) -> None:
         np.testing.assert_allclose(found.flatten(0, 1).std(0), deviation, rtol=0.25)
 
 
+@pytest.mark.slow
 def test_chains_start_in_other_orders_and_agree_once_aligned() -> None:
     model = SlotMixture(3, scale=0.1)
     x = model.simulate(1)
