@@ -145,7 +145,7 @@ def test_fifty_kills_change_nothing(nursery: Nursery, tmp_path: Path) -> None:
     dice = random.Random(0)
 
     kills, stages, behind = 0, set(), 0
-    while kills < 50 or (kills < 90 and "summary" not in stages):  # on a busy machine runs get less far
+    while kills < 50:
         resume = ["--resume"] if (run_dir / "config.yaml").exists() else []
         got_to = int(rows(run_dir)[-1]["step"]) if behind else 0
         if kills in (5, 25):
@@ -168,7 +168,11 @@ def test_fifty_kills_change_nothing(nursery: Nursery, tmp_path: Path) -> None:
         behind = load_checkpoint(checkpoint)["step"] if checkpoint.exists() else 0
         stages.add("done" if code == 0 else "summary" if behind == 60 else "training" if started else "start")
     print(kills, stages)
-    assert {"start", "training", "summary"} <= stages
+    assert {"start", "training"} <= stages
+    if not stages & {"summary", "done"}:  # on a busy machine runs get less far
+        code = nursery.run("run_svi", [*arguments, "--resume"], log, fault="in_the_middle_of", where="summary.json")
+        assert code == -signal.SIGKILL, log.read_text()
+        assert_whole(run_dir)
     assert nursery.run("run_svi", [*arguments, "--resume"], log) == 0
     assert_same_run(run_dir, tmp_path / "whole")
 
