@@ -40,7 +40,7 @@ from pyro_compvae.training.ambient import torch_as_it_was
 from pyro_compvae.training.captured_step import CudaGraphs
 from pyro_compvae.training.compilation import CompilationError, compile_networks
 from pyro_compvae.training.distributed import Workers, joined_workers
-from pyro_compvae.training.threads import threads_for
+from pyro_compvae.training.threads import threads_for, threads_in_words
 from pyro_compvae.training.trainer import Look, Trainer
 
 VALIDATION_SCENES = 64
@@ -159,7 +159,7 @@ def _begin(trainer: Trainer, options: TrainOptions) -> None:
         with naming_full_disk(folder.path):
             folder.begin(trainer.config)
         write_environment(folder.environment, options.command, device, workers.size)
-        where = str(device) if device.type == "cuda" else f"{device} with {threads} thread{'s'[: threads - 1]}"
+        where = str(device) if device.type == "cuda" else f"{device} with {threads_in_words(threads)}"
         where += f", {workers.size} workers" if workers.size > 1 else ""
         options.say(f"{folder.path}: steps {trainer.step} to {trainer.config.training.steps} on {where}")
 
@@ -243,5 +243,5 @@ def summarise(trainer: Trainer, splits: Mapping[str, SceneSet]) -> dict[str, Any
         "seconds": round(trainer.seconds, 1),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"cpu, {(threads := torch.get_num_threads())} thread{'s'[: threads - 1]}",
+        else f"cpu, {threads_in_words(torch.get_num_threads())}",
     }

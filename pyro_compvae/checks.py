@@ -12,6 +12,9 @@ from pyro_compvae.errors import ArgumentError, ConfigError
 LARGEST = 1e12
 """The largest number in a configuration for which no smaller limit is named, such as a number of steps."""
 
+MAX_DIGITS = 12
+"""The largest number of digits of a step."""
+
 MAX_WIDTH, MAX_LAYERS = 1 << 16, 64
 """The largest width of a layer, and the largest number of layers of one kind."""
 
@@ -25,6 +28,11 @@ def check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if not value >= 1:  # a comparison that NaN fails too
             raise ArgumentError(f"{name}: expected at least 1, got {value}")
+
+
+def is_step(text: str) -> bool:
+    """Whether a text from a file of a run is the number of a step, which may be converted."""
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
 
 
 def check_seed(seed: int) -> None:

@@ -213,10 +213,10 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
         _check_no_truth_values(config)
         return config
     except (dacite.DaciteError, ValueError, TypeError) as error:
-        raise ConfigError(f"configuration: {shortened(str(error))}") from error
+        raise ConfigError(f"configuration: {without_middle(str(error))}") from error
 
 
-def shortened(text: str, most: int = 1000) -> str:
+def without_middle(text: str, most: int = 1000) -> str:
     """A text of which the middle is left out if it is long, because it quotes a value of any length."""
     return text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 2 :]}"
 

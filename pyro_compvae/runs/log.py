@@ -12,13 +12,11 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from pyro_compvae.checks import is_step
 from pyro_compvae.runs.files import write_text
 from pyro_compvae.runs.folder import RunFolder
 
 UNPLOTTED = ("step", "seconds")
-
-MAX_DIGITS = 12
-"""The largest number of digits of a step."""
 
 
 class RunLog:
@@ -102,5 +100,5 @@ def whole_lines(path: Path, num_cells: int) -> dict[int, str]:
     return {
         int(row[0]): line + "\n"
         for line, row in zip(lines, cells, strict=True)
-        if len(row) == num_cells and row[0].isascii() and row[0].isdigit() and len(row[0]) <= MAX_DIGITS
+        if len(row) == num_cells and is_step(row[0])
     }

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pyro_compvae.checks import is_step
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.checkpoint import CheckpointError
 from pyro_compvae.runs.files import check_opens, write_bytes
@@ -19,9 +20,6 @@ FORMAT = "1"
 
 MAX_HEADER = 1 << 20
 """The largest header, in bytes, which names all tensors; that of the paper's models has about ten thousand."""
-
-MAX_DIGITS = 12
-"""The largest number of digits of a step."""
 
 
 def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tensor]) -> None:
@@ -69,7 +67,7 @@ def load_weights(path: Path) -> dict[str, Any]:
             + ". Export the run again with this version."
         )
     step = metadata.get("step", "")
-    if not (step.isascii() and step.isdigit() and len(step) <= MAX_DIGITS) or "config" not in metadata:
+    if not is_step(step) or "config" not in metadata:
         raise CheckpointError(
             f"{path}: expected a configuration and a number of steps in the metadata, got {sorted(metadata)[:9]} and "
             f"step {step[:40]!r}. Export the run again."

@@ -24,6 +24,11 @@ def threads_for(config: RunConfig, num_workers: int = 1) -> int:
     return 1 if pixels * sum(config.decoder.channels) <= SMALL else torch.get_num_threads()
 
 
+def threads_in_words(threads: int) -> str:
+    """A number of threads as a text."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
 @contextmanager
 def threads_restored() -> Iterator[None]:
     """A context that may set the number of torch's threads, which is as before at the end."""
