@@ -30,8 +30,8 @@ class Arguments:
     preset: str = "default"
     """The preset: default (for two CPU cores), paper (its Tables 2-4), or tiny (for seconds, to try things)."""
     dataset: DatasetName | None = None
-    """The data set. Sprites and solids (several views) are made on the spot, and the others are read from --data-root;
-    by default sprites, and solids with --guide mulmon."""
+    """The data set; by default sprites, and solids (several views) with --guide mulmon. clevr-mv, dolphin and file are
+    read from --data-root, and the others are made on the spot."""
     data_root: Path | None = None
     """The folder that holds clevr_mv/ or clevr_aug/; for --dataset file, a file that make_data.py convert has made."""
     steps: int | None = None

@@ -22,7 +22,8 @@ class AttentionNetwork(nn.Module):
     et al. 2019, Appendix B; widths as in the re-implementation of object-centric-library).
 
     Args:
-        image_size: (H, W). On the grid of the network both must be multiples of 2 to the number of blocks less one.
+        image_size: (H, W), multiples of the configuration's ``downsample``. From block to block sides are halved, and
+            rounded down.
         config: sizes of the layers.
         precision: the precision of convolutions and bottleneck, "float32" or "bfloat16".
 
@@ -43,15 +44,15 @@ class AttentionNetwork(nn.Module):
         if any(size % downsample for size in image_size):
             raise ArgumentError(f"image_size: expected multiples of downsample = {downsample}, got {image_size}")
         image_size = (image_size[0] // downsample, image_size[1] // downsample)
-        factor = 2 ** (len(channels) - 1)
+        halvings = len(channels) - 1
         # Instance normalisation of a single pixel would leave nothing.
-        if any(size % factor or size == factor for size in image_size):
+        if any(size >> halvings < 2 for size in image_size):
             raise ArgumentError(
-                f"image_size: expected multiples of {factor}, but not {factor} itself, for {len(channels)} attention "
-                f"blocks, got {image_size}"
+                f"image_size: expected at least {2 << halvings} pixels in height and width for {len(channels)} "
+                f"attention blocks, got {image_size}"
             )
         self.down = nn.ModuleList(_block(c_in, c_out) for c_in, c_out in pairwise((4, *channels)))
-        self.coarse = (channels[-1], image_size[0] // factor, image_size[1] // factor)
+        self.coarse = (channels[-1], image_size[0] >> halvings, image_size[1] >> halvings)
         features = self.coarse[0] * self.coarse[1] * self.coarse[2]
         self.bottleneck = nn.Sequential(
             nn.Flatten(),
@@ -91,7 +92,7 @@ class AttentionNetwork(nn.Module):
             features = self.bottleneck(features).unflatten(1, self.coarse)
             for i, (block, skip) in enumerate(zip(self.up, reversed(skips), strict=True)):
                 if i > 0:
-                    features = F.interpolate(features, scale_factor=2.0, mode="nearest")
+                    features = F.interpolate(features, size=skip.shape[-2:], mode="nearest")
                 features = block(torch.cat((features, skip), dim=1))
             logits = self.logits(features).to(x.dtype)
         if self.downsample > 1:

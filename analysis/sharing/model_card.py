@@ -17,6 +17,9 @@ from pyro_compvae.runs.config import RunConfig
 
 OWN_DATA = {
     "sprites": "images of flat superellipses that overlap",
+    "tetrominoes": "three pieces of four blocks each, as the published Tetrominoes to the bit",
+    "multi-dsprites": "squares, ellipses and hearts on grey, by the description of multi-dSprites",
+    "multi-dsprites-colour": "squares, ellipses and hearts on a colour, by the description of multi-dSprites",
     "solids": "ray-cast scenes of solids, in several views each",
 }
 """The data sets that the code of this project makes, with a description."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pyro_compvae.data.multi_dsprites import make_multi_dsprites
 from pyro_compvae.data.readers import clevr_mv, sources
 from pyro_compvae.data.readers.clevr_mv import read_clevr_mv
 from pyro_compvae.data.records import DataError
 from pyro_compvae.data.scene_file.reading import read_scene_file
 from pyro_compvae.data.scenes import SPLITS, SceneSet
 from pyro_compvae.data.sprites import SpriteConfig, make_sprites
+from pyro_compvae.data.tetrominoes import make_tetrominoes
 from pyro_compvae.errors import ArgumentError
-from pyro_compvae.runs.sections import DataConfig
+from pyro_compvae.runs.sections import MADE, DataConfig
+
+FLAT = ("sprites", "tetrominoes", "multi-dsprites", "multi-dsprites-colour")
+"""Data sets without a third dimension."""
 
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
 ROOTS = {
@@ -43,19 +48,10 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
     """
     if split not in SPLITS:
         raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    if config.name == "sprites":
-        if multi_view:
-            raise DataError("sprites have no cameras; MulMON needs --dataset solids, clevr-mv or dolphin")
-        sprites = SpriteConfig(image_size=config.image_size)
-        size = config.num_train if split == "train" else config.num_test
-        return make_sprites(split, size, config=sprites)
-    if config.name == "solids":
-        # These are slow to import, and only needed here.
-        from pyro_compvae.data.solids.config import SolidsConfig
-        from pyro_compvae.data.solids.scenes import make_solids
-
-        solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
-        scenes = make_solids(split, config.num_train if split == "train" else config.num_test, config=solids)
+    if multi_view and config.name in FLAT:
+        raise DataError(f"{config.name} have no cameras; MulMON needs --dataset solids, clevr-mv or dolphin")
+    if config.name in MADE:
+        scenes = _made(config, split)
     elif config.root is None or (config.name == "file" and not Path(config.root).is_file()):
         got = "nothing" if config.root is None else f"{config.root}, no file"
         raise DataError(
@@ -66,6 +62,22 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
     else:
         scenes = _clevr_mv(Path(config.root), FOLDERS[config.name], split, config.image_size)
     return _views(scenes) if multi_view else scenes.as_images()
+
+
+def _made(config: DataConfig, split: str) -> SceneSet:
+    num_scenes = config.num_train if split == "train" else config.num_test
+    if config.name == "sprites":
+        return make_sprites(split, num_scenes, config=SpriteConfig(image_size=config.image_size))
+    if config.name == "tetrominoes":
+        return make_tetrominoes(split, num_scenes)
+    if config.name in ("multi-dsprites", "multi-dsprites-colour"):
+        return make_multi_dsprites(split, num_scenes, coloured_background=config.name == "multi-dsprites-colour")
+    # These are slow to import, and only needed here.
+    from pyro_compvae.data.solids.config import SolidsConfig
+    from pyro_compvae.data.solids.scenes import make_solids
+
+    solids = SolidsConfig(image_size=config.image_size, num_views=config.num_views)
+    return make_solids(split, num_scenes, config=solids)
 
 
 def _clevr_mv(root: Path, name: str, split: str, image_size: int) -> SceneSet:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pyro_compvae.checks import check_counts, check_seed
-from pyro_compvae.data.scenes import SPLITS, SceneSet
+from pyro_compvae.data.made import make_scenes
+from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.errors import ArgumentError
 
 COLOURS = np.array(
@@ -26,8 +25,6 @@ COLOURS = np.array(
 EXPONENTS = {"diamond": 1.5, "disc": 2.0, "square": 3.0}
 """Exponents p of the shapes, which are superellipses |u|^p + |v|^p <= r^p. Whether a sharp corner between two pixels
 were visible would be a matter of chance."""
-CHUNK = 1000
-MAX_ROUNDS = 100
 
 
 @dataclass(frozen=True)
@@ -84,34 +81,12 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
     >>> make_sprites("test", 320)[:2].image.shape
     torch.Size([2, 3, 24, 24])
     """
-    if split not in SPLITS:
-        raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    check_counts(num_scenes=num_scenes)
-    check_seed(seed)
     config = config or SpriteConfig()
-    rng = np.random.default_rng((seed, SPLITS[split]))
-    chunks = [_make_chunk(rng, config) for _ in range(-(-num_scenes // CHUNK))]
-    images, labels, counts = (torch.from_numpy(np.concatenate(part)[:num_scenes]) for part in zip(*chunks, strict=True))
-    origin = f"{num_scenes:,} sprite scenes made on the spot, {split} stream of seed {seed}"
-    return SceneSet(images, labels, counts, origin=origin)
+    return make_scenes(lambda rng, n: _draw(rng, config, n), "sprite scenes", split, num_scenes, seed)
 
 
-def _make_chunk(rng: np.random.Generator, config: SpriteConfig) -> tuple[NDArray, NDArray, NDArray]:
-    """Make CHUNK accepted scenes: images (N, 3, H, W) uint8, labels (N, H, W) uint8, counts (N,)."""
-    accepted: list[list[NDArray]] = []
-    missing = CHUNK
-    while missing > 0:
-        if len(accepted) == MAX_ROUNDS:
-            raise ArgumentError(f"min_visible: expected scenes that can satisfy it, found too few with {config}")
-        *scenes, visible = _draw(rng, config, CHUNK)
-        accepted.append([part[visible] for part in scenes])
-        missing -= int(visible.sum())
-    images, labels, counts = (np.concatenate(part)[:CHUNK] for part in zip(*accepted, strict=True))
-    return images, labels, counts
-
-
-def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArray, ...]:
-    """Draw n scenes, and find out whether every object in them is visible enough."""
+def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Draw n scenes, and keep those in which every object is visible enough."""
     size, most = config.image_size, config.max_objects
     counts = rng.integers(config.min_objects, most + 1, n)
     radius = rng.uniform(config.min_radius, config.max_radius, (n, most))
@@ -136,7 +111,7 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
     seen = np.stack([(labels == j + 1).sum((1, 2)) for j in range(most)], axis=1)
     exists = np.arange(most) < counts[:, None]
     visible = np.all(~exists | (seen >= np.maximum(config.min_visible * area, 1)), axis=1)
-    return images, labels, counts, visible
+    return images[visible], labels[visible], counts[visible]
 
 
 def _inside(u: NDArray, v: NDArray, radius: NDArray, shape: NDArray) -> NDArray:

@@ -17,14 +17,19 @@ from pyro_compvae.checks import MAX_WIDTH, not_negative, positive, require
 GuideName = Literal["iodine", "monet", "mulmon"]
 
 
-DatasetName = Literal["sprites", "solids", "clevr-mv", "dolphin", "file"]
+DatasetName = Literal[
+    "sprites", "tetrominoes", "multi-dsprites", "multi-dsprites-colour", "solids", "clevr-mv", "dolphin", "file"
+]
 
 MAX_VIEWS, MAX_ITERATIONS = 1000, 1000
 """The most views of a scene, and the most iterations of refinement."""
 
-MADE = ("sprites", "solids")
+MADE = ("sprites", "tetrominoes", "multi-dsprites", "multi-dsprites-colour", "solids")
 MAX_MADE, MAX_MADE_SIDE = 64 << 30, 256
 """The data sets that are made on the spot, their largest size in bytes, and the largest side of their images."""
+
+SIDES = {"tetrominoes": 35, "multi-dsprites": 64, "multi-dsprites-colour": 64}
+"""The sides of the images of benchmarks, which have one size only."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class DataConfig:
     """The scenes of a run."""
 
     name: DatasetName = "sprites"
-    """The data set. "sprites" and "solids" are made on the spot; the others are read from ``root``."""
+    """The data set. "clevr-mv", "dolphin" and "file" are read from ``root``; the others are made on the spot."""
 
     root: str | None = None
     """Folder that holds the data on disk, or the file of scenes."""
@@ -41,10 +46,11 @@ class DataConfig:
     """Side of the square images in pixels; data on disk are resized to it."""
 
     num_train: int = 20_000
-    """Number of sprite or solid scenes to train on."""
+    """Number of scenes to train on, where they are made on the spot."""
 
     num_test: int = 320
-    """Number of unseen sprite or solid scenes for the final evaluation; there are as many for validation."""
+    """Number of unseen scenes for the final evaluation, where they are made on the spot; there are as many for
+    validation."""
 
     num_views: int = 6
     """Number of views of each solid scene."""
@@ -53,6 +59,12 @@ class DataConfig:
         positive(self, "image_size", most=MAX_SIDE)
         positive(self, "num_train", "num_test")
         positive(self, "num_views", most=MAX_VIEWS)
+        side = SIDES.get(self.name, self.image_size)
+        require(
+            self.image_size == side,
+            f"DataConfig.image_size: expected {side} for {self.name}, whose published images have this size, got "
+            f"{self.image_size}",
+        )
         made = max(self.num_train, self.num_test) * (self.num_views if self.name == "solids" else 1)
         require(
             self.name not in MADE or (self.image_size <= MAX_MADE_SIDE and made * 4 * self.image_size**2 <= MAX_MADE),

@@ -178,10 +178,10 @@ def test_eval_elbo_is_a_bound(strength: float) -> None:
 
 def test_sizes_that_do_not_fit_are_named() -> None:
     with pytest.raises(
-        ValueError, match=r"image_size: expected multiples of 4, but not 4 itself, for 3 attention.*got \(18, 16\)"
+        ValueError, match=r"image_size: expected at least 8 pixels in height and width for 3 attention.*got \(18, 7\)"
     ):
-        AttentionNetwork((18, 16), AttentionNetworkConfig(channels=(4, 4, 4)))
-    with pytest.raises(ValueError, match="image_size: expected multiples of 16, but not 16 itself"):
+        AttentionNetwork((18, 7), AttentionNetworkConfig(channels=(4, 4, 4)))
+    with pytest.raises(ValueError, match="image_size: expected at least 32 pixels"):
         AttentionNetwork((16, 16), AttentionNetworkConfig(channels=(4, 4, 4, 4, 4)))
     with pytest.raises(ValueError, match="image_size: expected images large enough for 3 encoder layers"):
         ComponentEncoder(D, (8, 8), ComponentEncoderConfig(encoder_channels=(4, 4, 4)))
@@ -209,6 +209,19 @@ def test_a_gated_encoder_sees_nothing_but_its_component() -> None:
     torch.testing.assert_close(ours, theirs)
     assert not torch.equal(ours, encoder(torch.cat((1 - image, log_mask), dim=1)))
     torch.testing.assert_close(F.softplus(ours[:, D:]), torch.full((1, D), 0.05), rtol=0.5, atol=0)
+
+
+def test_attention_takes_sides_that_cannot_be_halved_evenly() -> None:
+    """The 35 pixels of Tetrominoes become 17, 8 and 4; every pixel has masks, and the last rows and columns count."""
+    attention = AttentionNetwork((35, 35), AttentionNetworkConfig(channels=(4, 4, 4, 4), bottleneck=4))
+    assert attention.coarse == (4, 4, 4)
+    image = torch.rand(1, 3, 35, 35, requires_grad=True)
+    log_alpha, log_rest = attention(image, torch.zeros(1, 1, 35, 35))
+    torch.testing.assert_close(torch.logaddexp(log_alpha, log_rest), torch.zeros(1, 1, 35, 35))
+    log_alpha.square().sum().backward()
+    counts = image.grad[0].abs().sum(0) > 0
+    assert counts[34].any()
+    assert counts[:, 34].any()
 
 
 def test_attention_on_a_coarse_grid_is_interpolated() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from pyro_compvae.architectures import DecoderConfig
 from pyro_compvae.runs.config import RunConfig
-from pyro_compvae.runs.presets.data_sets import MADE, data_section
+from pyro_compvae.runs.presets.data_sets import data_section
 from pyro_compvae.runs.sections import (
+    MADE,
     AttentionConfig,
     DatasetName,
     GuideName,

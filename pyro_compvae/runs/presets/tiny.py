@@ -6,8 +6,9 @@ from typing import Any
 
 from pyro_compvae.architectures import DecoderConfig
 from pyro_compvae.runs.config import RunConfig
-from pyro_compvae.runs.presets.data_sets import MADE
 from pyro_compvae.runs.sections import (
+    MADE,
+    SIDES,
     AttentionConfig,
     DataConfig,
     DatasetName,
@@ -48,7 +49,7 @@ def _tiny(guide: GuideName, dataset: DatasetName, **sections: Any) -> RunConfig:
         preset="tiny",
         num_slots=4 if dataset in MADE else 7,
         latent_dim=4,
-        data=DataConfig(dataset, image_size=16, **scenes),
+        data=DataConfig(dataset, image_size=SIDES.get(dataset, 16), **scenes),
         decoder=DecoderConfig(channels=(4, 4)),
         training=TrainingConfig(steps=4, batch_size=4, log_every=1, evaluate_every=2, checkpoint_every=2),
         **sections,

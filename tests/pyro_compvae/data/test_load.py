@@ -11,7 +11,9 @@ import torch
 
 from pyro_compvae.data import DataError, StoredScene, load_scenes, read_clevr_mv, write_scenes
 from pyro_compvae.data.convert import ConvertConfig, convert
-from pyro_compvae.runs.sections import DataConfig
+from pyro_compvae.errors import ConfigError
+from pyro_compvae.runs.presets import preset
+from pyro_compvae.runs.sections import DataConfig, DatasetName
 
 
 def test_sprites_have_the_asked_sizes_and_splits_differ() -> None:
@@ -21,6 +23,20 @@ def test_sprites_have_the_asked_sizes_and_splits_differ() -> None:
     assert train.image_size == (16, 16)
     assert not torch.equal(train.images[:10], test.images)
     assert not torch.equal(validation.images, test.images)
+
+
+@pytest.mark.parametrize(("name", "side"), [("tetrominoes", 35), ("multi-dsprites", 64), ("multi-dsprites-colour", 64)])
+def test_benchmarks_have_their_published_size_and_no_other(name: DatasetName, side: int) -> None:
+    config = DataConfig(name, image_size=side, num_train=6, num_test=4)
+    train, validation, test = (load_scenes(config, split) for split in ("train", "validation", "test"))
+    assert (len(train), len(validation), len(test)) == (6, 4, 4)
+    assert train.image_size == (side, side)
+    assert not torch.equal(validation.images, test.images)
+    with pytest.raises(ConfigError, match=rf"image_size: expected {side} for {name}, .* got 24"):
+        DataConfig(name)
+    with pytest.raises(DataError, match=f"{name} have no cameras; MulMON needs --dataset solids"):
+        load_scenes(config, "train", multi_view=True)
+    assert preset("default", "iodine", name).data.image_size == side
 
 
 def test_solids_are_views_or_images() -> None:
