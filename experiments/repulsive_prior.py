@@ -22,6 +22,7 @@ from pyro_compvae.analysis.runs import load_run
 from pyro_compvae.cli import run
 from pyro_compvae.device import choose_device
 from pyro_compvae.evidence.estimate import RELIABLE
+from pyro_compvae.lnms import strength_of_sum
 from pyro_compvae.normaliser import Normaliser, estimate_log_normaliser
 from pyro_compvae.runs.files import check_writable
 
@@ -71,8 +72,9 @@ def hold_against(args: Arguments) -> None:
     check_writable(run.path)
     K, D = run.model.num_slots, run.model.latent_dim
     args.evidence.best(K)
-    strength = run.config.lnms_prior.strength if args.strength is None else args.strength
-    scale = run.config.lnms_prior.scale if args.scale is None else args.scale
+    of_run = run.config.lnms_prior
+    strength = strength_of_sum(of_run.strength if args.strength is None else args.strength, of_run.form, K)
+    scale = of_run.scale if args.scale is None else args.scale
     normaliser = estimate_log_normaliser(K, D, strength, scale)
     print(f"log Z(K {K}, D {D}, σ_c {scale:g}, s {strength:g}) = {show(normaliser)}")
     if args.tabulate:

@@ -24,7 +24,9 @@ def build_guide(config: RunConfig) -> SceneGuide:
     """
     make = {"iodine": _iodine, "monet": _monet, "mulmon": _mulmon}[config.guide]
     with WeightLimit():
-        return make(config)
+        guide = make(config)
+    guide.lnms_form = config.lnms_prior.form
+    return guide
 
 
 def _iodine(config: RunConfig) -> IodineGuide:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.factors import add_term
-from pyro_compvae.lnms import lnms_factor
+from pyro_compvae.lnms import LnmsForm, lnms_log_density
 from pyro_compvae.models import IMAGES_SCORED, SlotModel
 from pyro_compvae.programs import Program, warn_of_train_mode
 
@@ -36,6 +36,7 @@ class SceneGuide(Program):
         kl_weight: β of the training objective. With iterative refinement it is also β of the ELBO whose gradients steer
             the refinement, in train and in eval mode. A training schedule may set it.
         lnms_strength, lnms_scale: s and σ_c of L-NMS in train mode; s = 0 switches it off. A schedule may set s.
+        lnms_form: the form of L-NMS (`pyro_compvae.lnms.LnmsForm`). It may be set at any time.
     """
 
     title: ClassVar[str] = "A guide"
@@ -48,6 +49,7 @@ class SceneGuide(Program):
     model: SlotModel
     kl_weight: Weight
     lnms_strength: Weight
+    lnms_form: LnmsForm = "sum"
 
     def __init__(self, model: SlotModel, lnms_strength: float = 0.0, lnms_scale: float = 0.1) -> None:
         super().__init__()
@@ -107,9 +109,14 @@ class SceneGuide(Program):
     def _add_regularisers(self, q: Normal, z: Tensor) -> None:
         """Add s L_NMS(z), and the term that turns the ELBO's KL(q ‖ p) into β KL(q ‖ p); for train mode."""
         if may_differ(self.lnms_strength, 0):
-            lnms_factor(z, self.lnms_strength, self.lnms_scale)
+            add_term("lnms", self._lnms(q, z))
         if may_differ(self.kl_weight, 1):
             add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
+
+    def _lnms(self, q: Normal, z: Tensor) -> Tensor:
+        """s L_NMS(z) in nats, (B,), for z ~ q (B, K, D)."""
+        presence = slot_presence(q) if self.lnms_form == "presence" else None
+        return self.lnms_strength * lnms_log_density(z, self.lnms_scale, self.lnms_form, presence)
 
 
 def may_differ(weight: Weight, value: float) -> bool:
@@ -130,3 +137,13 @@ def slot_kl(q: Normal) -> Tensor:
     tensor([[0.0000, 0.5000]])
     """
     return (0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()).sum(-1)
+
+
+def slot_presence(q: Normal) -> Tensor:
+    """How much there is of every slot, 1 − exp(−KL(q_k ‖ N(0, I))), without a gradient: batch shape (B, K, D) → (B, K).
+
+    >>> q = Normal(torch.tensor([[[0.0, 0.0], [3.0, 0.0]]]), torch.ones(1, 2, 2))
+    >>> slot_presence(q)
+    tensor([[0.0000, 0.9889]])
+    """
+    return -torch.expm1(-slot_kl(q).detach())

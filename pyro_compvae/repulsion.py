@@ -19,6 +19,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from pyro_compvae.errors import ArgumentError
+from pyro_compvae.lnms import LnmsForm, strength_of_sum
 from pyro_compvae.models import SlotModel
 from pyro_compvae.normaliser import (
     LEAPFROG_STEPS,
@@ -110,7 +111,7 @@ class Repulsion:
 Model = TypeVar("Model", bound=SlotModel)
 
 
-def repulsive(model: Model, strength: float, scale: float = 0.1) -> Model:
+def repulsive(model: Model, strength: float, scale: float = 0.1, form: LnmsForm = "sum") -> Model:
     """The same model, sharing its weights, with slots that repel one another: p(x | z) p̃(z) of `RepulsivePrior`.
 
     This is what L-NMS would be if it were part of the model. The evidence of such a model can be compared with that of
@@ -119,12 +120,15 @@ def repulsive(model: Model, strength: float, scale: float = 0.1) -> Model:
     Args:
         model: a model of independent slots, which stays as it is.
         strength, scale: s and σ_c of L-NMS.
+        form: the form of L-NMS, "sum" or "mean".
 
     Raises:
-        ArgumentError: for a negative strength or a scale that is not positive.
+        ArgumentError: for a negative strength, a scale that is not positive, or the form "presence", which is no
+            density.
     """
     other = copy.copy(model)
     size = (model.num_slots, model.latent_dim)
+    strength = strength_of_sum(strength, form, model.num_slots)
     log_normaliser = estimate_log_normaliser(*size, strength, scale).log_normaliser
     other.make_prior = Repulsion(*size, strength, scale, log_normaliser)
     return other

@@ -12,7 +12,8 @@ from pyro_compvae.architectures import (
     LayerNorm,
     RefinementNetworkConfig,
 )
-from pyro_compvae.checks import MAX_WIDTH, not_negative, positive, require
+from pyro_compvae.checks import MAX_WIDTH, not_negative, one_of, positive, require
+from pyro_compvae.lnms import LnmsForm
 
 GuideName = Literal["iodine", "monet", "mulmon"]
 
@@ -189,8 +190,12 @@ class LnmsConfig:
     warmup_steps: int = 0
     """Steps over which s rises linearly from zero."""
 
+    form: LnmsForm = "sum"
+    """The sum over pairs of slots as in the paper, their mean, or the sum weighted by the presence of both slots."""
+
     def __post_init__(self) -> None:
         positive(self, "strength", "scale")
+        one_of(self, "form", LnmsForm)
         not_negative(self, "warmup_steps")
 
 

@@ -11,14 +11,16 @@ import torch
 from helpers.gradients import assert_same_loss_and_gradients, gradients
 from pyro.infer import Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 
-from pyro_compvae import DecoderConfig, SceneModel, SpatialBroadcastDecoder
+from pyro_compvae import DecoderConfig, SceneModel, SpatialBroadcastDecoder, lnms_log_density
 from pyro_compvae.architectures import LayerNorm, RefinementNetworkConfig
 from pyro_compvae.guides import IodineGuide
 from pyro_compvae.guides.reference import plain_iodine_loss
 from pyro_compvae.guides.refinement.evaluation import leave_one_out_logsumexp
 from pyro_compvae.guides.refinement.network import RefinementNetwork
 from pyro_compvae.guides.refinement.normalisation import normalise_gradient, normalise_images
+from pyro_compvae.lnms import LnmsForm
 
 B, K, D, H, W, T = 3, 3, 4, 8, 10, 3
 
@@ -130,11 +132,11 @@ def test_channels_last_and_float32_give_the_same_loss() -> None:
     torch.testing.assert_close(loss, plain, rtol=1e-5, atol=0)
 
 
-def test_lnms_raises_the_objective_by_its_weighted_strength() -> None:
+@pytest.mark.parametrize("form", get_args(LnmsForm))
+def test_lnms_raises_the_objective_by_its_weighted_strength(form: LnmsForm) -> None:
     """The sign is right: the train-mode loss falls by strength · L_NMS, summed over iterations with weights t/T."""
-    from pyro_compvae import lnms_log_density
-
     guide = make_guide(0.0).double().train()
+    guide.lnms_form = form
     x = torch.rand(B, 3, H, W, dtype=torch.float64)
     elbo = TraceMeanField_ELBO()(guide.model, guide)
     losses, terms = [], []
@@ -145,7 +147,9 @@ def test_lnms_raises_the_objective_by_its_weighted_strength() -> None:
         torch.manual_seed(3)
         terms.append(poutine.trace(guide).get_trace(x))
     last = -terms[1].nodes["lnms"]["fn"].log_factor
-    torch.testing.assert_close(last, 2.0 * lnms_log_density(terms[1].nodes["z"]["value"]))
+    z, q = terms[1].nodes["z"]["value"], terms[1].nodes["z"]["fn"].base_dist
+    presence = 1 - (-kl_divergence(q, Normal(0.0, 1.0)).sum(-1)).exp() if form == "presence" else None
+    torch.testing.assert_close(last, 2.0 * lnms_log_density(z, form=form, presence=presence))
     others = [
         terms[0].nodes[f"iteration_{t}"]["fn"].log_factor - terms[1].nodes[f"iteration_{t}"]["fn"].log_factor
         for t in range(1, T)

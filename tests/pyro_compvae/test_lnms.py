@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
+from typing import get_args
 
 import pyro
 import pyro.distributions as dist
@@ -12,6 +14,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from pyro_compvae import lnms_factor, lnms_log_density, slot_correlation
+from pyro_compvae.lnms import LnmsForm, strength_of_sum
 
 
 def test_correlation_is_the_cosine_of_every_pair() -> None:
@@ -30,6 +33,34 @@ def test_log_density_is_equation_3() -> None:
     normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 0.2)
     cosines = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)
     torch.testing.assert_close(lnms_log_density(z, 0.2), 2 * normal.log_prob(cosines).sum())
+
+
+@pytest.mark.parametrize("form", get_args(LnmsForm))
+def test_forms_pair_by_pair(form: LnmsForm) -> None:
+    z = torch.randn(5, 4, 3, dtype=torch.float64)
+    presence = torch.rand(5, 4, dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 0.3)
+    expected = torch.zeros(5, dtype=torch.float64)
+    for h, j in permutations(range(4), 2):
+        term = normal.log_prob(torch.nn.functional.cosine_similarity(z[:, h], z[:, j], dim=-1))
+        if form == "presence":
+            term = presence[:, h] * presence[:, j] * (term - normal.log_prob(torch.zeros_like(term)))
+        expected += term / (12 if form == "mean" else 1)
+    weights = presence if form == "presence" else None
+    torch.testing.assert_close(lnms_log_density(z, 0.3, form, weights), expected)
+    if form != "presence":
+        strength = strength_of_sum(0.7, form, 4)
+        torch.testing.assert_close(strength * lnms_log_density(z, 0.3), 0.7 * expected)
+
+
+def test_slots_that_are_not_there_pay_nothing() -> None:
+    z = torch.randn(3, 4, requires_grad=True)
+    presence = torch.tensor([0.0, 1.0, 0.0])
+    value = lnms_log_density(z, form="presence", presence=presence)
+    assert value == 0
+    value.backward()
+    assert torch.equal(z.grad, torch.zeros(3, 4))
+    assert lnms_log_density(torch.randn(1, 4), form="mean") == 0
 
 
 def test_one_slot_has_no_partner_and_zero_slots_no_direction() -> None:
@@ -79,4 +110,12 @@ def test_bad_arguments_are_named() -> None:
         lnms_log_density(torch.zeros(4))
     with pytest.raises(ValueError, match="scale: expected a positive standard deviation, got -1"):
         lnms_log_density(torch.zeros(2, 4), scale=-1)
+    with pytest.raises(ValueError, match="form: expected one of sum, mean, presence, got 'max'"):
+        lnms_log_density(torch.zeros(2, 4), form="max")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"presence: expected presences of the slots with form='presence' .*got none"):
+        lnms_log_density(torch.zeros(2, 4), form="presence")
+    with pytest.raises(ValueError, match=r"presence: expected presences .* and no other, got some"):
+        lnms_log_density(torch.zeros(2, 4), presence=torch.ones(2))
+    with pytest.raises(ValueError, match=r"form: expected sum or mean, .* got presence"):
+        strength_of_sum(1.0, "presence", 4)
     assert math.isfinite(float(lnms_log_density(torch.ones(2, 4))))

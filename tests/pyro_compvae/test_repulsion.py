@@ -142,6 +142,10 @@ def test_a_repulsive_model_is_plain_pyro_and_shares_its_weights() -> None:
     log_z = estimate_log_normaliser(K, D, strength).log_normaliser
     difference = LogJoint(other, x)(z) - LogJoint(model, x)(z)
     torch.testing.assert_close(difference, (strength * lnms_log_density(z) - log_z).double(), atol=1e-3, rtol=1e-5)
+    as_mean = LogJoint(repulsive(model, strength * K * (K - 1), form="mean"), x)(z)
+    torch.testing.assert_close(as_mean, LogJoint(other, x)(z))
+    with pytest.raises(ArgumentError, match="form: expected sum or mean"):
+        repulsive(model, strength, form="presence")
     images = Predictive(other, num_samples=3)(None, 2)["x"]
     assert images.shape == (3, 2, 3, *model.image_size)
     trace = poutine.trace(other).get_trace(x)
