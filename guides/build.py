@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyro_compvae.decoder import SpatialBroadcastDecoder
+from pyro_compvae.geco import Geco
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides.iodine import IodineGuide
 from pyro_compvae.guides.monet import MonetGuide
@@ -26,6 +27,9 @@ def build_guide(config: RunConfig) -> SceneGuide:
     with WeightLimit():
         guide = make(config)
     guide.lnms_form = config.lnms_prior.form
+    training = config.training
+    if training.geco_target is not None:
+        guide.geco = Geco(training.geco_target, training.geco_rate, training.geco_start)
     return guide
 
 

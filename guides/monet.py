@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyro
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -103,6 +104,10 @@ class MonetGuide(SceneGuide):
                 add_term("mask_kl", -self.mask_strength * mask_kl)
                 self._add_regularisers(q, z)
         return z
+
+    def log_likelihood(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        """log Σ_k a_k N(x; μ_k, σ²) of the images of a training step, (B,) in nats."""
+        return -guide_trace.nodes["attention_likelihood"]["log_prob"]
 
     def _encode(self, x: Tensor, log_masks: Tensor) -> Normal:
         B, K = log_masks.shape[:2]

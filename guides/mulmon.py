@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyro
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -137,9 +138,14 @@ class MulmonGuide(RefinementGuide):
             z = self._sample(q, images_scored=True)
             for v, term in enumerate(observations.terms, start=1):
                 add_term(f"view_{v}", term)
-            add_term("queries", self.query_weight * self._query(q, x[:, queried], viewpoints[:, queried]))
+            self._queried = self._query(q, x[:, queried], viewpoints[:, queried])
+            add_term("queries", self.query_weight * self._queried)
             add_term("prior_kl", prior_kl(q))
         return z
+
+    def log_likelihood(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        """The mean over queries of log p(x_q | z_q, viewpoint_q) in a training step, (B,) in nats."""
+        return self._queried
 
     @contextmanager
     def planned(  # type: ignore[override]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_compvae.factors import add_term
+from pyro_compvae.geco import Geco
 from pyro_compvae.lnms import LnmsForm, lnms_log_density
 from pyro_compvae.models import IMAGES_SCORED, SlotModel
 from pyro_compvae.programs import Program, warn_of_train_mode
@@ -35,6 +37,7 @@ class SceneGuide(Program):
         model: the generative model, whose parameters are trained along with the guide's.
         kl_weight: β of the training objective. With iterative refinement it is also β of the ELBO whose gradients steer
             the refinement, in train and in eval mode. A training schedule may set it.
+        geco: the multiplier that lowers β as far as reconstructions need it, or None.
         lnms_strength, lnms_scale: s and σ_c of L-NMS in train mode; s = 0 switches it off. A schedule may set s.
         lnms_form: the form of L-NMS (`pyro_compvae.lnms.LnmsForm`). It may be set at any time.
     """
@@ -50,6 +53,7 @@ class SceneGuide(Program):
     kl_weight: Weight
     lnms_strength: Weight
     lnms_form: LnmsForm = "sum"
+    geco: Geco | None
 
     def __init__(self, model: SlotModel, lnms_strength: float = 0.0, lnms_scale: float = 0.1) -> None:
         super().__init__()
@@ -57,6 +61,7 @@ class SceneGuide(Program):
         self.kl_weight = 1.0
         self.lnms_strength = lnms_strength
         self.lnms_scale = lnms_scale
+        self.geco = None
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Run the guide, with a warning if it is in train mode although nothing is being trained."""
@@ -66,6 +71,15 @@ class SceneGuide(Program):
     def arguments(self, scene: Scene) -> tuple[Tensor, ...]:
         """The arguments of model and guide for a batch of scenes: the images, and viewpoints if there are several."""
         return (scene.image,)
+
+    @property
+    def beta(self) -> Weight:
+        """The β in effect: ``kl_weight``, and with GECO ``kl_weight`` / λ."""
+        return self.kl_weight if self.geco is None else self.kl_weight / self.geco.multiplier
+
+    def log_likelihood(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        """log p(x | z) of the images of a training step, (B,) in nats per image, from the traces of model and guide."""
+        return model_trace.nodes["x"]["log_prob"]
 
     @contextmanager
     def planned(self, *arguments: Tensor, generator: torch.Generator | None = None) -> Iterator[Hashable]:
@@ -110,8 +124,8 @@ class SceneGuide(Program):
         """Add s L_NMS(z), and the term that turns the ELBO's KL(q ‖ p) into β KL(q ‖ p); for train mode."""
         if may_differ(self.lnms_strength, 0):
             add_term("lnms", self._lnms(q, z))
-        if may_differ(self.kl_weight, 1):
-            add_term("kl_weight", (1 - self.kl_weight) * prior_kl(q))
+        if may_differ(self.beta, 1):
+            add_term("kl_weight", (1 - self.beta) * prior_kl(q))
 
     def _lnms(self, q: Normal, z: Tensor) -> Tensor:
         """s L_NMS(z) in nats, (B,), for z ~ q (B, K, D)."""

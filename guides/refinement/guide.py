@@ -124,7 +124,7 @@ class RefinementGuide(SceneGuide):
             else:
                 evaluation = evaluate(likelihood, x, z, trained if is_term else ())
             if is_term:
-                term = evaluation.log_likelihood - self.kl_weight * divergence(q, z, t)
+                term = evaluation.log_likelihood - self.beta * divergence(q, z, t)
                 if may_differ(self.lnms_strength, 0):
                     term = term + self._lnms(q, z)
                 terms.append(weight * term)
@@ -142,5 +142,5 @@ class RefinementGuide(SceneGuide):
             leaf = Gaussian(*(parameter.detach().requires_grad_() for parameter in parameters))
             q = leaf.distribution()
             z = q.loc + q.scale * noise
-            surrogate = (evaluation.gradient * z).sum() - self.kl_weight * divergence(q, z, t).sum()
+            surrogate = (evaluation.gradient * z).sum() - self.beta * divergence(q, z, t).sum()
             return Gaussian(*torch.autograd.grad(surrogate, leaf))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -234,6 +235,16 @@ class TrainingConfig:
     kl_warmup_steps: int = 0
     """Steps over which β rises linearly from zero."""
 
+    geco_target: float | None = None
+    """log p(x | z) in nats per pixel and channel, for which GECO lowers β as far as it must (`pyro_compvae.geco`). β is
+    kl_weight / λ then, and has no warm-up; null trains without GECO."""
+
+    geco_rate: float = 0.001
+    """How much log λ rises in a step for every nat per pixel and channel below the target."""
+
+    geco_start: float = 1.0
+    """λ in the first step, at least 1."""
+
     precision: Literal["float32", "bfloat16"] = "float32"
     """The precision of the convolutions."""
 
@@ -252,4 +263,11 @@ class TrainingConfig:
             positive(self, "decay_steps")
         positive(self, "log_every", "evaluate_every", "checkpoint_every")
         not_negative(self, "warmup_steps", "kl_warmup_steps")
+        positive(self, "geco_rate", "geco_start")
+        require(self.geco_start >= 1, f"TrainingConfig.geco_start: expected at least 1, got {self.geco_start}")
+        require(
+            self.geco_target is None or (math.isfinite(self.geco_target) and self.kl_warmup_steps == 0),
+            f"TrainingConfig.geco_target: expected a finite target and no warm-up of β, which GECO sets, got "
+            f"{self.geco_target} and kl_warmup_steps {self.kl_warmup_steps}. Set training.kl_warmup_steps=0.",
+        )
         require(0 <= self.beta1 < 1, f"TrainingConfig.beta1: expected a number in [0, 1), got {self.beta1}")

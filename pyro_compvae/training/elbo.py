@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 from torch.distributions import kl_divergence
+
+from pyro_compvae.guide import SceneGuide
 
 
 class SceneElbo(TraceMeanField_ELBO):
@@ -36,4 +39,6 @@ class SceneElbo(TraceMeanField_ELBO):
         for name, site in guide_trace.nodes.items():
             if site["type"] == "sample" and name not in model_trace.nodes:
                 terms.append(site["log_prob_sum"])  # factors, which lower the ELBO
+        if isinstance(guide, SceneGuide) and guide.training and guide.geco is not None:
+            guide.geco.observe(guide.log_likelihood(model_trace, guide_trace), 3 * math.prod(guide.model.image_size))
         return sum(terms[1:], start=terms[0])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_compvae.guide import SceneGuide, Weight
 from pyro_compvae.runs.sections import TrainingConfig
+from pyro_compvae.training.distributed import ALONE, Workers
 
 Loss = Callable[..., Tensor]
 """The loss, summed over scenes in nats, as a function of the arguments of model and guide."""
@@ -46,13 +47,22 @@ class TrainingStep:
         loss: the loss of the guide and its model.
         optimiser: the optimiser of the trained parameters.
         clip_norm: the largest norm of the gradient, to which longer ones are clipped.
+        workers: this process, and how many take the step together.
     """
 
-    def __init__(self, guide: SceneGuide, loss: Loss, optimiser: torch.optim.Optimizer, clip_norm: float) -> None:
+    def __init__(
+        self,
+        guide: SceneGuide,
+        loss: Loss,
+        optimiser: torch.optim.Optimizer,
+        clip_norm: float,
+        workers: Workers = ALONE,
+    ) -> None:
         self.guide = guide
         self.loss = loss
         self.optimiser = optimiser
         self.clip_norm = clip_norm
+        self.workers = workers
 
     def set(self, learning_rate: float, weights: Mapping[str, Weight]) -> None:
         """Set the learning rate, and the weights of the objective by the names of the guide's attributes."""
@@ -65,7 +75,7 @@ class TrainingStep:
                 group["lr"] = learning_rate
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """Take the step; returns the loss in nats per scene, and the norm of its gradient, (2,)."""
+        """Take the step, with GECO also one of λ; returns the loss in nats per scene and its gradient's norm, (2,)."""
         # Pyro's own checks read every pixel in every step, and would report a NaN in terms of shapes and sites.
         # Parameters stay with their modules, outside of Pyro's global store.
         with pyro.validation_enabled(False), pyro.get_param_store().scope():
@@ -75,6 +85,8 @@ class TrainingStep:
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.optimiser.step()
+        if self.guide.geco is not None and self.guide.geco.observed is not None:
+            self.guide.geco.update(self.workers.mean(self.guide.geco.observed))
         return torch.stack((loss.detach(), norm))
 
     def finish(self) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.device import fits
 from pyro_compvae.errors import ArgumentError, ConfigError, DiskFullError
+from pyro_compvae.geco import best_log_likelihood
 from pyro_compvae.guide import SceneGuide
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.files import naming_full_disk
@@ -102,14 +103,21 @@ class Trainer:
         self.folder = folder
         self.look = look
         self.schedules = schedules(config)
-        self.log = RunLog(folder, (*TRAINING_COLUMNS, *self.schedules, *look.metric_names))
+        if guide.geco is not None and guide.geco.target > (best := best_log_likelihood(guide.model.scale)):
+            warnings.warn(
+                f"training.geco_target: expected at most {best:.3f} nats, the log-density of a colour value at its "
+                f"mean with σ = {guide.model.scale:g}, got {guide.geco.target:g}. λ will grow without end.",
+                stacklevel=2,
+            )
+        multiplier = () if guide.geco is None else ("geco_multiplier",)
+        self.log = RunLog(folder, (*TRAINING_COLUMNS, *self.schedules, *multiplier, *look.metric_names))
         self.workers = workers
         parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
         # On a GPU the optimiser is the same whether or not steps are recorded, so that the numbers are the same.
         capturable = recorder is not None or device.type == "cuda"
         self.optimiser = make_optimiser(config.training, parameters, capturable)
         loss = workers.replicate(SceneElbo()(guide.model, guide), device)
-        step = TrainingStep(guide, loss, self.optimiser, config.training.clip_norm)
+        step = TrainingStep(guide, loss, self.optimiser, config.training.clip_norm, workers)
         self.take_step: TrainingStep | CapturedStep = step
         if recorder is not None:
             self.take_step = CapturedStep(step, recorder, changing(config), warnings.warn)
@@ -221,7 +229,7 @@ class Trainer:
     def _training_row(self) -> dict[str, float]:
         losses, norms = self.state.check_finite()
         self.state.window.clear()
-        return {
+        row = {
             "step": self.step,
             "seconds": round(self.seconds, 3),
             "loss": float(losses.mean()),
@@ -229,6 +237,9 @@ class Trainer:
             "learning_rate": learning_rate(self.config.training, self.step - 1),
             **{name: schedule(self.config, self.step - 1) for name, schedule in self.schedules.items()},
         }
+        if self.guide.geco is not None:
+            row["geco_multiplier"] = float(self.guide.geco.multiplier)
+        return row
 
     def _evaluate(self) -> dict[str, float]:
         devices = [self.device] if self.device.type == "cuda" else []

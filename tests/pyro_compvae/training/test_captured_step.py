@@ -106,6 +106,15 @@ def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: boo
     assert same(trained(Refusing, config)[1], recorded)
 
 
+@pytest.mark.filterwarnings("ignore:cuda_graph")
+def test_recorded_steps_move_the_multiplier_of_geco() -> None:
+    config = preset("tiny", "iodine").replace({"training.steps": STEPS, "training.geco_target": 1.0})
+    recorder, recorded = trained(RecordedOperations, config)
+    assert recorder.repeats == STEPS - WARM_STEPS
+    assert recorded["geco.log_multiplier"] > 0
+    assert same(trained(Refusing, config)[1], recorded)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_is_the_same_bit_by_bit(name: GuideName, tmp_path: Path) -> None:
     """They agree although the resumed run takes ordinary first steps where the other one repeats recorded ones."""
