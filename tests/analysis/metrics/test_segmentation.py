@@ -1,7 +1,9 @@
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
+from helpers.published import TETROMINOES, needs_published_images
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
@@ -250,3 +252,15 @@ def test_images_are_checked_at_the_door():
         mean_squared_error(image[0], image)
     with pytest.raises(ValueError, match=r"^image: .* reconstruction, \(2, 3, 4, 4\), got \(1, 3, 4, 4\)$"):
         mean_squared_error(image, image[:1])
+
+
+@needs_published_images
+def test_figures_of_efficientmorl_on_its_published_output() -> None:
+    """All ten images are segmented perfectly, and the squared errors lie in the published range."""
+    published = {name: torch.from_numpy(array) for name, array in np.load(TETROMINOES).items()}
+    truth, labels = published["label"].long(), published["emorl_label"].long()
+    assert torch.equal(adjusted_rand_index(labels, truth, foreground_only=True), torch.ones(10).double())
+    image = published["image"].movedim(-1, 1).double() / 255
+    errors = mean_squared_error(published["emorl_reconstruction"].movedim(-1, 1).double(), image)
+    assert float(errors.min()) == pytest.approx(1.8e-5, abs=0.05e-5)
+    assert float(errors.max()) == pytest.approx(9.2e-5, abs=0.05e-5)

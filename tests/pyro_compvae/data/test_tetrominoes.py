@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.published import TETROMINOES, needs_published_images
 from scipy.stats import chisquare
 
 from pyro_compvae.data import make_tetrominoes, render_pieces
 from pyro_compvae.data.tetrominoes import COLOURS, PIECES
-
-PUBLISHED = Path(__file__).parents[4] / "shared/data/tetrominoes/published_samples.npz"
 
 
 def find_pieces(image: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, int, int]]:
@@ -30,9 +28,9 @@ def find_pieces(image: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, i
     return found
 
 
-@pytest.mark.skipif(not PUBLISHED.is_file(), reason="ten published images are not here")
+@needs_published_images
 def test_published_images_are_reproduced_without_an_error() -> None:
-    published = np.load(PUBLISHED)
+    published = np.load(TETROMINOES)
     pieces = [find_pieces(*scene) for scene in zip(published["image"], published["label"], strict=True)]
     images, labels = render_pieces(*np.moveaxis(np.array(pieces), -1, 0))
     assert len(images) == 10
