@@ -21,7 +21,7 @@ def benchmark() -> ModuleType:
     return load_script("benchmark")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=65)
 def test_quick_run_prints_and_writes_consistent_numbers(
     benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,7 +135,7 @@ def test_a_run_that_is_killed_while_it_writes_goes_on(nursery: Nursery, tmp_path
     assert_same_run(run_dir, tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=80)
 def test_fifty_kills_change_nothing(nursery: Nursery, tmp_path: Path) -> None:
     """Half of the kills come after a random time, from the first imports to the summary, and half at a random file."""
     log, run_dir = tmp_path / "log", tmp_path / "killed"

@@ -23,7 +23,7 @@ SCENE = 4
 """A test scene in which a few chains of NUTS mix within minutes, and k̂ of annealed chains is low."""
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=150)
 def test_nuts_and_importance_agree_where_khat_is_low() -> None:
     run = load_run(RUN)
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import pytest
 from helpers.memory import growth
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(seconds=40),
     pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux's /proc"),
 ]
 

@@ -126,7 +126,7 @@ def test_the_figure_shows_every_part(linear: tuple[Ladder, dict[str, Tensor]], t
     assert (tmp_path / "ladder.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=50)
 def test_the_full_covariance_of_112_dimensions_is_found() -> None:
     """The sizes are the published ones, K = 7 and D = 16, and the independence gap is 33 nats."""
     model = LinearGaussian(7, 16, observed_dim=20, scale=0.3)

@@ -72,7 +72,7 @@ def end_of_endless_run(run_dir: Path, act: Callable[[subprocess.Popen[str]], Non
     return process.returncode, out, err
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_gradients_are_those_of_one_process_with_the_joint_batch(tmp_path: Path) -> None:
     run_two(ROOT / "tests" / "helpers" / "joint_gradients.py", [str(tmp_path / "gradients.pt")])
     shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
