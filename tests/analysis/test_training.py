@@ -85,6 +85,19 @@ def test_the_program_around_stays_as_it_is(tmp_path: Path) -> None:
     assert run.identity == expected
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_tiny_numbers_count_as_zero_in_training_and_as_before_afterwards(tmp_path: Path, flushed: bool) -> None:
+    tiny, seen = torch.tensor(1e-39), []
+    torch.set_flush_denormal(flushed)
+    try:
+        options = TrainOptions(say=lambda line: seen.append(float(tiny * 1)))
+        train(preset("tiny", "monet").replace({"training.steps": 1}), tmp_path / "run", options=options)
+        assert seen[-1] == 0
+        assert (float(tiny * 1) == 0) == flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def test_only_runs_are_resumed(tmp_path: Path) -> None:
     config = preset("tiny", "monet").replace(TWO_STEPS)
     resume = TrainOptions(resume=True)
