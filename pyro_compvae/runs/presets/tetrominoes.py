@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from pyro_compvae.architectures import DecoderConfig
-from pyro_compvae.errors import ConfigError
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets.data_sets import data_section
 from pyro_compvae.runs.presets.parts import SMALL_REFINEMENT, training
-from pyro_compvae.runs.sections import AttentionConfig, DatasetName, GuideName, LnmsConfig, TrainingConfig
+from pyro_compvae.runs.sections import AttentionConfig, DatasetName, GuideName, LnmsConfig, TrainingConfig, ViewsConfig
 
 
 def iodine(dataset: DatasetName) -> RunConfig:
@@ -35,12 +34,9 @@ def monet(dataset: DatasetName) -> RunConfig:
 
 
 def mulmon(dataset: DatasetName) -> RunConfig:
-    """There is none: pieces have no cameras.
-
-    Raises:
-        ConfigError: always.
-    """
-    raise ConfigError(f"{dataset} have no cameras; MulMON needs --dataset solids, clevr-mv or dolphin")
+    """MulMON with IODINE's networks, which nothing can be trained with: these scenes have no cameras."""
+    views = ViewsConfig(refine_with_viewpoint=True)
+    return _tetrominoes("mulmon", dataset, LnmsConfig(), training(6_000), refinement=SMALL_REFINEMENT, views=views)
 
 
 def _tetrominoes(
