@@ -24,7 +24,7 @@ from pyro_compvae.evidence import (
     proposal_log_evidence,
 )
 from pyro_compvae.evidence.fitting.flow import Coupling
-from pyro_compvae.precision import _settings, allow_tf32, exact_products
+from pyro_compvae.precision import _settings, allow_tf32, exact_products, rounded_products
 
 K, D, PILOT_CHAINS = 2, 2, 2
 
@@ -181,3 +181,26 @@ def test_what_was_allowed_comes_back_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert allowed() == before
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize("context", [exact_products, rounded_products])
+def test_denormals_count_as_zero_inside_and_as_before_outside(context: Callable[[], Any], flushed: bool) -> None:
+    tiny = torch.tensor(1e-39, requires_grad=True)
+
+    def counts_as_zero() -> tuple[bool, bool]:
+        (gradient,) = torch.autograd.grad(tiny * tiny.detach(), tiny)
+        return float(tiny * 1) == 0, float(gradient * 1) == 0
+
+    torch.set_flush_denormal(flushed)
+    try:
+        with context():
+            with context():
+                assert counts_as_zero() == (True, True)
+            assert counts_as_zero() == (True, True)
+        assert counts_as_zero() == (flushed, flushed)
+        with pytest.raises(ZeroDivisionError), context():
+            raise ZeroDivisionError
+        assert counts_as_zero() == (flushed, flushed)
+    finally:
+        torch.set_flush_denormal(False)
