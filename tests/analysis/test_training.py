@@ -123,7 +123,7 @@ def refuse(*_: object) -> None:
 
 def test_a_call_that_was_refused_may_be_mended(tmp_path: Path) -> None:
     for config, images, message in (
-        (preset("tiny", "monet", "file"), torch.rand(8, 3, 18, 18), "image_size: expected multiples of 4"),
+        (preset("tiny", "monet", "file"), torch.rand(8, 3, 7, 7), "image_size: expected at least 8 pixels"),
         (preset("tiny", "mulmon", "file"), torch.rand(8, 3, 16, 16), "scenes: expected several views of each"),
     ):
         with pytest.raises(ValueError, match=message):

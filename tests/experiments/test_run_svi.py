@@ -282,8 +282,16 @@ def test_resume_compares_fields_that_only_the_guide_of_the_run_has(
         ("got 'attention.bottleneck'", [*TINY, "--guide", "mulmon", "--set", "attention.bottleneck=8"]),
         ("got 'latent_dim.a.b'", [*TINY, "--set", "latent_dim.a.b=3"]),
         (
-            "image_size: expected multiples of 4, but not 4 itself, for 3 attention",
-            [*TINY, "--guide", "monet", "--set", "data.image_size=18"],
+            "image_size: expected at least 32 pixels in height and width for 5 attention",
+            [*TINY, "--guide", "monet", "--set", "attention.channels=[4, 4, 4, 4, 4]"],
+        ),
+        (
+            "image_size: expected 35 for tetrominoes",
+            [*TINY, "--dataset", "tetrominoes", "--set", "data.image_size=36"],
+        ),
+        (
+            "geco_target: expected a finite target and no warm-up of β",
+            [*TINY, "--set", "training.geco_target=1", "--set", "training.kl_warmup_steps=5"],
         ),
     ],
 )
