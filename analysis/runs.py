@@ -102,7 +102,8 @@ def load_run(
     check_weights(file, content["guide"], guide.state_dict())
     guide.load_state_dict(content["guide"])
     guide.to(device)
-    # The refinement network was trained on gradients of the ELBO at this β, which is constant after the warm-up.
+    # The refinement network was trained on gradients of the ELBO at this β, which is constant after the warm-up, and
+    # with GECO is divided by the λ among the weights.
     guide.kl_weight = kl_weight(config, max(content["step"] - 1, 0))
     if num_slots is not None:
         config = config.replace({"num_slots": num_slots})

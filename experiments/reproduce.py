@@ -5,6 +5,7 @@ and continues stopped ones. Beside the runs, each with a log, the folder gets th
 
     table1      table1.csv (a row per run), table1.txt (the paper's Table 1, with its numbers), table1.png, and
                 figure3.png (an image decomposed by all models, the paper's Figures 3 and 4)
+    forms       forms.csv and forms.txt: the forms of L-NMS against none, ΔL⁺, Δ log p̂(x), Δ gap and Δ duplicates
     figure6     figure6.csv (a row per run and number of slots in testing), figure6.txt (means), figure6.png
 """
 
@@ -14,10 +15,10 @@ import sys
 
 import tyro
 
-from pyro_compvae.analysis.studies.study import Figure6, Study, Table1
+from pyro_compvae.analysis.studies.study import Figure6, Forms, Study, Table1
 from pyro_compvae.cli import run
 
-STUDIES = tyro.extras.subcommand_type_from_defaults({"table1": Table1(), "figure6": Figure6()})
+STUDIES = tyro.extras.subcommand_type_from_defaults({"table1": Table1(), "figure6": Figure6(), "forms": Forms()})
 
 TRAIN = (sys.executable, "-m", "pyro_compvae.experiments.run_svi", "--resume")
 """The command that trains a run in a separate process."""

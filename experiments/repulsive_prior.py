@@ -41,7 +41,9 @@ class Arguments:
     num_scenes: int = 32
     """How many test scenes to use, from the first on."""
     strength: float | None = None
-    """s, the strength of L-NMS, instead of the run's."""
+    """s, the strength of L-NMS, instead of the run's; it is of the form."""
+    form: Literal["sum", "mean"] | None = None
+    """The form of L-NMS, instead of the run's. A run with the form presence needs one, since that is no density."""
     scale: float | None = None
     """σ_c, the scale of L-NMS, instead of the run's."""
     tabulate: bool = False
@@ -73,7 +75,8 @@ def hold_against(args: Arguments) -> None:
     K, D = run.model.num_slots, run.model.latent_dim
     args.evidence.best(K)
     of_run = run.config.lnms_prior
-    strength = strength_of_sum(of_run.strength if args.strength is None else args.strength, of_run.form, K)
+    form = args.form or of_run.form
+    strength = strength_of_sum(of_run.strength if args.strength is None else args.strength, form, K)
     scale = of_run.scale if args.scale is None else args.scale
     normaliser = estimate_log_normaliser(K, D, strength, scale)
     print(f"log Z(K {K}, D {D}, σ_c {scale:g}, s {strength:g}) = {show(normaliser)}")

@@ -42,8 +42,8 @@ class MonetGuide(SceneGuide):
     * the scale of a latent goes through softplus (theirs: an exponential);
     * the last layer of the attention starts with weights ten times as large (`AttentionNetworkConfig.gain`), and the
       decoder with weights that keep variances (theirs: torch's default);
-    * in the preset for data on disk an encoder sees its component alone instead of the whole image beside the mask, and
-      attention starts soft, on a coarse grid (`ComponentEncoder`, `AttentionNetwork`).
+    * in the presets for renders and Tetrominoes an encoder sees its component alone instead of the whole image beside
+      the mask, and attention starts soft, with renders on a coarse grid (`ComponentEncoder`, `AttentionNetwork`).
 
     Args:
         model: the generative model, whose decoder is trained along with the guide.

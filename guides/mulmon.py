@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyro
 import torch
@@ -138,14 +138,15 @@ class MulmonGuide(RefinementGuide):
             z = self._sample(q, images_scored=True)
             for v, term in enumerate(observations.terms, start=1):
                 add_term(f"view_{v}", term)
-            self._queried = self._query(q, x[:, queried], viewpoints[:, queried])
-            add_term("queries", self.query_weight * self._queried)
+            scored = self._query(q, x[:, queried], viewpoints[:, queried])
+            add_term("queries", self.query_weight * scored, log_likelihood=scored)
             add_term("prior_kl", prior_kl(q))
         return z
 
     def log_likelihood(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
         """The mean over queries of log p(x_q | z_q, viewpoint_q) in a training step, (B,) in nats."""
-        return self._queried
+        about: Any = guide_trace.nodes["queries"]["infer"]
+        return about["log_likelihood"]
 
     @contextmanager
     def planned(  # type: ignore[override]

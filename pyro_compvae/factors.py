@@ -54,12 +54,13 @@ class TrainingTerm(Unit):
         return ScoreParts(log_prob=log_prob, score_function=0, entropy_term=log_prob)  # type: ignore[arg-type]
 
 
-def add_term(name: str, term: Tensor) -> None:
+def add_term(name: str, term: Tensor, **infer: Any) -> None:
     """Add a term (B,) in nats to the objective, from within a Pyro *guide* and its plate "scenes".
 
     It is a `pyro.factor` with `TrainingTerm` as its distribution. A guide's factor f *lowers* the ELBO by f, hence the
     minus sign, which stands here and nowhere else. The term must be a differentiable function of reparameterised
-    samples.
+    samples. ``infer`` are further entries of the site's dictionary of that name.
     """
     factor = TrainingTerm(-term, has_rsample=True)
-    pyro.sample(name, factor, obs=factor.sample(), infer={"is_auxiliary": True})
+    about: Any = {"is_auxiliary": True, **infer}
+    pyro.sample(name, factor, obs=factor.sample(), infer=about)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from pyro_compvae.errors import ArgumentError
 
 DECAY = 0.99
 """The share of the moving average of the constraint that remains after a step, as in EfficientMORL's code."""
@@ -23,12 +26,16 @@ class Geco(nn.Module):
     (Emami et al. 2021), so that the objective is the ELBO where the target is met. EfficientMORL adds to a number whose
     softplus is λ; the factor here is the published one.
 
-    Its state is part of the guide's, so it is in checkpoints and exports.
+    Its state is part of the guide's, so it is in checkpoints and exports. `SceneElbo` observes and `TrainingStep`
+    updates; under any other ELBO, or in a loop of your own, λ stays as it is unless you call `observe` and `update`.
 
     Args:
         target: the wanted log p(x | z) in nats per pixel and channel; see `best_log_likelihood`.
         rate: how fast log λ rises for every nat per pixel and channel that is missing.
         start: the λ of the first step.
+
+    Raises:
+        ArgumentError: for a rate that is not positive, or a start below 1.
     """
 
     constraint: Tensor
@@ -37,6 +44,10 @@ class Geco(nn.Module):
 
     def __init__(self, target: float, rate: float = 0.001, start: float = 1.0) -> None:
         super().__init__()
+        if not rate > 0:
+            raise ArgumentError(f"rate: expected a positive number, got {rate}")
+        if not start >= 1:
+            raise ArgumentError(f"start: expected at least 1, got {start}")
         self.target, self.rate = target, rate
         self.register_buffer("constraint", torch.tensor(math.nan))
         self.register_buffer("log_multiplier", torch.tensor(math.log(start)))
@@ -51,9 +62,16 @@ class Geco(nn.Module):
         self.observed = log_likelihood.detach().mean() / num_values
 
     @torch.no_grad()
-    def update(self, observed: Tensor) -> None:
-        """Update C̄ and λ in place, by the mean of what all workers observed in a step."""
-        now = self.target - observed
+    def update(self, mean: Callable[[Tensor], Tensor] = lambda observed: observed) -> None:
+        """Update C̄ and λ in place by what has been observed since the last update, if anything.
+
+        Args:
+            mean: the mean over the workers that share a step.
+        """
+        if self.observed is None:
+            return
+        now = self.target - mean(self.observed)
+        self.observed = None
         average = DECAY * self.constraint + (1 - DECAY) * now
         self.constraint.copy_(torch.where(self.constraint.isnan(), now, average))
         self.log_multiplier.add_(self.rate * self.constraint).clamp_(min=0)

@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from pyro_compvae.factors import add_term
 from pyro_compvae.geco import Geco
-from pyro_compvae.lnms import LnmsForm, lnms_log_density
+from pyro_compvae.lnms import LnmsForm, lnms_factor
 from pyro_compvae.models import IMAGES_SCORED, SlotModel
 from pyro_compvae.programs import Program, warn_of_train_mode
 
@@ -37,7 +37,8 @@ class SceneGuide(Program):
         model: the generative model, whose parameters are trained along with the guide's.
         kl_weight: β of the training objective. With iterative refinement it is also β of the ELBO whose gradients steer
             the refinement, in train and in eval mode. A training schedule may set it.
-        geco: the multiplier that lowers β as far as reconstructions need it, or None.
+        geco: the multiplier that lowers β as far as reconstructions need it, or None. `SceneElbo` and `TrainingStep`
+            move it, and no other ELBO or loop does.
         lnms_strength, lnms_scale: s and σ_c of L-NMS in train mode; s = 0 switches it off. A schedule may set s.
         lnms_form: the form of L-NMS (`pyro_compvae.lnms.LnmsForm`). It may be set at any time.
     """
@@ -123,14 +124,13 @@ class SceneGuide(Program):
     def _add_regularisers(self, q: Normal, z: Tensor) -> None:
         """Add s L_NMS(z), and the term that turns the ELBO's KL(q ‖ p) into β KL(q ‖ p); for train mode."""
         if may_differ(self.lnms_strength, 0):
-            add_term("lnms", self._lnms(q, z))
+            lnms_factor(z, self.lnms_strength, self.lnms_scale, self.lnms_form, self._presence(q))
         if may_differ(self.beta, 1):
             add_term("kl_weight", (1 - self.beta) * prior_kl(q))
 
-    def _lnms(self, q: Normal, z: Tensor) -> Tensor:
-        """s L_NMS(z) in nats, (B,), for z ~ q (B, K, D)."""
-        presence = slot_presence(q) if self.lnms_form == "presence" else None
-        return self.lnms_strength * lnms_log_density(z, self.lnms_scale, self.lnms_form, presence)
+    def _presence(self, q: Normal) -> Tensor | None:
+        """The presence of slots, (B, K), where the form of L-NMS weighs pairs by it."""
+        return slot_presence(q) if self.lnms_form == "presence" else None
 
 
 def may_differ(weight: Weight, value: float) -> bool:

@@ -108,7 +108,7 @@ def strength_of_sum(strength: float, form: LnmsForm, num_slots: int) -> float:
     if form == "presence":
         raise ArgumentError(
             "form: expected sum or mean, which are densities of slots, got presence, whose weights depend on a "
-            "posterior; it has no normalising constant."
+            "posterior; name one of the former (--form sum)"
         )
     return strength / max(num_slots * (num_slots - 1), 1) if form == "mean" else strength
 

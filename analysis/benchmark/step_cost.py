@@ -22,7 +22,7 @@ from pyro_compvae.guide import SceneGuide
 from pyro_compvae.guides import IodineGuide, MonetGuide, MulmonGuide, build_guide
 from pyro_compvae.guides.reference import plain_iodine_loss, plain_monet_loss, plain_mulmon_loss
 from pyro_compvae.orphans import child_environment, end_with_parent
-from pyro_compvae.precision import allow_tf32
+from pyro_compvae.precision import rounded_products
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import GuideName
@@ -97,8 +97,11 @@ def as_child() -> None:
 
 def measure(case: Case) -> Measurement:
     """Warm up, time some steps, and then time their products alone."""
-    allow_tf32(True)  # as in training
-    step = training_step(case)
+    with rounded_products():  # as in training
+        return _measure(training_step(case), case)
+
+
+def _measure(step: Callable[[], object], case: Case) -> Measurement:
     if case.device == "cuda":
         before = torch.cuda.memory_allocated()
         seconds = _seconds_on_gpu(step)

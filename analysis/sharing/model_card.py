@@ -17,7 +17,7 @@ from pyro_compvae.runs.config import RunConfig
 
 OWN_DATA = {
     "sprites": "images of flat superellipses that overlap",
-    "tetrominoes": "three pieces of four blocks each, as the published Tetrominoes to the bit",
+    "tetrominoes": "three pieces of four blocks each, rendered as the published Tetrominoes and drawn anew",
     "multi-dsprites": "squares, ellipses and hearts on grey, by the description of multi-dSprites",
     "multi-dsprites-colour": "squares, ellipses and hearts on a colour, by the description of multi-dSprites",
     "solids": "ray-cast scenes of solids, in several views each",

@@ -10,13 +10,17 @@ from typing import Annotated, Literal, NamedTuple
 
 import tyro
 
+from pyro_compvae.analysis.batches import Batches
+from pyro_compvae.analysis.evidence.compute import QUICK, EvidenceConfig
 from pyro_compvae.analysis.studies.figure3 import figure3
 from pyro_compvae.analysis.studies.figure6 import figure6_cells, figure6_csv, figure6_figure, figure6_table, score_run
+from pyro_compvae.analysis.studies.forms import compare_forms, forms_cells, forms_csv, forms_table
 from pyro_compvae.analysis.studies.grid import Cell, train_cells
 from pyro_compvae.analysis.studies.table1 import read_scores, table1, table1_cells, table1_csv, table1_figure
 from pyro_compvae.data import load_scenes
 from pyro_compvae.device import choose_device
 from pyro_compvae.errors import ConfigError
+from pyro_compvae.lnms import LnmsForm
 from pyro_compvae.runs.config import RunConfig, parse_assignments
 from pyro_compvae.runs.files import write_text
 from pyro_compvae.runs.folder import RunFolder
@@ -89,7 +93,7 @@ class Table1(Study):
     guides: tuple[GuideName, ...] = ("monet", "iodine", "mulmon")
     """The models with their guides."""
     datasets: tuple[DatasetName, ...] = ("clevr-mv", "dolphin")
-    """The data sets; sprites and solids need no --data-root."""
+    """The data sets; those that are made on the spot need no --data-root."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """The seeds of every cell of the table."""
     image: int = 0
@@ -146,6 +150,41 @@ class Figure6(Study):
         write_text(self.out / "figure6.txt", table + "\n")
         title = f"{self.guide}, {config.data.name}, {len(self.seeds)} seeds"
         figure6_figure(self.out / "figure6.png", scores, title)
+        return table
+
+
+@dataclass
+class Forms(Study):
+    """The forms of L-NMS against none: model, posterior and decomposition, pair by pair of seeds."""
+
+    guide: GuideName = "iodine"
+    """The model with its guide."""
+    dataset: DatasetName | None = None
+    """The data set; by default that of the guide's preset."""
+    forms: tuple[LnmsForm, ...] = ("sum", "mean", "presence")
+    """The forms of L-NMS."""
+    strengths: tuple[float, ...] = ()
+    """s for each of the forms; by default the preset's, and for the mean as many times that as there are pairs."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """The seeds, each with a run without L-NMS and one for every form."""
+    num_scenes: int = 256
+    """How many test scenes are compared, from the first on."""
+    batch_scenes: int = 16
+    """How many scenes' evidence is estimated and saved together."""
+    evidence: tyro.conf.OmitArgPrefixes[EvidenceConfig] = field(default_factory=lambda: QUICK)
+
+    def cells(self) -> list[Cell]:
+        """The cells: for each seed a run without L-NMS, and one for each form."""
+        check_each_once(forms=self.forms, seeds=self.seeds)
+        return forms_cells(self.config(self.guide, self.dataset), self.forms, self.strengths, self.seeds)
+
+    def write(self, done: list[Cell]) -> str:
+        """Write forms.csv and forms.txt; returns the table."""
+        batches = Batches(self.num_scenes, self.batch_scenes, seed=0)
+        results = compare_forms(self.out, done, self.evidence, batches, choose_device(self.device))
+        table = forms_table(results)
+        write_text(self.out / "forms.csv", forms_csv(results))
+        write_text(self.out / "forms.txt", table + "\n")
         return table
 
 

@@ -37,5 +37,5 @@ def plain_monet_loss(guide: MonetGuide, x: Tensor, noise: Tensor) -> Tensor:
     log_a, log_m = log_a[:, :, 0], torch.log_softmax(logits[:, :, 0], dim=1)
     likelihood = torch.logsumexp(log_a + log_components(x, means, model.scale), dim=1).sum()
     mask_kl = (torch.exp(log_a) * (log_a - log_m)).sum()
-    penalty = guide.kl_weight * prior_kl(mean, scale) + guide.mask_strength * mask_kl
-    return -(likelihood - penalty + guide.lnms_strength * lnms(z, guide.lnms_scale))
+    penalty = guide.beta * prior_kl(mean, scale) + guide.mask_strength * mask_kl
+    return -(likelihood - penalty + lnms(guide, z))

@@ -78,8 +78,8 @@ def refine(
         scale = F.softplus(raw_scale)
         z = mean + scale * noise
         decoded = _decoded(guide, view.project(z), x)
-        elbo = decoded.pixel.sum() - guide.kl_weight * divergence(mean, scale, z, t)
-        objective = objective + weight * (elbo + guide.lnms_strength * lnms(z, guide.lnms_scale))
+        elbo = decoded.pixel.sum() - guide.beta * divergence(mean, scale, z, t)
+        objective = objective + weight * (elbo + lnms(guide, z))
         if t == len(evaluations) - 1:
             break
 

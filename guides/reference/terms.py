@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_compvae.decoder import SpatialBroadcastDecoder
+from pyro_compvae.errors import ArgumentError
+from pyro_compvae.guide import SceneGuide
 
 
 def decode(decoder: SpatialBroadcastDecoder, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,13 +43,19 @@ def prior_kl(mean: Tensor, scale: Tensor) -> Tensor:
     return 0.5 * (mean**2 + scale**2 - 1 - 2 * torch.log(scale)).sum()
 
 
-def lnms(z: Tensor, sigma: float) -> Tensor:
-    """Σ_b Σ_{h≠j} log N(cos(z_h, z_j); 0, σ²)."""
-    K = z.shape[1]
+def lnms(guide: SceneGuide, z: Tensor) -> Tensor:
+    """s Σ_b Σ_{h≠j} log N(cos(z_h, z_j); 0, σ_c²).
+
+    Raises:
+        ArgumentError: for a guide with another form of L-NMS than the paper's.
+    """
+    if guide.lnms_form != "sum":
+        raise ArgumentError(f"lnms_form: expected sum, the paper's, got {guide.lnms_form}")
+    K, sigma = z.shape[1], guide.lnms_scale
     total = z.new_zeros(())
     for h in range(K):
         for j in range(K):
             if h != j:
                 cosine = F.cosine_similarity(z[:, h], z[:, j], dim=-1)
                 total = total + (-0.5 * (cosine / sigma) ** 2 - math.log(sigma * math.sqrt(2 * math.pi))).sum()
-    return total
+    return guide.lnms_strength * total

@@ -20,6 +20,7 @@ from pyro_compvae.guides.refinement.evaluation import (
     refinement_inputs,
 )
 from pyro_compvae.guides.refinement.network import RefinementNetwork
+from pyro_compvae.lnms import lnms_log_density
 from pyro_compvae.mixture import SpatialGaussianMixture
 from pyro_compvae.models import SlotModel
 
@@ -126,7 +127,8 @@ class RefinementGuide(SceneGuide):
             if is_term:
                 term = evaluation.log_likelihood - self.beta * divergence(q, z, t)
                 if may_differ(self.lnms_strength, 0):
-                    term = term + self._lnms(q, z)
+                    repulsion = lnms_log_density(z, self.lnms_scale, self.lnms_form, self._presence(q))
+                    term = term + self.lnms_strength * repulsion
                 terms.append(weight * term)
             if t < num_updates:
                 gradient = self._elbo_gradient(parameters, noise, evaluation, divergence, t)

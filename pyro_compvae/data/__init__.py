@@ -1,4 +1,4 @@
-"""Scenes with ground truth: sprites, Tetrominoes and solids that are made on the spot, and public data sets.
+"""Scenes with ground truth: public data sets, and sprites, Tetrominoes, multi-dSprites and solids made on the spot.
 
 `convert` turns public data sets into files of scenes (`scene_file`); `readers.sources` lists the known ones. Scenes of
 solids, which need a ray caster, are in the package `solids`.

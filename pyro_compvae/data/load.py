@@ -16,9 +16,6 @@ from pyro_compvae.data.tetrominoes import make_tetrominoes
 from pyro_compvae.errors import ArgumentError
 from pyro_compvae.runs.sections import MADE, DataConfig
 
-FLAT = ("sprites", "tetrominoes", "multi-dsprites", "multi-dsprites-colour")
-"""Data sets without a third dimension."""
-
 FOLDERS = {"clevr-mv": "clevr_mv", "dolphin": "clevr_aug"}
 ROOTS = {
     "file": "a file of scenes that `compvae data convert` has made",
@@ -48,7 +45,7 @@ def load_scenes(config: DataConfig, split: str, *, multi_view: bool = False) -> 
     """
     if split not in SPLITS:
         raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    if multi_view and config.name in FLAT:
+    if multi_view and config.name in MADE and config.name != "solids":
         raise DataError(f"{config.name} have no cameras; MulMON needs --dataset solids, clevr-mv or dolphin")
     if config.name in MADE:
         scenes = _made(config, split)

@@ -23,7 +23,7 @@ Draw = Callable[[np.random.Generator, int], tuple[NDArray, NDArray, NDArray]]
 (m, H, W) in bytes, and their numbers of objects (m,)."""
 
 
-def make_scenes(draw: Draw, what: str, split: str, num_scenes: int, seed: int) -> SceneSet:
+def make_scenes(draw: Draw, what: str, split: str, num_scenes: int, seed: int, wanted: str = "") -> SceneSet:
     """Draw scenes until there are enough.
 
     The first n scenes are the same for every ``num_scenes`` >= n (rounded up to 1000).
@@ -34,6 +34,7 @@ def make_scenes(draw: Draw, what: str, split: str, num_scenes: int, seed: int) -
         split: "train", "validation" or "test".
         num_scenes: the number of scenes.
         seed: the seed of the whole data set; the same seed gives the same scenes.
+        wanted: the settings that decide which scenes are wanted, for the message if too few are.
 
     Raises:
         ArgumentError: for an unknown split, num_scenes < 1, or if hardly any scene is wanted.
@@ -43,22 +44,23 @@ def make_scenes(draw: Draw, what: str, split: str, num_scenes: int, seed: int) -
     check_counts(num_scenes=num_scenes)
     check_seed(seed)
     rng = np.random.default_rng((seed, SPLITS[split]))
-    chunks = [_make_chunk(rng, draw, what) for _ in range(-(-num_scenes // CHUNK))]
+    chunks = [_make_chunk(rng, draw, wanted or what) for _ in range(-(-num_scenes // CHUNK))]
     images, labels, counts = (torch.from_numpy(np.concatenate(part)[:num_scenes]) for part in zip(*chunks, strict=True))
     origin = f"{num_scenes:,} {what} made on the spot, {split} stream of seed {seed}"
     return SceneSet(images, labels, counts, origin=origin)
 
 
-def _make_chunk(rng: np.random.Generator, draw: Draw, what: str) -> list[NDArray]:
+def _make_chunk(rng: np.random.Generator, draw: Draw, wanted: str) -> list[NDArray]:
     """Images, labels and counts of CHUNK scenes."""
     rounds: list[tuple[NDArray, ...]] = []
     missing = CHUNK
     while missing > 0:
         if len(rounds) == MAX_ROUNDS:
-            raise ArgumentError(f"{what}: expected settings that scenes can satisfy, found too few scenes that do")
+            raise ArgumentError(f"{wanted}: expected settings that scenes can satisfy, found too few scenes that do")
         rounds.append(draw(rng, CHUNK))
         missing -= len(rounds[-1][0])
-    return [np.concatenate(part)[:CHUNK] for part in zip(*rounds, strict=True)]
+    # Channels come first in memory too, as in files of scenes; digests would copy all images otherwise.
+    return [np.ascontiguousarray(np.concatenate(part)[:CHUNK]) for part in zip(*rounds, strict=True)]
 
 
 def stamp(canvas: NDArray, stamps: NDArray, row: NDArray, column: NDArray, values: NDArray | int) -> None:

@@ -82,7 +82,8 @@ def make_sprites(split: str, num_scenes: int, seed: int = 0, config: SpriteConfi
     torch.Size([2, 3, 24, 24])
     """
     config = config or SpriteConfig()
-    return make_scenes(lambda rng, n: _draw(rng, config, n), "sprite scenes", split, num_scenes, seed)
+    wanted = f"min_visible of {config}"
+    return make_scenes(lambda rng, n: _draw(rng, config, n), "sprite scenes", split, num_scenes, seed, wanted)
 
 
 def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArray, NDArray, NDArray]:

@@ -183,7 +183,10 @@ class RunFolder:
 
 
 def run_name(config: RunConfig) -> str:
-    """The default name of a run: GUIDE-DATASET-lnms-seedS, with "plain" instead of "lnms" without L-NMS."""
+    """The default name of a run: GUIDE-DATASET-lnms-seedS, with "plain" instead of "lnms" without L-NMS, and with the
+    form of L-NMS if it is not the paper's."""
     frozen = f"-on-{shortened(Path(config.frozen_model).name, 80)}" if config.frozen_model else ""
     data = Path(config.data.root).stem if config.data.name == "file" and config.data.root else config.data.name
-    return f"{config.guide}-{shortened(data, 80)}-{'lnms' if config.lnms else 'plain'}-seed{config.seed}{frozen}"
+    form = "" if config.lnms_prior.form == "sum" else f"-{config.lnms_prior.form}"
+    side = f"lnms{form}" if config.lnms else "plain"
+    return f"{config.guide}-{shortened(data, 80)}-{side}-seed{config.seed}{frozen}"

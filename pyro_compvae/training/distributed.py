@@ -61,7 +61,7 @@ class Workers:
         return DistributedDataParallel(module, device_ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over workers of a CPU tensor."""
+        """The mean over workers of a tensor, which the transport of its device exchanges."""
         if self.size == 1:
             return values
         total = values.clone()

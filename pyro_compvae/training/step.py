@@ -85,8 +85,8 @@ class TrainingStep:
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.optimiser.step()
-        if self.guide.geco is not None and self.guide.geco.observed is not None:
-            self.guide.geco.update(self.workers.mean(self.guide.geco.observed))
+        if self.guide.geco is not None:
+            self.guide.geco.update(self.workers.mean)
         return torch.stack((loss.detach(), norm))
 
     def finish(self) -> None:

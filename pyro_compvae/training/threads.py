@@ -9,9 +9,10 @@ import torch
 
 from pyro_compvae.runs.config import RunConfig
 
-SMALL = 10_000_000
-"""Activations of the decoder per step up to which one thread is as fast as several: 4 million in the preset default
-for IODINE, and 29 million and more in the preset paper."""
+SMALL = 16_000_000
+"""Activations of the decoder per step, on the grid of the image, up to which one thread is taken to be as fast as
+several: IODINE has 4 million in the preset default on sprites and 15 on Tetrominoes, and 29 and more in the preset
+paper."""
 
 
 def threads_for(config: RunConfig, num_workers: int = 1) -> int:

@@ -53,6 +53,10 @@ TRAINING_COLUMNS = ("step", "seconds", "loss", "grad_norm", "learning_rate")
 """The first columns of the log; the schedules and the metrics of an evaluation follow."""
 
 
+GECO_COLUMNS = ("geco_constraint", "geco_multiplier")
+"""The columns of GECO: C̄ and λ as they are after the step."""
+
+
 class Trainer:
     """Train a guide and its model by SVI, and keep the run folder, which all scripts take.
 
@@ -103,14 +107,18 @@ class Trainer:
         self.folder = folder
         self.look = look
         self.schedules = schedules(config)
-        if guide.geco is not None and guide.geco.target > (best := best_log_likelihood(guide.model.scale)):
+        if (
+            guide.geco is not None
+            and workers.is_first
+            and guide.geco.target > (best := best_log_likelihood(guide.model.scale))
+        ):
             warnings.warn(
                 f"training.geco_target: expected at most {best:.3f} nats, the log-density of a colour value at its "
                 f"mean with σ = {guide.model.scale:g}, got {guide.geco.target:g}. λ will grow without end.",
                 stacklevel=2,
             )
-        multiplier = () if guide.geco is None else ("geco_multiplier",)
-        self.log = RunLog(folder, (*TRAINING_COLUMNS, *self.schedules, *multiplier, *look.metric_names))
+        geco = () if guide.geco is None else GECO_COLUMNS
+        self.log = RunLog(folder, (*TRAINING_COLUMNS, *self.schedules, *geco, *look.metric_names))
         self.workers = workers
         parameters = [parameter for parameter in guide.parameters() if parameter.requires_grad]
         # On a GPU the optimiser is the same whether or not steps are recorded, so that the numbers are the same.
@@ -238,7 +246,9 @@ class Trainer:
             **{name: schedule(self.config, self.step - 1) for name, schedule in self.schedules.items()},
         }
         if self.guide.geco is not None:
-            row["geco_multiplier"] = float(self.guide.geco.multiplier)
+            row |= dict(
+                zip(GECO_COLUMNS, (float(self.guide.geco.constraint), float(self.guide.geco.multiplier)), strict=True)
+            )
         return row
 
     def _evaluate(self) -> dict[str, float]:

@@ -23,10 +23,12 @@ from PIL import Image
 
 from pyro_compvae.analysis import load_run
 from pyro_compvae.analysis.figures.decompositions import compared_figure, decomposition_figure
+from pyro_compvae.analysis.results import read
 from pyro_compvae.analysis.runs import Run
 from pyro_compvae.analysis.studies import figure6
 from pyro_compvae.analysis.studies.figure3 import decomposed
 from pyro_compvae.analysis.studies.figure6 import SCORES, Score, figure6_csv, figure6_figure, figure6_table, score_run
+from pyro_compvae.analysis.studies.forms import forms_cells
 from pyro_compvae.analysis.studies.grid import Cell, train_cells
 from pyro_compvae.analysis.studies.table1 import PAPER, table1, table1_cells, table1_csv, table1_figure
 from pyro_compvae.data import SceneSet, load_scenes
@@ -39,6 +41,8 @@ from pyro_compvae.runs.presets import preset
 TINY = ["--preset", "tiny", "--set", "training.steps=2", "--device", "cpu"]
 FIGURE6 = ["figure6", *TINY, "--guide", "iodine", "--scales", "0.1", "0.3", "--slots", "4", "5", "--seeds", "0"]
 FIGURE6 += ["--test-slots", "6"]
+FORMS = ["forms", *TINY, "--forms", "sum", "presence", "--strengths", "0.1", "3", "--seeds", "0", "1"]
+FORMS += ["--num-samples", "30", "--fit-steps", "2", "--cover-steps", "1", "--cover-samples", "4", "--num-scenes", "8"]
 TABLE1 = ["table1", *TINY, "--guides", "iodine", "--datasets", "sprites", "--seeds", "0", "1", "--at-once", "2"]
 
 
@@ -106,6 +110,41 @@ def test_cells_are_runs_and_a_second_call_goes_on(
         assert script.main([*FIGURE6, "--out", str(out), *other]) == 1
         assert "expected a run of this study, found one of another: " in capsys.readouterr().err
     assert len(calls) == 4
+
+
+def elbo_of(run_dir: Path) -> float:
+    """The mean ELBO that the comparison has written into a run folder."""
+    return float(read(run_dir / "comparison.nc")["log_weight_guide"].mean())
+
+
+def test_forms_are_held_against_none(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", InProcess())
+    assert script.main([*FORMS, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "forms.txt").read_text()
+    config = load_run(tmp_path / "presence-seed1").config
+    assert (config.lnms, config.seed, config.lnms_prior.form, config.lnms_prior.strength) == (True, 1, "presence", 3)
+    assert not load_run(tmp_path / "none-seed1").config.lnms
+    with (tmp_path / "forms.csv").open() as file:
+        rows = {(row["form"], row["quantity"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 2 * 5
+    elbos = {side: [float(elbo_of(tmp_path / f"{side}-seed{seed}")) for seed in (0, 1)] for side in ("none", "sum")}
+    expected = mean(plus - zero for plus, zero in zip(elbos["sum"], elbos["none"], strict=True))
+    row = rows["sum", "elbo"]
+    assert float(row["mean"]) == pytest.approx(expected, rel=1e-5)
+    assert float(row["low"]) <= float(row["mean"]) <= float(row["high"])
+    evidence, gap = (float(rows["presence", name]["mean"]) for name in ("log_evidence", "gap"))
+    assert float(rows["presence", "elbo"]["mean"]) == pytest.approx(evidence - gap, rel=1e-4)
+    assert [line.split()[:3] for line in printed.splitlines()[1:3]] == [["sum", "0.1", "2"], ["presence", "3", "2"]]
+
+
+def test_the_mean_over_pairs_has_the_strength_of_the_sum_by_default() -> None:
+    config = preset("tiny", "iodine")
+    cells = forms_cells(config, ("sum", "mean"), (), (0,))
+    K, strength = config.num_slots, config.lnms_prior.strength
+    assert [cell.config.lnms_prior.strength for cell in cells[1:]] == pytest.approx([strength, strength * K * (K - 1)])
 
 
 def test_table1_is_of_the_summaries(
@@ -204,6 +243,10 @@ def test_bad_studies_are_named(script: ModuleType, tmp_path: Path, capsys: pytes
         (["figure6", "--test-slots", "1"], "slots, test_slots: expected at least 2"),
         (["table1", "--seeds", "1", "1"], "seeds: expected one or more values, each once; got (1, 1)"),
         (["table1", "--preset", "tiny", "--at-once", "0"], "at_once: expected at least 1, got 0"),
+        (
+            ["forms", "--strengths", "1", "2"],
+            "strengths: expected one for each of the forms sum, mean, presence, got 2",
+        ),
         (["table1", "--set", "training.stps=1"], "training.stps"),
     ):
         assert script.main([*arguments, *out]) == 1

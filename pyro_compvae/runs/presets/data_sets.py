@@ -13,6 +13,6 @@ def data_section(dataset: DatasetName, image_size: int, num_views: int = 6) -> D
     image_size = SIDES.get(dataset, image_size)
     if dataset == "solids":
         return DataConfig(dataset, image_size=image_size, num_views=num_views, num_train=1_000, num_test=160)
-    if dataset in SIDES:
+    if dataset == "tetrominoes":
         return DataConfig(dataset, image_size=image_size, num_train=60_000)
     return DataConfig(dataset, image_size=image_size)

@@ -7,7 +7,6 @@ from typing import Any
 from pyro_compvae.architectures import DecoderConfig
 from pyro_compvae.runs.config import RunConfig
 from pyro_compvae.runs.sections import (
-    MADE,
     SIDES,
     AttentionConfig,
     DataConfig,
@@ -17,6 +16,9 @@ from pyro_compvae.runs.sections import (
     TrainingConfig,
     ViewsConfig,
 )
+
+FEW_OBJECTS = ("sprites", "tetrominoes", "solids")
+"""Data sets of which no scene has more than three objects."""
 
 
 def iodine(dataset: DatasetName) -> RunConfig:
@@ -47,7 +49,7 @@ def _tiny(guide: GuideName, dataset: DatasetName, **sections: Any) -> RunConfig:
     return RunConfig(
         guide=guide,
         preset="tiny",
-        num_slots=4 if dataset in MADE else 7,
+        num_slots=4 if dataset in FEW_OBJECTS else 7,
         latent_dim=4,
         data=DataConfig(dataset, image_size=SIDES.get(dataset, 16), **scenes),
         decoder=DecoderConfig(channels=(4, 4)),
