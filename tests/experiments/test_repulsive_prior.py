@@ -39,5 +39,13 @@ def test_bayes_factors(
     np.testing.assert_allclose(data["log_bayes_factor"], factor)
     assert f"log Bayes factor:             {float(factor.mean()):.2f}" in text
     assert (run / "figures" / "repulsive_prior.png").stat().st_size > 2_000
+    assert script.main([str(run), *QUICK, "--form", "mean", "--strength", "-12"]) == 1
+    assert "strength: expected zero or more, got -1.0" in capsys.readouterr().err, "the sum has a twelfth of the mean's"
     assert script.main([str(run), *QUICK, "--strength", "-1"]) == 1
     assert "strength: expected zero or more, got -1.0" in capsys.readouterr().err
+
+
+def test_presence_is_no_density(tiny_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny_run("iodine", "--set", "lnms_prior.form=presence")
+    assert load_script("repulsive_prior").main([str(run), *QUICK]) == 1
+    assert "form: expected sum or mean, which are densities of slots, got presence" in capsys.readouterr().err

@@ -427,3 +427,12 @@ def test_an_export_is_not_trained_on(
     assert script.main(["--resume", "--steps", "3", "--run-dir", str(out)]) == 1
     assert "because it does not hold the state of the optimiser" in capsys.readouterr().err
     assert files == {path: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_benchmark_that_is_made_on_the_spot(tiny_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = load_run(tiny_run("monet", "--dataset", "tetrominoes"))
+    assert run.config.data.image_size == 35
+    assert run.folder.summary()["splits"]["test"] == "16 scenes of Tetrominoes made on the spot, test stream of seed 0"
+    export_run(run.path, tmp_path / "export")
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "rendered as the published Tetrominoes and drawn anew, made on the spot by the code" in card

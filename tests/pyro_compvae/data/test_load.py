@@ -12,6 +12,7 @@ import torch
 from pyro_compvae.data import DataError, StoredScene, load_scenes, read_clevr_mv, write_scenes
 from pyro_compvae.data.convert import ConvertConfig, convert
 from pyro_compvae.errors import ConfigError
+from pyro_compvae.guides import build_guide
 from pyro_compvae.runs.presets import preset
 from pyro_compvae.runs.sections import DataConfig, DatasetName
 
@@ -36,7 +37,8 @@ def test_benchmarks_have_their_published_size_and_no_other(name: DatasetName, si
         DataConfig(name)
     with pytest.raises(DataError, match=f"{name} have no cameras; MulMON needs --dataset solids"):
         load_scenes(config, "train", multi_view=True)
-    assert preset("default", "iodine", name).data.image_size == side
+    for guide in ("iodine", "monet"):
+        assert build_guide(preset("default", guide, name)).model.image_size == (side, side)
 
 
 def test_solids_are_views_or_images() -> None:
