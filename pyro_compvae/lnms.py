@@ -19,11 +19,11 @@ from pyro_compvae.factors import add_term
 LnmsForm = Literal["sum", "mean", "presence"]
 """How the terms of pairs of slots become one number.
 
-"sum": over ordered pairs, as in the paper.
-"mean": over pairs, so that a strength means the same for every K, as in the public code of LDS (its weight of 500 on
-    the mean squared cosine is a strength of 10 at σ_c = 0.1).
-"presence": the sum, each pair weighted by the product of its slots' presences, which leaves empty slots alone. Slots
-    near the prior have random directions, and pay for each other: 131 nats at K = 7, D = 16.
+* "sum": over ordered pairs, as in the paper.
+* "mean": over pairs, so that a strength means the same for every K, as in the public code of LDS (its weight of 500 on
+  the mean squared cosine is a strength of 10 at σ_c = 0.1).
+* "presence": the sum, each pair weighted by the product of its slots' presences, which leaves empty slots alone. Slots
+  near the prior have random directions, and pay for each other: 131 nats at K = 7, D = 16.
 """
 
 
