@@ -29,6 +29,8 @@ class Arguments:
     """The folder to write, new or empty; by default RUN_DIR/export."""
     license: str | None = None
     """The licence of the weights, such as cc-by-4.0; by default mit for data that this project makes, else other."""
+    half: bool = False
+    """Whether weights are rounded to float16, for half the size."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +42,7 @@ def export(args: Arguments) -> None:
     """Export the run, and list the files."""
     from pyro_compvae.analysis import export_run
 
-    for file in sorted(export_run(args.run_dir, args.out, args.license).iterdir()):
+    for file in sorted(export_run(args.run_dir, args.out, args.license, args.half).iterdir()):
         print(f"{file.stat().st_size:>12,} bytes  {file}")
 
 

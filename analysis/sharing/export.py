@@ -37,7 +37,9 @@ class ExportError(CompvaeError, ValueError):
     """A run cannot be exported, or not to that folder."""
 
 
-def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str | None = None) -> Path:
+def export_run(
+    run_dir: Path | str, out: Path | str | None = None, licence: str | None = None, half: bool = False
+) -> Path:
     """Write what others need of a finished run into a separate folder, which `load_run` reads like a run folder.
 
     The folder gets model.safetensors, config.yaml, summary.json, environment.json if there is one, and a model card,
@@ -49,6 +51,8 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
         run_dir: the folder of a finished run.
         out: the folder to write, new or empty; by default ``RUN_DIR/export``.
         licence: the licence of the weights; see `model_card`.
+        half: whether weights are rounded to float16, for half the size. The numbers of the summary stay those of the
+            run's own weights.
 
     Returns:
         The folder.
@@ -69,7 +73,7 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
     summary = _summary(run.folder, run.step)
     calls = _calls(run.folder)
     config = _shareable(run.config)
-    card = model_card(run_name(run.config), run.guide, config, summary, calls, licence)
+    card = model_card(run_name(run.config), run.guide, config, summary, calls, licence, half)
     with atomic_folder(out) as folder:
         target = RunFolder(folder)
         if calls:
@@ -77,7 +81,7 @@ def export_run(run_dir: Path | str, out: Path | str | None = None, licence: str 
         target.write_summary(summary)
         write_text(folder / "README.md", card)
         target.begin(config)
-        save_weights(target.weights, to_yaml(config), run.step, run.guide.state_dict())
+        save_weights(target.weights, to_yaml(config), run.step, run.guide.state_dict(), half)
     return out
 
 

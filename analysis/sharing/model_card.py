@@ -34,6 +34,7 @@ def model_card(
     summary: Mapping[str, Any],
     calls: Sequence[Mapping[str, Any]],
     licence: str | None = None,
+    half: bool = False,
 ) -> str:
     """The text of README.md of an exported run.
 
@@ -45,6 +46,7 @@ def model_card(
         calls: the content of its environment.json, if there is one.
         licence: the licence of the weights, by its name on the Hub. By default it is "mit" for OWN_DATA, and "other"
             for data in which others may have rights; then the person who shares the weights has to name it.
+        half: whether the weights are rounded to float16.
     """
     licence = licence or ("mit" if config.data.name in OWN_DATA else "other")
     data = _data_name(config, summary)
@@ -66,6 +68,7 @@ def model_card(
         known_limit=Markdown(guide.known_limit),
         config=config,
         licence=licence,
+        half=half,
         data=data,
         size=config.data.image_size,
         num_weights=sum(weight.numel() for weight in guide.parameters()),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -22,7 +23,7 @@ MAX_HEADER = 1 << 20
 """The largest header, in bytes, which names all tensors; that of the paper's models has about ten thousand."""
 
 
-def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tensor]) -> None:
+def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tensor], half: bool = False) -> None:
     """Write the weights of a guide and its model atomically, with their configuration and step as metadata.
 
     Args:
@@ -30,10 +31,13 @@ def save_weights(path: Path, config: str, step: int, weights: Mapping[str, Tenso
         config: the configuration, as YAML.
         step: the number of training steps that led to the weights.
         weights: the weights by name, as in a state dict.
+        half: whether weights are rounded to float16, which `load_weights` reads as float32.
     """
     metadata = {"format": "pt", "pyro_compvae": FORMAT, "step": str(step), "config": config}
     # Safetensors does not keep the memory layout of channels-last weights.
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    if half:
+        tensors = {name: value.half() if value.dtype == torch.float32 else value for name, value in tensors.items()}
     write_bytes(path, save(tensors, metadata))  # save_file would hide why writing failed
 
 
@@ -53,7 +57,8 @@ def load_weights(path: Path) -> dict[str, Any]:
             raise ArgumentError(f"its header has {header} bytes, more than {MAX_HEADER}")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()} if "pyro_compvae" in metadata else {}  # noqa: SIM118
+            names = file.keys() if "pyro_compvae" in metadata else ()
+            weights = {name: _full(file.get_tensor(name)) for name in names}
     # safe_open raises errors of several kinds on damaged files.
     except Exception as error:
         raise CheckpointError(
@@ -73,6 +78,10 @@ def load_weights(path: Path) -> dict[str, Any]:
             f"step {step[:40]!r}. Export the run again."
         )
     return {"config": metadata["config"], "step": int(step), "guide": weights}
+
+
+def _full(weight: Tensor) -> Tensor:
+    return weight.float() if weight.dtype == torch.float16 else weight
 
 
 def check_weights(file: Path, found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:

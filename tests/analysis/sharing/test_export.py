@@ -59,6 +59,18 @@ def test_an_export_is_its_run_bit_for_bit(run_dir: Path, tmp_path: Path) -> None
     assert load_run(export_run(out, tmp_path / "again")).identity == original.identity
 
 
+def test_half_of_the_size_is_enough(run_dir: Path, tmp_path: Path) -> None:
+    whole, half = export_run(run_dir, tmp_path / "whole"), export_run(run_dir, tmp_path / "half", half=True)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, half)]
+    assert sizes[1] < 0.7 * sizes[0]  # the header has some kilobytes
+    rounded = load_run(half).guide.state_dict()
+    for name, weight in load_run(whole).guide.state_dict().items():
+        assert rounded[name].dtype == weight.dtype
+        torch.testing.assert_close(rounded[name], weight, rtol=2**-11, atol=2**-24)
+    notes = ["rounded to float16" in (folder / "README.md").read_text() for folder in (whole, half)]
+    assert notes == [False, True]
+
+
 def test_the_model_card_says_what_the_files_say(run_dir: Path, tmp_path: Path) -> None:
     out = export_run(run_dir, tmp_path / "export")
     _, header, body = (out / "README.md").read_text(encoding="utf-8").split("---\n", 2)
