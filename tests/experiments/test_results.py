@@ -86,3 +86,15 @@ def test_comparisons_say_what_their_data_say(name: str, shared: bool) -> None:
     written = (STUDY / f"{name}.txt").read_text().splitlines()
     for line in comparison_table(data, None, shared).splitlines():
         assert line in written or line.startswith("  (for the parts")
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("table1/*/model.safetensors")), ids=lambda path: path.parent.name)
+def test_runs_of_table1_can_be_used(path: Path) -> None:
+    """Their data are not here, but their weights fit their configuration and decompose images."""
+    assert path.stat().st_size < 2e6
+    run = load_run(path.parent)
+    assert run.step == run.folder.summary()["steps"]
+    images = torch.rand(2, 3, *run.model.image_size)
+    viewpoints = torch.tensor([[[3.0, 1.0, 2.0], [1.0, 3.0, 2.0]]])
+    arguments = (images[None], viewpoints) if run.config.multi_view else (images,)
+    assert run.guide.posterior(*arguments).loc.isfinite().all()
