@@ -21,13 +21,14 @@ from pyro_compvae.training.elbo import SceneElbo
 
 
 def joint_gradients(workers: Workers) -> dict[str, dict[str, Tensor]]:
-    """The gradients by guide and parameter; every scene gets the same noise, whatever the number of workers."""
+    """The gradients by guide and parameter, and λ of GECO after a step; every scene gets the same noise, whatever the
+    number of workers."""
     return {guide: gradients_of(guide, workers) for guide in get_args(GuideName)}
 
 
 def gradients_of(guide_name: GuideName, workers: Workers) -> dict[str, Tensor]:
     """Every worker begins with different weights, and must receive those of the first."""
-    config = preset("tiny", guide_name)
+    config = preset("tiny", guide_name).replace({"training.geco_target": 1.0})
     torch.manual_seed(workers.rank)
     guide = build_guide(config).train()
     elbo = workers.replicate(SceneElbo()(guide.model, guide), torch.device("cpu"))
@@ -47,7 +48,10 @@ def gradients_of(guide_name: GuideName, workers: Workers) -> dict[str, Tensor]:
     ):
         loss = elbo(*guide.arguments(scenes[batch])) / len(batch)
     loss.backward()
-    return {name: p.grad.clone() for name, p in guide.named_parameters() if p.grad is not None}
+    assert guide.geco is not None
+    guide.geco.update(workers.mean)
+    gradients = {name: p.grad.clone() for name, p in guide.named_parameters() if p.grad is not None}
+    return gradients | {"geco.log_multiplier": guide.geco.log_multiplier}
 
 
 if __name__ == "__main__":

