@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from pyro_compvae.architectures import DecoderConfig
 from pyro_compvae.runs.config import RunConfig
-from pyro_compvae.runs.presets.data_sets import data_section
-from pyro_compvae.runs.presets.parts import SMALL_REFINEMENT, training
-from pyro_compvae.runs.sections import (
-    AttentionConfig,
-    DatasetName,
-    GuideName,
-    LnmsConfig,
-    TrainingConfig,
-    ViewsConfig,
+from pyro_compvae.runs.presets.parts import SMALL_REFINEMENT, Kind, training
+from pyro_compvae.runs.sections import AttentionConfig, DatasetName, ViewsConfig
+
+_SMALL = Kind(
+    image_size=24,
+    num_slots=5,
+    latent_dim=8,
+    decoder=DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=3),
 )
 
 
@@ -24,7 +22,7 @@ def iodine(dataset: DatasetName) -> RunConfig:
     sub-pixel output and Fourier features of the coordinates, and a KL warm-up. L-NMS has the paper's strength per
     pixel: 1 at 64×64 is 0.15 at 24×24.
     """
-    return _small("iodine", dataset, LnmsConfig(strength=0.15), training(3_000), refinement=SMALL_REFINEMENT)
+    return _SMALL.preset("iodine", dataset, 0.15, training(3_000), refinement=SMALL_REFINEMENT)
 
 
 def monet(dataset: DatasetName) -> RunConfig:
@@ -39,8 +37,8 @@ def monet(dataset: DatasetName) -> RunConfig:
         mask_warmup_steps=2_000,
     )
     schedule = training(3_000, kl_weight=0.5, kl_warmup_steps=2_000)
-    config = _small("monet", dataset, LnmsConfig(strength=0.075), schedule, attention=attention)
-    return replace(config, decoder=DecoderConfig(channels=(16, 16, 16)))
+    decoder = DecoderConfig(channels=(16, 16, 16))
+    return _SMALL.preset("monet", dataset, 0.075, schedule, decoder, attention=attention)
 
 
 def mulmon(dataset: DatasetName) -> RunConfig:
@@ -49,30 +47,14 @@ def mulmon(dataset: DatasetName) -> RunConfig:
     The refinement network sees the viewpoint. Through the gradients alone, as published, it had not learned after 1,300
     steps how places in an image correspond to places in the scene. L-NMS at IODINE's strength delays this learning.
     """
-    config = _small(
+    return _SMALL.preset(
         "mulmon",
         dataset,
-        LnmsConfig(strength=0.05),
+        0.05,
         # Without the KL from view to view, λ feeds back on itself and may run away.
         training(5_000, batch_size=8, kl_warmup_steps=300),
+        replace(_SMALL.decoder, icnr=True),
         # Each step of every view contracts the posterior, so each must contract it little.
         refinement=replace(SMALL_REFINEMENT, num_iterations=4, contraction=0.2),
         views=ViewsConfig(max_observed=3, refine_with_viewpoint=True),
-    )
-    return replace(config, decoder=replace(config.decoder, icnr=True))
-
-
-def _small(
-    guide: GuideName, dataset: DatasetName, lnms_prior: LnmsConfig, schedule: TrainingConfig, **sections: Any
-) -> RunConfig:
-    return RunConfig(
-        guide=guide,
-        preset="default",
-        num_slots=5,
-        latent_dim=8,
-        data=data_section(dataset, 24),
-        decoder=DecoderConfig(channels=(32, 32, 32), num_frequencies=3, upsample=3),
-        lnms_prior=lnms_prior,
-        training=schedule,
-        **sections,
     )
