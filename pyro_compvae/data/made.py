@@ -63,6 +63,11 @@ def _make_chunk(rng: np.random.Generator, draw: Draw, wanted: str) -> list[NDArr
     return [np.ascontiguousarray(np.concatenate(part)[:CHUNK]) for part in zip(*rounds, strict=True)]
 
 
+def visible_pixels(labels: NDArray, num_labels: int) -> NDArray:
+    """The number of pixels of each of the labels 1..num_labels in label maps (N, H, W); (N, num_labels)."""
+    return np.stack([(labels == label).sum((1, 2)) for label in range(1, num_labels + 1)], axis=1)
+
+
 def stamp(canvas: NDArray, stamps: NDArray, row: NDArray, column: NDArray, values: NDArray | int) -> None:
     """Write values where stamps are not zero, in place.
 

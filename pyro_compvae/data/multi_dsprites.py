@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_compvae.data.made import make_scenes, stamp
+from pyro_compvae.data.made import make_scenes, stamp, visible_pixels
 from pyro_compvae.data.scenes import SceneSet
 
 SIDE = 64
@@ -60,13 +60,12 @@ def _draw(rng: np.random.Generator, n: int, coloured_background: bool) -> tuple[
     row, column = rng.integers(0, NUM_PLACES, (2, n, most))
     colours = _any_colours(rng, n, most) if coloured_background else _on_grey(rng, n, most)
 
+    exists = np.arange(most) < counts[:, None]
     labels = np.zeros((n, SIDE, SIDE), np.uint8)
     for j in range(most):
-        exists = (j < counts)[:, None, None]
-        stamp(labels, sprites[sprite[:, j]] & exists, row[:, j], column[:, j], j + 1)
+        stamp(labels, sprites[sprite[:, j]] & exists[:, j, None, None], row[:, j], column[:, j], j + 1)
     images = colours[np.arange(n)[:, None, None], labels].transpose(0, 3, 1, 2)
-    is_seen = np.stack([(labels == j + 1).any((1, 2)) for j in range(most)], axis=1)
-    wanted = (is_seen | (np.arange(most) >= counts[:, None])).all(1)
+    wanted = (~exists | (visible_pixels(labels, most) > 0)).all(1)
     return images[wanted], labels[wanted], counts[wanted]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_compvae.data.made import make_scenes
+from pyro_compvae.data.made import make_scenes, visible_pixels
 from pyro_compvae.data.scenes import SceneSet
 from pyro_compvae.errors import ArgumentError
 
@@ -109,7 +109,7 @@ def _draw(rng: np.random.Generator, config: SpriteConfig, n: int) -> tuple[NDArr
         area[:, j] = inside.sum((1, 2))
         labels[inside] = j + 1
         images = np.where(inside[:, None], colour[:, j, :, None, None], images)
-    seen = np.stack([(labels == j + 1).sum((1, 2)) for j in range(most)], axis=1)
+    seen = visible_pixels(labels, most)
     exists = np.arange(most) < counts[:, None]
     visible = np.all(~exists | (seen >= np.maximum(config.min_visible * area, 1)), axis=1)
     return images[visible], labels[visible], counts[visible]
